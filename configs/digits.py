@@ -1,0 +1,56 @@
+"""RFN against early stopping and plain SGD on handwritten digits: what `rfn-jax quickstart` runs.
+
+    rfn-jax quickstart
+    rfn-jax run --config=configs/digits.py --workdir=runs/digits     (the same)
+
+Needs no file, no network and no accelerator. PLACEHOLDER
+"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The config; any value can be overridden on the command line, such as `--config.optim.rho=0.2`."""
+    config = ml_collections.ConfigDict()
+    config.name = 'digits'
+    config.seed = 0
+    config.seeds = 3  # surrogates of each training
+    config.data = {'name': 'digits'}
+    config.augmentation = {'crop_padding': 0, 'flip': False}
+
+    config.optim = ml_collections.ConfigDict(
+        {
+            'epochs': 60,
+            'batch_size': 100,
+            'learning_rate': 0.05,
+            'momentum': 0.9,
+            'weight_decay': 5e-4,
+            'decay_epochs': (30, 45),
+            'decay_factor': 0.1,
+            'rho': 0.4,
+        }
+    )
+    config.trainings = {'sgd': {'name': 'sgd'}, 'rfn': {'name': 'rfn_sam', 'rho': config.optim.get_ref('rho')}}
+    config.early_stopping = {'early_stopped': 'sgd'}  # the first stops the second
+
+    config.surrogates = {'resnet': {'name': 'resnet', 'stage_sizes': (1, 1, 1), 'widths': (16, 32, 64)}}
+    config.targets = {
+        'resnet_2_blocks': {'model': {'name': 'resnet', 'stage_sizes': (2, 2, 2), 'widths': (8, 16, 32)}},
+        'vgg': {'model': {'name': 'vgg', 'stages': ((16, 16), (32, 32), (64, 64))}},
+        'mlp': {'model': {'name': 'mlp', 'widths': (256, 256)}},
+        'vit': {
+            'model': {'name': 'vit', 'patch_size': 2, 'width': 48, 'depth': 3, 'heads': 3, 'mlp_width': 96},
+            'optim': {'learning_rate': 0.02},
+        },
+    }
+    config.validation_targets = {
+        'resnet_wide': {'model': {'name': 'resnet', 'stage_sizes': (1, 1), 'widths': (24, 48)}},
+        'vgg_small': {'model': {'name': 'vgg', 'stages': ((16,), (32,), (64,))}},
+        'mlp_deep': {'model': {'name': 'mlp', 'widths': (128, 128, 128)}},
+    }
+
+    config.attacks = {'bim': {'name': 'bim', 'eps': 0.2, 'steps': 30}}
+    # What chooses the early-stopping epoch: an attack on validation images, measured on the validation targets.
+    config.validation = {'attack': {'name': 'bim', 'eps': 0.2, 'steps': 10}, 'examples': 200, 'every_epochs': 2}
+    config.evaluation = {'examples': 1000, 'batch_size': 200}
+    return config

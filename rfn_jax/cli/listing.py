@@ -1,0 +1,53 @@
+"""`rfn-jax list`: the names that a config can use, with their options."""
+
+import importlib.resources
+import inspect
+from collections.abc import Sequence
+
+from rfn_jax.core import errors
+
+KINDS = ('models', 'attacks', 'minimisers', 'datasets', 'configs')
+
+
+def main(arguments: Sequence[str], summary: str) -> int:
+    """Prints the tables named in `arguments`, all by default.
+
+    Raises:
+      InputError: A table is unknown.
+    """
+    if any(argument in ('-h', '--help') for argument in arguments):
+        print(f'rfn-jax list [{"|".join(KINDS)}]: {summary}')
+        return 0
+    for kind in arguments:
+        if kind not in KINDS:
+            raise errors.unknown_name('table', kind, KINDS)
+    print('\n\n'.join('\n'.join([f'{kind}:', *_lines(kind)]) for kind in arguments or KINDS))
+    return 0
+
+
+def _lines(kind: str) -> list[str]:
+    if kind == 'configs':
+        files = (f for f in importlib.resources.files('rfn_jax.configs').iterdir() if f.name.endswith('.py'))
+        return [f'  {f.name:<16} {_first_line(f.read_text())}' for f in sorted(files, key=str) if f.name[0] != '_']
+    from rfn_jax import attacks, data, models, optim
+
+    tables = {
+        'models': models.MODELS,
+        'attacks': attacks.ATTACKS,
+        'minimisers': optim.MINIMISERS,
+        'datasets': data.SOURCES,
+    }
+    return [f'  {name:<14} {_options(tables[kind][name])}' for name in tables[kind]]
+
+
+def _first_line(source: str) -> str:
+    return source.strip().strip('"').splitlines()[0].strip('"')
+
+
+def _options(factory) -> str:
+    """The options of a factory with their defaults."""
+    return ', '.join(
+        p.name if p.default is p.empty else f'{p.name}={getattr(p.default, "__name__", p.default)}'
+        for p in inspect.signature(factory).parameters.values()
+        if p.name != 'num_classes'
+    )

@@ -1,0 +1,83 @@
+"""`rfn-jax COMMAND [flags]`: from flags to calls of the library, and from errors to one line and an exit status."""
+
+import importlib.resources
+import sys
+from collections.abc import Sequence
+
+from rfn_jax.cli import listing, settings
+from rfn_jax.core import console as console_lib
+from rfn_jax.core import errors
+
+# Each command with its one-line summary and the stages that it runs, in order.
+STAGES = {
+    'quickstart': ('RFN against early stopping and SGD on digits: no file, no network, minutes on a CPU.', None),
+    'run': ('trains, crafts, measures and reports; what is done already is skipped.', None),
+    'train': ('trains the targets and the surrogates.', ('train',)),
+    'craft': ('chooses the early-stopping epoch on validation data and crafts the adversarial sets.', ('craft',)),
+    'measure': ('measures the adversarial sets on the targets and writes the result tables.', ('measure',)),
+    'report': ('prints the tables and writes report/index.html from the result tables.', ('report',)),
+}
+ALL_STAGES = ('train', 'craft', 'measure', 'report')
+LIST_SUMMARY = 'shows the models, attacks, minimisers, data sets and configs that can be named.'
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Args:
+      arguments: Those of the command line by default.
+
+    Returns:
+      The exit status: 0, 1 (it failed) or 2 (the input is wrong).
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _dispatch(arguments)
+    except errors.InputError as error:
+        print(f'rfn-jax: {error}', file=sys.stderr)
+        return 2
+    except errors.RunError as error:
+        print(f'rfn-jax: {error}', file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print('rfn-jax: interrupted; the same command goes on from here', file=sys.stderr)
+        return 130
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ('-h', '--help', 'help'):
+        print(_usage())
+        return 0 if arguments else 2
+    command, rest = arguments[0], arguments[1:]
+    if command == 'list':
+        return listing.main(rest, LIST_SUMMARY)
+    if command not in STAGES:
+        raise errors.unknown_name('command', command, [*STAGES, 'list'])
+    summary, stages = STAGES[command]
+    defaults = {}
+    if command == 'quickstart':
+        config_file = importlib.resources.files('rfn_jax.configs') / 'digits.py'
+        defaults = {'config_file': str(config_file), 'workdir': 'rfn_quickstart'}
+    config, workdir = settings.parse(command, summary, rest, **defaults)
+    _run(config, workdir, stages or ALL_STAGES)
+    return 0
+
+
+def _run(config: dict, workdir: str, stages: Sequence[str]) -> None:
+    # Imported here, so that --help and wrong flags need not wait for JAX.
+    from rfn_jax import experiment, report
+
+    console = console_lib.Console()
+    ctx = experiment.open_workdir(config, workdir, console)
+    for stage in stages:
+        if stage == 'report':
+            report.print_tables(ctx.workdir, console.rich)
+            console.info(f'report: {report.write_page(ctx.workdir)}')
+        else:
+            getattr(experiment, stage)(ctx)
+
+
+def _usage() -> str:
+    lines = [f'  {name:<11} {summary}' for name, (summary, _) in STAGES.items()]
+    lines.append(f'  {"list":<11} {LIST_SUMMARY}')
+    return '\n'.join(['usage: rfn-jax COMMAND [flags]', '', *lines, '', 'rfn-jax COMMAND --help shows the flags.'])

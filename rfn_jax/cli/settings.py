@@ -1,0 +1,66 @@
+"""Flags and configs of a command: absl and ml_collections, with errors in one line."""
+
+from collections.abc import Sequence
+
+from absl import flags
+from ml_collections import config_flags
+
+from rfn_jax.core import errors
+
+
+def parse(
+    command: str, summary: str, arguments: Sequence[str], *, config_file: str | None = None, workdir: str | None = None
+) -> tuple[dict, str]:
+    """Parses the flags of a command that works on an experiment.
+
+    Args:
+      command: Name of the command.
+      summary: One line on what it does, for `--help`.
+      arguments: Its arguments.
+      config_file: The config that is used without `--config`; None makes the flag mandatory.
+      workdir: The directory that is used without `--workdir`; None makes the flag mandatory.
+
+    Returns:
+      The config as nested plain values, and the work directory.
+
+    Raises:
+      InputError: A flag, a config key or a value is wrong.
+      SystemExit: With status 0, after `--help`.
+    """
+    values = flags.FlagValues()
+    arguments = [f'rfn-jax {command}', *arguments]
+    config_flags.DEFINE_config_file(
+        'config',
+        config_file,
+        'Python file with get_config(). --config.KEY=VALUE overrides a value, such as --config.optim.rho=0.2.',
+        flag_values=values,
+        sys_argv=arguments,
+    )
+    flags.DEFINE_string('workdir', workdir, 'Directory of the experiment; made if it is not there.', flag_values=values)
+    if any(argument.lstrip('-') in ('help', 'h') for argument in arguments[1:]):
+        print(f'rfn-jax {command} [flags]: {summary}\n{values.get_help()}')
+        raise SystemExit(0)
+    try:
+        rest = values(arguments)[1:]
+        config = None if values.config is None else values.config.to_dict()
+    except errors.InputError:
+        raise
+    except Exception as error:  # absl and ml_collections raise many types, and a config file may raise any
+        raise errors.InputError(_one_line(error)) from error
+    if rest:
+        raise errors.InputError(f'unexpected argument {rest[0]!r}; see rfn-jax {command} --help')
+    if config is None:
+        raise errors.InputError(f'rfn-jax {command} needs --config=FILE, such as --config=configs/digits.py')
+    if not values.workdir:
+        raise errors.InputError(f'rfn-jax {command} needs --workdir=DIRECTORY')
+    return config, values.workdir
+
+
+def _one_line(error: Exception) -> str:
+    """What absl and ml_collections say of a wrong flag, on one line."""
+    text = ' '.join(str(error).split())
+    if isinstance(error, (AttributeError, KeyError)):  # an override of a key that is not there
+        return f'unknown config key {text.strip(chr(34))}'
+    if isinstance(error, OSError):
+        return f'cannot load the config: {text.split(": ", 1)[-1]}'
+    return text

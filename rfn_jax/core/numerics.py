@@ -1,0 +1,85 @@
+"""Norms and divisions that stay finite, and that do not lose precision in low-precision types.
+
+Nothing in this project divides by a bare norm: use these functions.
+
+Axes: `B` is the batch; a leading `B` in a shape means that the value is computed for each example on its own.
+"""
+
+import functools
+import operator
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+
+def safe_divide(numerator: ArrayLike, denominator: ArrayLike) -> jax.Array:
+    """`numerator / denominator`, and 0 where the denominator is 0.
+
+    The gradient is finite everywhere: the division never sees the zero.
+
+    Args:
+      numerator: Array.
+      denominator: Array that broadcasts with `numerator`.
+
+    Returns:
+      The quotient, 0 where `denominator` is exactly 0.
+    """
+    denominator = jnp.asarray(denominator)
+    is_zero = denominator == 0
+    quotient = numerator / jnp.where(is_zero, jnp.ones_like(denominator), denominator)
+    return jnp.where(is_zero, jnp.zeros_like(quotient), quotient)
+
+
+def _scaled_norm(largest: jax.Array, sum_of_squares) -> jax.Array:
+    """`largest * sqrt(sum((x / largest)^2))`: neither overflows nor underflows, whatever the size of x."""
+    scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1.0)
+    return jnp.where(largest > 0, scale * jnp.sqrt(sum_of_squares(scale)), largest)
+
+
+def tree_norm(tree) -> jax.Array:
+    r"""L2 norm over all leaves together, accumulated in float32.
+
+    .. math:: \|x\|_2 = \sqrt{\sum_{leaves} \sum_i x_i^2}
+
+    Args:
+      tree: Any pytree of arrays; an empty tree has norm 0.
+
+    Returns:
+      Scalar float32, finite for every finite tree whose norm float32 can hold; NaN if a leaf holds NaN, infinite or
+      NaN if a leaf holds infinity.
+    """
+    leaves = [leaf.astype(jnp.float32) for leaf in jax.tree.leaves(tree) if leaf.size]
+    if not leaves:
+        return jnp.zeros((), jnp.float32)
+    largest = functools.reduce(jnp.maximum, [jnp.max(jnp.abs(leaf)) for leaf in leaves])
+    return _scaled_norm(
+        largest, lambda scale: functools.reduce(operator.add, [jnp.sum(jnp.square(leaf / scale)) for leaf in leaves])
+    )
+
+
+def batch_norm_l2(x: jax.Array) -> jax.Array:
+    """L2 norm of each example, in float32.
+
+    Args:
+      x: Array `[B, ...]`.
+
+    Returns:
+      Array `[B, 1, ..., 1]` with as many axes as `x`, so that it broadcasts against it.
+    """
+    axes = tuple(range(1, x.ndim))
+    x = x.astype(jnp.float32)
+    largest = jnp.max(jnp.abs(x), axis=axes, keepdims=True)
+    return _scaled_norm(largest, lambda scale: jnp.sum(jnp.square(x / scale), axis=axes, keepdims=True))
+
+
+def batch_mean_abs(x: jax.Array) -> jax.Array:
+    """Mean absolute value of each example (its L1 norm over its size), in float32.
+
+    Args:
+      x: Array `[B, ...]`.
+
+    Returns:
+      Array `[B, 1, ..., 1]` that broadcasts against `x`.
+    """
+    return jnp.mean(jnp.abs(x.astype(jnp.float32)), axis=tuple(range(1, x.ndim)), keepdims=True)

@@ -1,0 +1,46 @@
+"""Random keys: one for each purpose, so that adding a draw somewhere never moves another one."""
+
+import hashlib
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+
+def key_for(seed: int, purpose: str, *indices: int) -> jax.Array:
+    """The typed key of one purpose.
+
+    Args:
+      seed: The seed of the run.
+      purpose: What the draws are for, such as `'initialise'`; part of the key.
+      *indices: Whole numbers, such as the epoch, folded in one after another.
+
+    Returns:
+      A scalar key (`jax.random.key`), the same on every machine.
+    """
+    key = jax.random.fold_in(jax.random.key(seed), _number(purpose))
+    for index in indices:
+        key = jax.random.fold_in(key, index)
+    return key
+
+
+def seed_for(seed: int, purpose: str) -> int:
+    """A seed in `[0, 2**31)` of its own for each purpose, such as the training of one of several networks."""
+    return _number(f'{seed}/{purpose}') >> 1
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], 'big')
+
+
+def example_keys(key: jax.Array, ids: ArrayLike) -> jax.Array:
+    """One key per example, made from its id, so that it does not depend on the batch that the example is in.
+
+    Args:
+      key: A scalar key.
+      ids: Whole numbers `[B]`, the ids of the examples in their data set.
+
+    Returns:
+      Keys `[B]`.
+    """
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.asarray(ids, jnp.uint32))

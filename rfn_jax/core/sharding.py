@@ -1,0 +1,48 @@
+"""Data-parallel placement on a one-axis mesh over all devices.
+
+The mesh has the axis `'data'`: batches are cut along it, and states are replicated. On one device the same code runs
+without communication.
+"""
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+DATA_AXIS = 'data'
+
+
+def data_mesh(devices=None) -> Mesh:
+    """A mesh with the single axis `'data'` over `devices` (all devices of the job by default)."""
+    devices = np.asarray(jax.devices() if devices is None else devices)
+    return Mesh(devices.reshape(-1), (DATA_AXIS,), axis_types=(AxisType.Auto,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The sharding of a value that every device holds whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The sharding of a value whose first axis is cut over the devices."""
+    return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
+
+
+def replicate(tree, mesh: Mesh):
+    """A copy of `tree` on every device of the mesh, safe to donate.
+
+    `jax.device_put` may alias its argument; going through the host makes a copy, so that donating the result leaves
+    the caller's arrays alone. Typed keys are not supported; states keep none.
+    """
+    return jax.device_put(jax.tree.map(np.array, tree), replicated(mesh))
+
+
+def shard_batch(batch, mesh: Mesh):
+    """Puts a host batch (a pytree of arrays with the same first axis) on the mesh, cut along `'data'`.
+
+    Raises:
+      ValueError: The first axis is not a multiple of the number of devices.
+    """
+    sizes = {leaf.shape[0] for leaf in jax.tree.leaves(batch)}
+    if any(size % mesh.size for size in sizes):
+        raise ValueError(f'a batch of {sorted(sizes)} examples does not divide over {mesh.size} devices')
+    return jax.device_put(batch, batch_sharding(mesh))

@@ -1,0 +1,57 @@
+"""A work directory, bound to one config for its whole life."""
+
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+
+from rfn_jax.core import errors, files
+
+# Where the data lie differs between machines and changes no result.
+UNBOUND = ('data.data_dir',)
+
+
+def bind(directory: os.PathLike | str, config: Mapping) -> pathlib.Path:
+    """Makes the work directory of a config, or checks that it is this config's.
+
+    Args:
+      directory: The work directory; made if it is not there.
+      config: Nested mapping of plain values; written to `config.json` the first time.
+
+    Returns:
+      The directory.
+
+    Raises:
+      InputError: The directory cannot be written, or was made from another config; the message names what differs.
+    """
+    directory = pathlib.Path(directory)
+    config = json.loads(json.dumps(config))  # as it will be read back: tuples are lists
+    path = directory / 'config.json'
+    if not path.exists():
+        try:
+            files.write_json(path, config)
+        except errors.RunError as error:
+            raise errors.InputError(f'cannot write to the work directory: {error}') from error
+        return directory
+    there, here = (dict(_flatten(c)) for c in (files.read_json(path), config))
+    different = [
+        f'{key} is {there.get(key, "absent")!r} there and {here.get(key, "absent")!r} here'
+        for key in sorted(there.keys() | here.keys())
+        if key not in UNBOUND and there.get(key, files) != here.get(key, files)
+    ]
+    if different:
+        more = f' (and {len(different) - 5} more)' if len(different) > 5 else ''
+        raise errors.InputError(
+            f'{directory} was made from another config: {"; ".join(different[:5])}{more}; choose another --workdir'
+        )
+    if not os.access(directory, os.W_OK):
+        raise errors.InputError(f'cannot write to the work directory {directory}: permission denied')
+    return directory
+
+
+def _flatten(config: Mapping, prefix: str = '') -> Iterator[tuple[str, object]]:
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flatten(value, f'{prefix}{key}.')
+        else:
+            yield f'{prefix}{key}', value

@@ -1,0 +1,81 @@
+"""Labelled images in memory, and the three splits of an experiment."""
+
+import dataclasses
+
+import numpy as np
+
+from rfn_jax.core import errors
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageDataset:
+    """Labelled images, checked when they are put together.
+
+    Attributes:
+      images: uint8 `[N, H, W, C]`.
+      labels: int32 `[N]` in `[0, K)`.
+      ids: int64 `[N]`, the position of each example in its source; unique.
+      class_names: The names of the K classes.
+      source: Where the images come from, such as `'cifar10/test'`; with an id it names an image.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    ids: np.ndarray
+    class_names: tuple[str, ...]
+    source: str
+
+    def __post_init__(self):
+        if self.images.ndim != 4 or self.images.dtype != np.uint8:
+            raise errors.InputError(
+                f'images of {self.source} must be uint8 [N, H, W, C], got {self.images.dtype} {self.images.shape}'
+            )
+        if self.labels.shape != self.ids.shape or self.labels.shape != self.images.shape[:1]:
+            raise errors.InputError(
+                f'{self.source} has {len(self.images)} images, {len(self.labels)} labels and {len(self.ids)} ids'
+            )
+        out_of_range = self.labels[(self.labels < 0) | (self.labels >= len(self.class_names))]
+        if out_of_range.size:
+            raise errors.InputError(
+                f'label {out_of_range[0]} of {self.source} is out of range: it has {len(self.class_names)} classes, '
+                f'0 to {len(self.class_names) - 1}'
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes K."""
+        return len(self.class_names)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """`(H, W, C)`."""
+        return self.images.shape[1:]
+
+    def take(self, positions: np.ndarray) -> 'ImageDataset':
+        """The examples at `positions` (indices or a boolean mask), in that order."""
+        return dataclasses.replace(
+            self, images=self.images[positions], labels=self.labels[positions], ids=self.ids[positions]
+        )
+
+    def mean_and_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of each channel, for images scaled to [0, 1]."""
+        images = self.images.reshape(-1, self.images.shape[-1]) / 255.0
+        return tuple(images.mean(0).tolist()), tuple(images.std(0).tolist())
+
+
+@dataclasses.dataclass(frozen=True)
+class Splits:
+    """The examples to train on, to tune on, and to report on; no example is in two of them.
+
+    Attributes:
+      train: For training.
+      validation: For whatever is chosen: the early-stopping epoch, rho, ...
+      test: For the figures that are reported.
+    """
+
+    train: ImageDataset
+    validation: ImageDataset
+    test: ImageDataset

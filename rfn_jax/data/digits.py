@@ -1,0 +1,32 @@
+"""The embedded data set: 1797 images of handwritten digits, 8x8 grey, shipped with scikit-learn.
+
+Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998.
+"""
+
+import hashlib
+
+import numpy as np
+import sklearn.datasets
+
+from rfn_jax.data import dataset, sources
+
+TRAIN, VALIDATION = 1000, 250  # the remaining 547 are for the test
+
+
+@sources.SOURCES.register
+def digits() -> dataset.Splits:
+    """1000 training, 250 validation and 547 test images of 8x8 grey pixels in 10 classes; no file and no network.
+
+    The split is fixed for ever: examples are ordered by the SHA-256 of their index.
+    """
+    bunch = sklearn.datasets.load_digits()
+    order = sorted(range(len(bunch.target)), key=lambda i: hashlib.sha256(f'digits-{i}'.encode()).digest())
+    whole = dataset.ImageDataset(
+        images=np.rint(bunch.images[..., None] * (255 / 16)).astype(np.uint8),
+        labels=bunch.target.astype(np.int32),
+        ids=np.arange(len(bunch.target)),
+        class_names=tuple(str(name) for name in bunch.target_names),
+        source='digits',
+    )
+    train, validation, test = np.split(np.asarray(order), [TRAIN, TRAIN + VALIDATION])
+    return dataset.Splits(whole.take(train), whole.take(validation), whole.take(test))

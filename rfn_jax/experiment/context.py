@@ -1,0 +1,142 @@
+"""What every stage of an experiment works with."""
+
+import dataclasses
+import functools
+import importlib.metadata
+import pathlib
+import platform
+from collections.abc import Iterator, Mapping
+
+import jax
+from jax.sharding import Mesh
+
+from rfn_jax import attacks, data, models, training, transfer
+from rfn_jax.core import console as console_lib
+from rfn_jax.core import errors, files, rng, sharding, workdir
+from rfn_jax.experiment import plan as plan_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """An experiment in its work directory.
+
+    Attributes:
+      plan: What the experiment consists of.
+      workdir: The work directory.
+      console: Where to tell the progress.
+      mesh: The devices.
+    """
+
+    plan: plan_lib.Plan
+    workdir: pathlib.Path
+    console: console_lib.Console
+    mesh: Mesh
+
+    @functools.cached_property
+    def splits(self) -> data.Splits:
+        """The data, read when first needed."""
+        return self.plan.load_data()
+
+    @property
+    def batching(self) -> dict:
+        """The arguments `batch_size` and `mesh` of attacks and predictions."""
+        return {'batch_size': self.plan.evaluation.batch_size, 'mesh': self.mesh}
+
+    def fresh(self, network: plan_lib.Network) -> models.Classifier:
+        """The classifier before training.
+
+        Its initial values depend on its role, name and seed, not on its training: surrogates of one seed start alike.
+        """
+        train = self.splits.train
+        mean, std = train.mean_and_std()
+        key = rng.key_for(self.plan.seed, f'initialise {network.role} {network.model}', network.seed)
+        return models.initialise(
+            network.module(train.num_classes),
+            key,
+            train.image_shape,
+            num_classes=train.num_classes,
+            mean=mean,
+            std=std,
+        )
+
+    def store(self, network: plan_lib.Network) -> training.CheckpointStore:
+        """The checkpoints of a network."""
+        path = self.workdir / network.folder / 'checkpoints'
+        return training.CheckpointStore(path, keep_all=network.role == 'surrogate')
+
+    def trained_at(self, network: plan_lib.Network, epochs: list[int]) -> Iterator[models.Classifier]:
+        """The classifiers after each of some epochs, one after another.
+
+        Raises:
+          InputError: An epoch has not been trained so far.
+          RunError: A checkpoint cannot be read.
+        """
+        template = jax.eval_shape(lambda: self.fresh(network))
+        with self.store(network) as store:
+            for epoch in epochs:
+                _check_epoch(network, epoch, store)
+                yield store.restore_classifier(epoch, template)
+
+    def trained(self, role: str) -> dict[str, models.Classifier]:
+        """The classifiers of a role after their last epoch, by name; raises like `trained_at`."""
+        return {n.model: next(self.trained_at(n, [n.recipe.epochs])) for n in self.plan.of_role(role)}
+
+    def digest(self, network: plan_lib.Network, epoch: int) -> str:
+        """The hash of the weights of a checkpoint; raises like `trained_at`."""
+        with self.store(network) as store:
+            _check_epoch(network, epoch, store)
+            return store.digest(epoch)
+
+    def crafted(
+        self, network: plan_lib.Network, training_name: str, epoch: int, attack_name: str, attack: attacks.Attack
+    ) -> transfer.Crafted:
+        """What the result tables say of adversarial examples of a surrogate."""
+        return transfer.Crafted(
+            surrogate=network.model,
+            training=training_name,
+            seed=network.seed,
+            epoch=epoch,
+            attack=attack_name,
+            eps=attack.limits.eps,
+            norm=attack.limits.norm,
+            gradient_evaluations=attack.gradient_evaluations,
+        )
+
+    def result(self, name: str) -> pathlib.Path:
+        """The path of a file in `results/`."""
+        return self.workdir / 'results' / name
+
+
+def _check_epoch(network: plan_lib.Network, epoch: int, store: training.CheckpointStore) -> None:
+    if epoch not in store.epochs():
+        raise errors.InputError(
+            f'{network.title} has no checkpoint of epoch {epoch} in {store.directory}; train it first (rfn-jax train)'
+        )
+
+
+def open_workdir(config: Mapping, directory, console: console_lib.Console) -> Context:
+    """Checks a config and binds a work directory to it.
+
+    Args:
+      config: Nested mapping of plain values; see `configs/digits.py`.
+      directory: The work directory; made if it is not there.
+      console: Where to tell the progress.
+
+    Returns:
+      The context of all stages.
+
+    Raises:
+      InputError: The config is wrong, or the directory cannot be written or was made from another config.
+    """
+    plan = plan_lib.read(config)
+    path = workdir.bind(directory, config)
+    devices = jax.devices()
+    versions = {name: importlib.metadata.version(name) for name in ('jax', 'flax', 'optax', 'rfn_jax')}
+    environment = {
+        'python': platform.python_version(),
+        **versions,
+        'platform': f'{platform.system()} {platform.machine()}',
+        'devices': f'{len(devices)} x {devices[0].device_kind}',
+    }
+    files.write_json(path / 'environment.json', environment)
+    return Context(plan, path, console, sharding.data_mesh())

@@ -1,0 +1,130 @@
+"""Stage 4: measure the adversarial sets on the targets, and write the result tables."""
+
+import dataclasses
+import hashlib
+import json
+
+import numpy as np
+
+from rfn_jax import training, transfer
+from rfn_jax.core import errors, files
+from rfn_jax.experiment import context, crafting, examples, validation
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What was measured of one adversarial set.
+
+    Attributes:
+      job: The adversarial set.
+      targets: For each target, whether it misclassifies each adversarial image: booleans `[N]`.
+      surrogate: The same for the surrogate itself.
+      right: Whether the surrogate classifies each unchanged test image correctly, over the whole test set.
+    """
+
+    job: crafting.Job
+    targets: dict[str, np.ndarray]
+    surrogate: np.ndarray
+    right: np.ndarray
+
+
+def measure(ctx: context.Context) -> None:
+    """Writes `transfer.csv`, `natural.csv`, `summary.csv`, `gains.csv` and the examples of the report.
+
+    Nothing is done if they were written from the same adversarial sets and weights.
+
+    Raises:
+      InputError: An adversarial set is missing or was made from something else.
+      RunError: A checkpoint cannot be read, or a file not written.
+    """
+    stops = validation.validate(ctx)
+    eligible = crafting.test_examples(ctx)
+    jobs = list(crafting.jobs(ctx, eligible, stops))
+    for job in jobs:
+        if not transfer.is_made_from(job.directory, job.origin):
+            raise errors.InputError(
+                f'{job.directory} holds no adversarial set of this config, weights and examples; craft it first '
+                '(rfn-jax craft)'
+            )
+    done, stamp = ctx.result('measured.json'), _stamp(ctx, jobs)
+    if done.exists() and files.read_json(done) == stamp:
+        return
+
+    targets = ctx.trained('target')
+    outcomes = []
+    with ctx.console.task('measure', len(jobs)) as advance:
+        for job in jobs:
+            images = transfer.load(job.directory).images
+            surrogate = next(ctx.trained_at(job.network, [job.crafted.epoch]))
+            own = transfer.successes({job.network.model: surrogate}, images, eligible, **ctx.batching)
+            right = training.predict(surrogate, ctx.splits.test, **ctx.batching) == ctx.splits.test.labels
+            on_targets = transfer.successes(targets, images, eligible, **ctx.batching)
+            outcomes.append(Outcome(job, on_targets, own[job.network.model], right))
+            advance(success=float(np.mean([s.mean() for s in on_targets.values()])))
+    summary, gains = _compare(outcomes)
+    files.write_csv(ctx.result('transfer.csv'), transfer.TRANSFER_COLUMNS, _transfer_rows(outcomes))
+    files.write_csv(ctx.result('natural.csv'), transfer.NATURAL_COLUMNS, _natural_rows(ctx, outcomes))
+    files.write_csv(ctx.result('summary.csv'), transfer.SUMMARY_COLUMNS, summary)
+    files.write_csv(ctx.result('gains.csv'), transfer.GAIN_COLUMNS, gains)
+    examples.write(ctx, jobs, targets, eligible)
+    files.write_json(done, stamp)
+
+
+def _stamp(ctx: context.Context, jobs: list[crafting.Job]) -> dict:
+    """A hash of everything that the tables depend on."""
+    networks = [network for network in ctx.plan.networks if network.role != 'surrogate']
+    inputs = [job.origin for job in jobs], [ctx.digest(network, network.recipe.epochs) for network in networks]
+    return {'inputs_sha256': hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()}
+
+
+def _transfer_rows(outcomes: list[Outcome]) -> list[dict]:
+    rows = []
+    for outcome in outcomes:
+        crafted = outcome.job.crafted
+        rows += [transfer.transfer_row(crafted, name, transfer.BLACK_BOX, s) for name, s in outcome.targets.items()]
+        rows.append(transfer.transfer_row(crafted, crafted.surrogate, transfer.WHITE_BOX, outcome.surrogate))
+    return rows
+
+
+def _natural_rows(ctx: context.Context, outcomes: list[Outcome]) -> list[dict]:
+    """Natural accuracy on the test images: of the surrogates that were attacked, and of the targets of both kinds."""
+    rows = {}
+    for outcome in outcomes:
+        crafted = outcome.job.crafted
+        key = (crafted.surrogate, 'surrogate', crafted.training, crafted.seed, crafted.epoch)
+        rows[key] = transfer.natural_row(*key, outcome.right)
+    for role in ('target', 'validation_target'):
+        predicted = transfer.predictions(ctx.trained(role), ctx.splits.test, **ctx.batching)
+        for network in ctx.plan.of_role(role):
+            key = (network.model, role, network.training, network.seed, network.recipe.epochs)
+            rows[key] = transfer.natural_row(*key, predicted[network.model] == ctx.splits.test.labels)
+    return list(rows.values())
+
+
+def _compare(outcomes: list[Outcome]) -> tuple[list[dict], list[dict]]:
+    """The rows of `summary.csv` and `gains.csv`: the mean of every training, and each one's gain over the others."""
+    groups: dict[tuple, dict[str, list[Outcome]]] = {}
+    for outcome in outcomes:
+        crafted = outcome.job.crafted
+        key = (crafted.surrogate, crafted.attack, crafted.eps, crafted.norm)
+        groups.setdefault(key, {}).setdefault(crafted.training, []).append(outcome)
+    summary, gains = [], []
+    for (surrogate, attack, eps, norm), by_training in groups.items():
+        shared = {'surrogate': surrogate, 'attack': attack, 'eps': eps, 'norm': norm}
+        success = {
+            name: np.stack([np.stack(list(outcome.targets.values())) for outcome in group])
+            for name, group in by_training.items()
+        }
+        for name, group in by_training.items():
+            summary.append(
+                {
+                    **shared,
+                    **transfer.mean_success(success[name]),
+                    'training': name,
+                    'white_box_rate': float(np.mean([outcome.surrogate.mean() for outcome in group])),
+                    'natural_accuracy': float(np.mean([outcome.right.mean() for outcome in group])),
+                    'gradient_evaluations': group[0].job.crafted.gradient_evaluations,
+                }
+            )
+            gains += [{**shared, **row} for row in transfer.gains(success, name)]
+    return summary, gains

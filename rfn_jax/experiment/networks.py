@@ -1,0 +1,34 @@
+"""Stage 1: train the targets, the validation targets and the surrogates."""
+
+from rfn_jax import training
+from rfn_jax.core import rng
+from rfn_jax.experiment import context
+
+
+def train(ctx: context.Context) -> None:
+    """Trains every network of the plan that is not trained yet.
+
+    A surrogate keeps the checkpoints of all epochs. Surrogates of one seed see the same examples in the same order
+    whatever their training, so that trainings are compared pair by pair.
+
+    Raises:
+      InputError: The data or the batch size do not fit.
+      RunError: A training diverged or could not be saved.
+    """
+    for network in ctx.plan.networks:
+        with ctx.store(network) as store:
+            if network.recipe.epochs in store.epochs():
+                continue
+        purpose = f'train {network.role} {network.model} {network.seed}'
+        training.fit(
+            ctx.fresh(network),
+            ctx.splits.train,
+            ctx.splits.validation,
+            network.recipe,
+            seed=rng.seed_for(ctx.plan.seed, purpose),
+            directory=ctx.workdir / network.folder,
+            keep_all=network.role == 'surrogate',
+            name=f'train {network.title}',
+            console=ctx.console,
+            mesh=ctx.mesh,
+        )

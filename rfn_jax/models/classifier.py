@@ -1,0 +1,79 @@
+"""A trained network as one value: module, variables and the normalisation of its images."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from rfn_jax.core import errors
+
+
+@struct.dataclass
+class Classifier:
+    """A pytree that maps images in [0, 1] to logits: `classifier(images)`.
+
+    The variables are its leaves; the rest is static, so that all checkpoints of an architecture share one compilation of
+    whatever takes a classifier as an argument.
+
+    Attributes:
+      variables: Flax variables, `{'params': ..., 'batch_stats': ...}`.
+      module: Flax module of the zoo, or any module that maps normalised images to logits through
+        `module.apply(variables, x, train=False)`.
+      num_classes: Number of classes K.
+      mean: Mean of each channel, in [0, 1], or one number for all.
+      std: Standard deviation of each channel, above 0, or one number for all.
+    """
+
+    variables: Mapping[str, Any]
+    module: nn.Module = struct.field(pytree_node=False)
+    num_classes: int = struct.field(pytree_node=False)
+    mean: tuple[float, ...] = struct.field(pytree_node=False, default=(0.0,))
+    std: tuple[float, ...] = struct.field(pytree_node=False, default=(1.0,))
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Logits `[B, K]` of float images `[B, H, W, C]` in [0, 1], in evaluation mode."""
+        return self.module.apply(self.variables, normalise(images, self.mean, self.std), train=False)
+
+
+def normalise(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
+    """`(images - mean) / std` by channel; images `[B, H, W, C]` in [0, 1]."""
+    return (images - jnp.asarray(mean, images.dtype)) / jnp.asarray(std, images.dtype)
+
+
+def initialise(
+    module: nn.Module,
+    key: jax.Array,
+    image_shape: tuple[int, int, int],
+    *,
+    num_classes: int,
+    mean: Sequence[float] = (0.0,),
+    std: Sequence[float] = (1.0,),
+) -> Classifier:
+    """A classifier with fresh variables, by one jitted `init`.
+
+    Args:
+      module: Flax module of the zoo.
+      key: Key of the initial values.
+      image_shape: `(H, W, C)`.
+      num_classes: Number of classes K; the module must give as many logits.
+      mean: Mean of each channel, or one number for all.
+      std: Standard deviation of each channel, above 0, or one number for all.
+
+    Raises:
+      InputError: `std` is not positive, a length differs from the number of channels, or the module gives another
+        number of logits.
+    """
+    mean, std = tuple(map(float, mean)), tuple(map(float, std))
+    if any(len(values) not in (1, image_shape[-1]) for values in (mean, std)) or min(std) <= 0:
+        raise errors.InputError(
+            f'mean {mean} and std {std} must have one value for all channels or one for each of the {image_shape[-1]}, '
+            'and std must be above 0'
+        )
+    images = jnp.zeros((1, *image_shape), jnp.float32)
+    logits, variables = jax.jit(lambda k: module.init_with_output(k, images, train=False))(key)
+    if logits.shape != (1, num_classes):
+        raise errors.InputError(f'the model gives logits of shape {logits.shape[1:]}, not {num_classes} classes')
+    return Classifier(variables, module, num_classes, mean, std)

@@ -1,0 +1,106 @@
+"""The convolution that all models use: XLA's own, with gradients that stay fast inside loops on the CPU.
+
+On XLA:CPU the gradient of a convolution inside `lax.scan`, `fori_loop`, `while_loop` or `cond` takes a slow path, 8 to 46
+times slower than outside (https://github.com/jax-ml/jax/issues/12868). The slow path is taken for the dimension numbers
+that JAX's transpose rule produces; written as ordinary NHWC/HWIO convolutions with explicit transposes, the same gradients
+take the fast one. Attacks and multi-step minimisers loop over gradients, hence this file. Other backends use XLA's.
+
+Axes: `N` batch, `H W` rows and columns, `C` input channels, `D` output channels.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+NHWC = ('NHWC', 'HWIO', 'NHWC')
+
+
+def conv_general_dilated(
+    lhs,
+    rhs,
+    window_strides,
+    padding,
+    lhs_dilation=None,
+    rhs_dilation=None,
+    dimension_numbers=None,
+    feature_group_count=1,
+    batch_group_count=1,
+    precision=None,
+    preferred_element_type=None,
+):
+    """`jax.lax.conv_general_dilated`, for the argument `conv_general_dilated` of `flax.linen.Conv`.
+
+    On the CPU, plain two-dimensional NHWC convolutions (no groups, no dilation, explicit padding) get gradients that are
+    fast inside loops; they equal XLA's. All other calls, and all other backends, are passed to XLA unchanged.
+    """
+    plain = (
+        jax.default_backend() == 'cpu'
+        and lhs.ndim == 4
+        and not isinstance(padding, str)
+        and all(d == 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
+        and feature_group_count == batch_group_count == 1
+        and precision is None
+        and preferred_element_type is None
+        and (dimension_numbers is None or lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers) == _SPEC)
+        and all(k > p for k, pads in zip(rhs.shape, padding, strict=False) for p in pads)
+    )
+    if plain and dimension_numbers is not None:
+        return _conv(lhs, rhs, tuple(window_strides), tuple(map(tuple, padding)))
+    return lax.conv_general_dilated(
+        lhs,
+        rhs,
+        window_strides,
+        padding,
+        lhs_dilation=lhs_dilation,
+        rhs_dilation=rhs_dilation,
+        dimension_numbers=dimension_numbers,
+        feature_group_count=feature_group_count,
+        batch_group_count=batch_group_count,
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+    )
+
+
+_SPEC = lax.conv_dimension_numbers((1, 1, 1, 1), (1, 1, 1, 1), NHWC)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _conv(x: jax.Array, w: jax.Array, strides, padding) -> jax.Array:
+    """Convolution of x `[N, H, W, C]` with w `[h, w, C, D]`; padding is ((top, bottom), (left, right))."""
+    return lax.conv_general_dilated(x, w, strides, padding, dimension_numbers=NHWC)
+
+
+def _conv_forward(x, w, strides, padding):
+    return _conv(x, w, strides, padding), (x, w)
+
+
+def _conv_backward(strides, padding, residuals, g):
+    x, w = residuals
+    kernel = w.shape[:2]
+    # Rows (columns) at the end that no window covers: they get no gradient and take no part in the kernel's.
+    uncovered = [
+        size + lo + hi - k - (out - 1) * stride
+        for size, k, out, stride, (lo, hi) in zip(x.shape[1:3], kernel, g.shape[1:3], strides, padding, strict=True)
+    ]
+    dx = lax.conv_general_dilated(
+        g,
+        jnp.flip(w, (0, 1)).transpose(0, 1, 3, 2),
+        (1, 1),
+        [(k - 1 - lo, k - 1 - hi + e) for k, (lo, hi), e in zip(kernel, padding, uncovered, strict=True)],
+        lhs_dilation=strides,
+        dimension_numbers=NHWC,
+    )
+    dw = lax.conv_general_dilated(
+        x.transpose(3, 1, 2, 0),
+        g.transpose(1, 2, 0, 3),
+        (1, 1),
+        [(lo, hi - e) for (lo, hi), e in zip(padding, uncovered, strict=True)],
+        rhs_dilation=strides,
+        dimension_numbers=NHWC,
+    ).transpose(1, 2, 0, 3)
+    return dx.astype(x.dtype), dw.astype(w.dtype)
+
+
+_conv.defvjp(_conv_forward, _conv_backward)

@@ -1,0 +1,46 @@
+"""A multi-layer perceptron on the flattened image: the target that is least like a convolutional surrogate."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from rfn_jax.core import errors
+from rfn_jax.models import layers, zoo
+
+
+class MLP(nn.Module):
+    """Dense layers with batch normalisation and ReLU; logits `[B, num_classes]` in float32.
+
+    Attributes:
+      num_classes: Number of classes.
+      widths: Widths of the hidden layers.
+      dtype: Type of the computation.
+    """
+
+    num_classes: int
+    widths: Sequence[int]
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """Maps normalised images `[B, H, W, C]` to logits `[B, num_classes]`."""
+        x = x.reshape(x.shape[0], -1)
+        for index, width in enumerate(self.widths):
+            x = layers.dense(width, dtype=self.dtype, name=f'fc{index + 1}')(x)
+            bn = layers.batch_norm(use_running_average=not train, dtype=self.dtype, name=f'bn{index + 1}')
+            x = nn.relu(bn(x))
+        return layers.dense(self.num_classes, name='fc')(x.astype(jnp.float32))
+
+
+@zoo.MODELS.register
+def mlp(num_classes: int, *, widths: Sequence[int] = (256, 256), dtype=jnp.float32) -> MLP:
+    """A multi-layer perceptron; the attributes of `MLP` are the arguments.
+
+    Raises:
+      InputError: A width is not positive.
+    """
+    if any(width < 1 for width in widths):
+        raise errors.InputError(f'widths of an MLP must be positive, got {tuple(widths)}')
+    return MLP(num_classes, tuple(widths), dtype)

@@ -1,0 +1,141 @@
+"""One Orbax checkpoint an epoch, with checksums of our own.
+
+Orbax restores flipped bytes in array files without a word, and raises errors of many types for other damage. Each
+checkpoint therefore carries the SHA-256 of its arrays, and whatever goes wrong at a restore becomes one clear error.
+"""
+
+import os
+import pathlib
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from rfn_jax import models
+from rfn_jax.core import errors, files
+from rfn_jax.training import state as state_lib
+
+
+class CheckpointStore:
+    """The checkpoints of one training run: `<directory>/<epoch>/{variables,optimiser,meta}`.
+
+    Use it as a context manager, or call `close`.
+
+    Args:
+      directory: Where they lie; made when the first is saved.
+      keep_all: Whether to keep every epoch (surrogates) or the latest two (targets).
+    """
+
+    def __init__(self, directory: os.PathLike | str, *, keep_all: bool):
+        self.directory = pathlib.Path(directory).absolute()
+        managers = ocp.checkpoint_managers
+        policy = None if keep_all else managers.LatestN(2)
+        options = ocp.CheckpointManagerOptions(preservation_policy=policy, create=False)
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._manager = ocp.CheckpointManager(self.directory, options=options)
+        except OSError as error:
+            raise errors.RunError(f'cannot use {self.directory} for checkpoints: {error.strerror or error}') from error
+
+    def __enter__(self) -> 'CheckpointStore':
+        return self
+
+    def __exit__(self, exception_type, exception, traceback) -> None:
+        if exception_type is None:
+            self.wait()
+        self._manager.close()
+
+    def epochs(self) -> list[int]:
+        """The epochs whose checkpoints are finished, in order."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, epoch: int, state: state_lib.TrainState) -> None:
+        """Saves a state in the background.
+
+        Raises:
+          RunError: This checkpoint, or an earlier one that was still being written, could not be saved.
+        """
+        # Copies on the host: the next step donates the buffers while Orbax is still writing.
+        variables = jax.tree.map(np.array, state.variables)
+        optimiser = jax.tree.map(np.array, {'step': state.step, 'opt_state': state.opt_state})
+        meta = {'epoch': epoch, 'sha256': {'variables': files.array_digest(variables)}}
+        meta['sha256']['optimiser'] = files.array_digest(optimiser)
+        items = ocp.args.Composite(
+            variables=ocp.args.StandardSave(variables),
+            optimiser=ocp.args.StandardSave(optimiser),
+            meta=ocp.args.JsonSave(meta),
+        )
+        self._guard('save', epoch, lambda: self._manager.save(epoch, args=items))
+
+    def wait(self) -> None:
+        """Waits until everything is on disk.
+
+        Raises:
+          RunError: A checkpoint could not be saved.
+        """
+        self._guard('save', None, self._manager.wait_until_finished)
+
+    def restore(self, epoch: int, template: state_lib.TrainState) -> state_lib.TrainState:
+        """The state saved after `epoch`, as arrays on the host.
+
+        Args:
+          epoch: A number of `epochs()`.
+          template: A state (or its shapes) of the same model and optimiser.
+
+        Raises:
+          RunError: The checkpoint is missing, damaged or of another model.
+        """
+        optimiser = {'step': template.step, 'opt_state': template.opt_state}
+        saved = self._restore(epoch, variables=template.variables, optimiser=optimiser)
+        return state_lib.TrainState(**saved['optimiser'], **saved['variables'])
+
+    def restore_classifier(self, epoch: int, template: models.Classifier) -> models.Classifier:
+        """The classifier saved after `epoch`.
+
+        Args:
+          epoch: A number of `epochs()`.
+          template: A classifier of the same architecture, whose variables are replaced.
+
+        Raises:
+          RunError: The checkpoint is missing, damaged or of another model.
+        """
+        variables = {'batch_stats': {}, **template.variables}
+        saved = self._restore(epoch, variables=variables)['variables']
+        return template.replace(variables={name: saved[name] for name in template.variables})
+
+    def digest(self, epoch: int) -> str:
+        """The SHA-256 of the variables saved after `epoch`, as noted when they were saved."""
+        items = ocp.args.Composite(meta=ocp.args.JsonRestore())
+        return self._guard('read', epoch, lambda: self._manager.restore(epoch, args=items).meta['sha256']['variables'])
+
+    def delete(self, epoch: int) -> None:
+        """Deletes one checkpoint."""
+        self._manager.delete(epoch)
+
+    def close(self) -> None:
+        """Lets go of the directory, without waiting for a save that failed."""
+        self._manager.close()
+
+    def _restore(self, epoch: int, **templates) -> dict:
+        def read():
+            shapes = {
+                name: jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), template)
+                for name, template in templates.items()
+            }
+            arguments = {name: ocp.args.StandardRestore(shape) for name, shape in shapes.items()}
+            restored = self._manager.restore(epoch, args=ocp.args.Composite(meta=ocp.args.JsonRestore(), **arguments))
+            for name in templates:
+                if files.array_digest(restored[name]) != restored['meta']['sha256'][name]:
+                    raise ValueError(f'the SHA-256 of its {name} is not the one that was saved')
+            return {name: restored[name] for name in templates}
+
+        return self._guard('read', epoch, read)
+
+    def _guard(self, verb: str, epoch: int | None, work):
+        """Runs `work`, and turns whatever Orbax raises into one clear error."""
+        try:
+            return work()
+        except Exception as error:
+            what = self.directory if epoch is None else self.directory / str(epoch)
+            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else 'no reason given'
+            raise errors.RunError(f'could not {verb} checkpoint {what}: {type(error).__name__}: {reason}') from error

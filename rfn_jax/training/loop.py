@@ -1,0 +1,113 @@
+"""The training loop: epochs, checkpoints, metrics, and exact resumption."""
+
+import math
+import os
+import pathlib
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from rfn_jax import data, models
+from rfn_jax.core import console as console_lib
+from rfn_jax.core import errors, rng, sharding
+from rfn_jax.training import checkpoints, evaluation, metrics, recipe, state, step
+
+
+def fit(
+    classifier: models.Classifier,
+    train: data.ImageDataset,
+    validation: data.ImageDataset,
+    plan: recipe.Recipe,
+    *,
+    seed: int,
+    directory: os.PathLike | str,
+    keep_all: bool,
+    name: str,
+    console: console_lib.Console,
+    mesh: Mesh,
+) -> None:
+    """Trains a classifier and leaves its checkpoints and metrics in a directory.
+
+    After each epoch it saves `checkpoints/<epoch>` and appends to `metrics.jsonl`: loss and accuracy on the (augmented)
+    training batches, natural accuracy on the validation images, learning rate and seconds. A run that was stopped, at
+    any point, goes on from the newest readable checkpoint and ends with the same weights, bit for bit; a checkpoint that
+    cannot be read is reported, deleted and made again. If the last epoch is there, nothing is done.
+
+    Args:
+      classifier: The classifier with its initial variables.
+      train: Training examples.
+      validation: Examples for the natural accuracy in the metrics.
+      plan: Hyper-parameters.
+      seed: Seed of the order of the examples and of the augmentation.
+      directory: Where to leave the results.
+      keep_all: Whether to keep the checkpoints of all epochs, or the latest two.
+      name: What to call the run in messages.
+      console: Where to tell the progress.
+      mesh: Mesh with the axis `'data'`; its size must divide the batch size.
+
+    Raises:
+      InputError: The batch size does not fit the examples or the devices.
+      RunError: The loss is not finite, or a checkpoint cannot be saved.
+    """
+    if plan.batch_size % mesh.size:
+        raise errors.InputError(f'batch_size {plan.batch_size} does not divide over {mesh.size} devices')
+    steps_per_epoch = len(data.epoch_order(len(train), plan.batch_size, seed=seed, epoch=0))
+    directory = pathlib.Path(directory)
+    with checkpoints.CheckpointStore(directory / 'checkpoints', keep_all=keep_all) as store:
+        if plan.epochs in store.epochs():
+            return
+        tx = plan.optimiser(steps_per_epoch)
+        done, current = _resume(store, state.create(classifier, tx), console)
+        log = metrics.MetricsLog(directory / 'metrics.jsonl', keep_epochs=done)
+        current = sharding.replicate(current, mesh)
+        resident = sharding.replicate(step.DeviceData(train.images, train.labels, train.ids.astype(np.uint32)), mesh)
+        train_step = step.train_step(classifier, tx, plan.augmentation(), mesh)
+        with console.task(name, plan.epochs, done=done) as advance:
+            for epoch in range(done + 1, plan.epochs + 1):
+                start = time.monotonic()
+                order = data.epoch_order(len(train), plan.batch_size, seed=seed, epoch=epoch)
+                order = jax.device_put(order, sharding.NamedSharding(mesh, sharding.PartitionSpec(None, 'data')))
+                key = jax.device_put(rng.key_for(seed, 'augment', epoch), sharding.replicated(mesh))
+                history = []
+                for positions in order:
+                    current, values = train_step(current, resident, positions, key)
+                    history.append(values)
+                values = _epoch_values(jax.device_get(history), name, epoch, plan)
+                latest = classifier.replace(variables=current.variables)
+                values['validation_accuracy'] = evaluation.accuracy(latest, validation, batch_size=500, mesh=mesh)
+                values['learning_rate'] = float(
+                    plan.schedule(steps_per_epoch)(jnp.int32((epoch - 1) * steps_per_epoch))
+                )
+                store.save(epoch, current)
+                log.write(epoch, **values, seconds=round(time.monotonic() - start, 3))
+                advance(**values)
+
+
+def _resume(store: checkpoints.CheckpointStore, fresh: state.TrainState, console: console_lib.Console):
+    """The number of epochs done and the state after them: of the newest readable checkpoint, else 0 and `fresh`."""
+    for epoch in reversed(store.epochs()):
+        try:
+            return epoch, store.restore(epoch, fresh)
+        except errors.RunError as error:
+            console.info(f'{error}; going on from the epoch before')
+            store.delete(epoch)
+    return 0, fresh
+
+
+def _epoch_values(history: list[dict[str, np.ndarray]], name: str, epoch: int, plan: recipe.Recipe) -> dict[str, float]:
+    """Means over the steps of an epoch.
+
+    Raises:
+      RunError: A loss is not finite.
+    """
+    for index, values in enumerate(history):
+        if not math.isfinite(values['loss']):
+            raise errors.RunError(
+                f'{name}: the loss is {values["loss"]} at step {index + 1} of epoch {epoch}; the checkpoints of earlier '
+                f'epochs are kept. Try a learning rate below {plan.learning_rate} or other options of the minimiser '
+                f'{dict(plan.minimiser)}'
+            )
+    return {key: float(np.mean([values[key] for values in history])) for key in history[0]}

@@ -1,0 +1,70 @@
+"""How a network is trained: the hyper-parameters of a run, checked together."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import optax
+
+from rfn_jax import data, optim
+from rfn_jax.core import errors
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Hyper-parameters of one training run; the defaults of the paper are in `configs/`.
+
+    Attributes:
+      epochs: Passes over the training set, at least 1.
+      batch_size: Examples in a step.
+      learning_rate: Rate of the first epoch.
+      momentum: Momentum of SGD.
+      weight_decay: Weight decay, on all parameters.
+      decay_epochs: Epochs after which the rate is multiplied by `decay_factor`.
+      decay_factor: See `decay_epochs`.
+      crop_padding: Padding of the random crop, in pixels; 0 for none.
+      flip: Whether to flip images at random.
+      minimiser: Name in `optim.MINIMISERS` and its options, such as `{'name': 'rfn_sam', 'rho': 0.4}`.
+
+    Raises:
+      InputError: A value is out of its range, or the minimiser or one of its options is unknown.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+    decay_epochs: tuple[float, ...]
+    decay_factor: float
+    crop_padding: int
+    flip: bool
+    minimiser: Mapping[str, object]
+
+    def __post_init__(self):
+        if self.epochs < 1:
+            raise errors.InputError(f'epochs must be at least 1, got {self.epochs}')
+        self.optimiser(steps_per_epoch=1)
+        self.augmentation()
+
+    def schedule(self, steps_per_epoch: int) -> optax.Schedule:
+        """The learning rate as a function of the step."""
+        return optim.step_decay(
+            self.learning_rate,
+            decay_epochs=self.decay_epochs,
+            decay_factor=self.decay_factor,
+            steps_per_epoch=steps_per_epoch,
+        )
+
+    def optimiser(self, steps_per_epoch: int) -> optax.GradientTransformationExtraArgs:
+        """SGD with momentum behind the minimiser."""
+        try:
+            minimiser = optim.MINIMISERS.make(**self.minimiser)
+        except (TypeError, ValueError) as error:
+            raise errors.InputError(str(error)) from error
+        return optim.momentum_sgd(
+            minimiser, self.schedule(steps_per_epoch), momentum=self.momentum, weight_decay=self.weight_decay
+        )
+
+    def augmentation(self) -> data.CropAndFlip:
+        """The augmentation of the training images."""
+        return data.CropAndFlip(self.crop_padding, self.flip)

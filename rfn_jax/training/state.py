@@ -1,0 +1,45 @@
+"""The state of a training run: everything that a step changes."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from rfn_jax import models
+
+
+@struct.dataclass
+class TrainState:
+    """What a training step takes and gives; a pytree of arrays.
+
+    Unlike `flax.training.train_state.TrainState` it holds no functions, and the step hands `grad_fn` to the optimiser.
+
+    Attributes:
+      step: Number of steps done, int32.
+      params: Parameters.
+      batch_stats: Running statistics of batch normalisation; empty for models without.
+      opt_state: State of the optimiser.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: optax.OptState
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """The Flax variables, as `Classifier` holds them."""
+        return {'params': self.params, 'batch_stats': self.batch_stats}
+
+
+def create(classifier: models.Classifier, tx: optax.GradientTransformation) -> TrainState:
+    """The state before the first step, from the variables of `classifier` and an optimiser."""
+    params = classifier.variables['params']
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        batch_stats=classifier.variables.get('batch_stats', {}),
+        opt_state=tx.init(params),
+    )

@@ -1,0 +1,35 @@
+"""The early-stopping epoch: where a training's success on the validation targets is highest."""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from rfn_jax.transfer import records
+
+
+def best_epoch(rows: Iterable[Mapping], surrogate: str, training: str) -> tuple[int, float]:
+    """The epoch of highest mean black-box success over seeds and targets, the earliest one if several tie.
+
+    Give it rows that were measured on validation images and validation targets only: what is chosen on the reported ones
+    is not a result.
+
+    Args:
+      rows: Rows of a transfer table, of one attack.
+      surrogate: The surrogate's name.
+      training: The training that is stopped.
+
+    Returns:
+      The epoch and its mean success rate.
+
+    Raises:
+      ValueError: There is no such row.
+    """
+    by_epoch: dict[int, list[float]] = {}
+    for row in rows:
+        if (row['surrogate'], row['training'], row['kind']) == (surrogate, training, records.BLACK_BOX):
+            by_epoch.setdefault(row['epoch'], []).append(row['success_rate'])
+    if not by_epoch:
+        raise ValueError(f'no black-box rows of surrogate {surrogate!r} and training {training!r}')
+    means = {epoch: float(np.mean(rates)) for epoch, rates in by_epoch.items()}
+    epoch = min(means, key=lambda e: (-means[e], e))
+    return epoch, means[epoch]

@@ -1,0 +1,40 @@
+"""Predictions of several targets on one set of images."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+from jax.sharding import Mesh
+
+from rfn_jax import data, models, training
+
+
+def predictions(
+    targets: Mapping[str, models.Classifier], examples: data.ImageDataset, *, batch_size: int, mesh: Mesh
+) -> dict[str, np.ndarray]:
+    """For each target, its predicted classes int32 `[N]` of N examples."""
+    return {
+        name: training.predict(target, examples, batch_size=batch_size, mesh=mesh) for name, target in targets.items()
+    }
+
+
+def successes(
+    targets: Mapping[str, models.Classifier],
+    images: np.ndarray,
+    examples: data.ImageDataset,
+    *,
+    batch_size: int,
+    mesh: Mesh,
+) -> dict[str, np.ndarray]:
+    """For each target, whether it misclassifies each adversarial image: booleans `[N]`.
+
+    Args:
+      targets: Classifiers by name.
+      images: Adversarial images uint8 `[N, H, W, C]`.
+      examples: Their originals, with the true labels.
+      batch_size: Examples in a batch.
+      mesh: Mesh with the axis `'data'`.
+    """
+    attacked = dataclasses.replace(examples, images=images)
+    predicted = predictions(targets, attacked, batch_size=batch_size, mesh=mesh)
+    return {name: classes != examples.labels for name, classes in predicted.items()}
