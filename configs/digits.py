@@ -20,12 +20,12 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.optim = ml_collections.ConfigDict(
         {
-            'epochs': 60,
+            'epochs': 40,
             'batch_size': 100,
             'learning_rate': 0.05,
             'momentum': 0.9,
             'weight_decay': 5e-4,
-            'decay_epochs': (30, 45),
+            'decay_epochs': (20, 30),
             'decay_factor': 0.1,
             'rho': 0.4,
         }
@@ -34,19 +34,23 @@ def get_config() -> ml_collections.ConfigDict:
     config.early_stopping = {'early_stopped': 'sgd'}  # the first stops the second
 
     config.surrogates = {'resnet': {'name': 'resnet', 'stage_sizes': (1, 1, 1), 'widths': (16, 32, 64)}}
+    shorter = {'epochs': 30, 'decay_epochs': (15, 23)}
     config.targets = {
-        'resnet_2_blocks': {'model': {'name': 'resnet', 'stage_sizes': (2, 2, 2), 'widths': (8, 16, 32)}},
-        'vgg': {'model': {'name': 'vgg', 'stages': ((16, 16), (32, 32), (64, 64))}},
-        'mlp': {'model': {'name': 'mlp', 'widths': (256, 256)}},
+        'resnet_2_blocks': {
+            'model': {'name': 'resnet', 'stage_sizes': (2, 2, 2), 'widths': (8, 16, 32)},
+            'optim': shorter,
+        },
+        'vgg': {'model': {'name': 'vgg', 'stages': ((16, 16), (32, 32), (64, 64))}, 'optim': shorter},
+        'mlp': {'model': {'name': 'mlp', 'widths': (256, 256)}, 'optim': shorter},
         'vit': {
             'model': {'name': 'vit', 'patch_size': 2, 'width': 48, 'depth': 3, 'heads': 3, 'mlp_width': 96},
-            'optim': {'learning_rate': 0.02},
+            'optim': {**shorter, 'learning_rate': 0.02},
         },
     }
     config.validation_targets = {
-        'resnet_wide': {'model': {'name': 'resnet', 'stage_sizes': (1, 1), 'widths': (24, 48)}},
-        'vgg_small': {'model': {'name': 'vgg', 'stages': ((16,), (32,), (64,))}},
-        'mlp_deep': {'model': {'name': 'mlp', 'widths': (128, 128, 128)}},
+        'resnet_wide': {'model': {'name': 'resnet', 'stage_sizes': (1, 1), 'widths': (24, 48)}, 'optim': shorter},
+        'vgg_small': {'model': {'name': 'vgg', 'stages': ((16,), (32,), (64,))}, 'optim': shorter},
+        'mlp_deep': {'model': {'name': 'mlp', 'widths': (128, 128, 128)}, 'optim': shorter},
     }
 
     config.attacks = {'bim': {'name': 'bim', 'eps': 0.2, 'steps': 30}}

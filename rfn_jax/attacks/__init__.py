@@ -7,6 +7,6 @@ from rfn_jax.attacks.recipes import ATTACKS, bim, fgsm, mi_fgsm, pgd
 from rfn_jax.attacks.starts import at_original, uniform_in_ball
 
 __all__ = [
-    'ATTACKS', 'Attack', 'Budget', 'Surrogate', 'accumulate', 'at_original', 'bim', 'check_images', 'check_labels', 'fgsm', 'mi_fgsm', 'pgd',
-    'steepest', 'uniform_in_ball',
+    'ATTACKS', 'Attack', 'Budget', 'Surrogate', 'accumulate', 'at_original', 'bim', 'check_images', 'check_labels', 'fgsm',
+    'mi_fgsm', 'pgd', 'steepest', 'uniform_in_ball',
 ]  # fmt: skip

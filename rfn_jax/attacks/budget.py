@@ -50,7 +50,7 @@ class Budget:
         else:
             length = numerics.batch_norm_l2(change)
             change = change * (self.eps / jnp.maximum(length, self.eps))
-        return jnp.clip(originals + change, 0.0, 1.0)
+        return jnp.clip(originals + change, 0.0, 1.0).astype(originals.dtype)
 
     def quantise(self, images: np.ndarray, originals: np.ndarray) -> np.ndarray:
         """The images as uint8 that are still inside the budget around uint8 originals.
@@ -71,6 +71,7 @@ class Budget:
             most = math.floor(self.eps * 255 + 1e-6)
             levels = np.clip(np.rint(levels), base - most, base + most)
         else:
-            # The small term keeps float32 noise from turning a change of whole levels into one level less.
-            levels = base + np.trunc((levels - base) * (1 + 1e-6))
+            # The small term, above the rounding of float32 images, keeps a change of whole levels from losing one.
+            change = levels - base
+            levels = base + np.trunc(change + np.copysign(2e-5, change))
         return np.clip(levels, 0, 255).astype(np.uint8)

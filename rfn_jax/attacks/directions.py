@@ -6,6 +6,8 @@ ascend and adds `step_size` times what they return. Compose them with `optax.cha
 Axes: `B` examples, `H W` rows and columns, `C` channels.
 """
 
+import math
+import numbers
 from typing import NamedTuple
 
 import chex
@@ -43,7 +45,7 @@ class AccumulateState(NamedTuple):
     """State of `accumulate`.
 
     Attributes:
-      momentum: The accumulated gradient `[B, H, W, C]`.
+      momentum: The accumulated gradient `[B, H, W, C]`, in float32 at least.
     """
 
     momentum: chex.Array
@@ -64,16 +66,18 @@ def accumulate(decay: float = 1.0) -> optax.GradientTransformation:
       An optax transformation of arrays `[B, H, W, C]`.
 
     Raises:
-      InputError: `decay` is negative.
+      InputError: `decay` is not a finite number of at least 0.
 
     References:
       Dong et al., `Boosting Adversarial Attacks with Momentum <https://arxiv.org/abs/1710.06081>`_, 2018.
     """
-    if not decay >= 0:
-        raise errors.InputError(f'decay must be at least 0, got {decay!r}')
+    if isinstance(decay, bool) or not isinstance(decay, numbers.Real):
+        raise errors.InputError(f'decay must be a number, got {decay!r}')
+    if not (math.isfinite(decay) and decay >= 0):
+        raise errors.InputError(f'decay must be at least 0 and finite, got {decay!r}')
 
     def init_fn(images):
-        return AccumulateState(jnp.zeros_like(images))
+        return AccumulateState(jnp.zeros(images.shape, jnp.promote_types(images.dtype, jnp.float32)))
 
     def update_fn(gradient, state, images=None):
         del images

@@ -13,6 +13,7 @@ Axes: `B` examples, `H W` rows and columns, `C` channels, `K` classes; images ar
 import dataclasses
 import functools
 import math
+import numbers
 from collections.abc import Callable
 
 import jax
@@ -63,6 +64,8 @@ class Attack:
     def __post_init__(self):
         if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
             raise errors.InputError(f'steps must be a whole number of at least 1, got {self.steps!r}')
+        if isinstance(self.step_size, bool) or not isinstance(self.step_size, numbers.Real):
+            raise errors.InputError(f'step_size must be a number, got {self.step_size!r}')
         if not (math.isfinite(self.step_size) and self.step_size > 0):
             raise errors.InputError(f'step_size must be above 0 and finite, got {self.step_size!r}')
 
@@ -90,14 +93,16 @@ class Attack:
           Adversarial images `[B, H, W, C]` inside the budget, of the type of `images`.
 
         Raises:
-          InputError: Images outside [0, 1] or not finite, labels out of range, or shapes that do not fit. Under jit only
-            what shapes and types show.
+          InputError: Images outside [0, 1] or not finite, labels out of range, or types or shapes that do not fit. Under
+            jit only what shapes and types show.
         """
         images, labels = jnp.asarray(images), jnp.asarray(labels)
         if jax.tree_util.all_leaves([surrogate]):
             surrogate = jax.tree_util.Partial(surrogate)
         check_images(images)
         check_labels(labels, len(images), _logits.eval_shape(surrogate, images).shape[-1])
+        if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+            raise errors.InputError(f'key must be made by jax.random.key, got {key.dtype} {key.shape}')
         keys = jax.random.split(key, len(images)) if key.ndim == 0 else key
         if keys.shape != labels.shape:
             raise errors.InputError(

@@ -1,6 +1,7 @@
 """`rfn-jax COMMAND [flags]`: from flags to calls of the library, and from errors to one line and an exit status."""
 
 import importlib.resources
+import logging
 import sys
 from collections.abc import Sequence
 
@@ -31,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
       The exit status: 0, 1 (it failed) or 2 (the input is wrong).
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    # Libraries log what they raise (Orbax from its threads, at length); here an error is one line.
+    logging.getLogger('absl').setLevel(logging.CRITICAL)
     try:
         return _dispatch(arguments)
     except errors.InputError as error:
@@ -71,7 +74,7 @@ def _run(config: dict, workdir: str, stages: Sequence[str]) -> None:
     ctx = experiment.open_workdir(config, workdir, console)
     for stage in stages:
         if stage == 'report':
-            report.print_tables(ctx.workdir, console.rich)
+            report.print_tables(ctx.workdir, console)
             console.info(f'report: {report.write_page(ctx.workdir)}')
         else:
             getattr(experiment, stage)(ctx)

@@ -22,7 +22,7 @@ class Console:
 
     def info(self, message: str) -> None:
         """Prints one line, literally."""
-        self.rich.print(message, markup=False)
+        self.rich.print(message, markup=False, emoji=False)
 
     @contextlib.contextmanager
     def task(self, description: str, total: int, *, done: int = 0) -> Iterator[Callable[..., None]]:

@@ -33,9 +33,10 @@ def write_bytes(path: os.PathLike | str, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        if temporary:
-            pathlib.Path(temporary).unlink(missing_ok=True)
         raise errors.RunError(f'could not write {path}: {error.strerror or error}') from error
+    finally:
+        if temporary:  # renamed by now, unless something failed or interrupted the write
+            pathlib.Path(temporary).unlink(missing_ok=True)
 
 
 def write_json(path: os.PathLike | str, value) -> None:
@@ -77,13 +78,15 @@ def read_csv(path: os.PathLike | str) -> list[dict[str, str]]:
     """Reads a CSV file with a header into one dictionary of strings a row.
 
     Raises:
-      InputError: The file is missing or unreadable.
+      InputError: The file is missing, unreadable or not CSV.
     """
     try:
         with pathlib.Path(path).open(newline='', encoding='utf-8') as file:
             return list(csv.DictReader(file))
     except OSError as error:
         raise errors.InputError(f'could not read {path}: {error.strerror or error}') from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise errors.InputError(f'{path} is not a CSV file: {error}') from error
 
 
 def array_digest(tree) -> str:

@@ -32,9 +32,14 @@ def safe_divide(numerator: ArrayLike, denominator: ArrayLike) -> jax.Array:
 
 
 def _scaled_norm(largest: jax.Array, sum_of_squares) -> jax.Array:
-    """`largest * sqrt(sum((x / largest)^2))`: neither overflows nor underflows, whatever the size of x."""
-    scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1.0)
-    return jnp.where(largest > 0, scale * jnp.sqrt(sum_of_squares(scale)), largest)
+    """`largest * sqrt(sum((x / largest)^2))`: neither overflows nor underflows, whatever the size of x.
+
+    The norm does not depend on the scale, so no gradient goes through it; the square root never sees a zero.
+    """
+    scale = jax.lax.stop_gradient(jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1.0))
+    total = sum_of_squares(scale)
+    is_zero = total == 0
+    return jnp.where(is_zero, 0.0, scale * jnp.sqrt(jnp.where(is_zero, 1.0, total)))
 
 
 def tree_norm(tree) -> jax.Array:
@@ -47,7 +52,7 @@ def tree_norm(tree) -> jax.Array:
 
     Returns:
       Scalar float32, finite for every finite tree whose norm float32 can hold; NaN if a leaf holds NaN, infinite or
-      NaN if a leaf holds infinity.
+      NaN if a leaf holds infinity. Its gradient is the unit vector, and 0 at 0.
     """
     leaves = [leaf.astype(jnp.float32) for leaf in jax.tree.leaves(tree) if leaf.size]
     if not leaves:

@@ -47,17 +47,19 @@ class Context:
 
         Its initial values depend on its role, name and seed, not on its training: surrogates of one seed start alike.
         """
+        key = rng.key_for(self.plan.seed, f'initialise {network.role} {network.model}', network.seed)
+        return models.initialise(network.module(self.splits.train.num_classes), key, **self._shape)
+
+    def template(self, network: plan_lib.Network) -> models.Classifier:
+        """The classifier with shapes in place of values."""
+        return models.abstract(network.module(self.splits.train.num_classes), **self._shape)
+
+    @functools.cached_property
+    def _shape(self) -> dict:
+        """What the data set says of a classifier: the normalisation is that of the training images."""
         train = self.splits.train
         mean, std = train.mean_and_std()
-        key = rng.key_for(self.plan.seed, f'initialise {network.role} {network.model}', network.seed)
-        return models.initialise(
-            network.module(train.num_classes),
-            key,
-            train.image_shape,
-            num_classes=train.num_classes,
-            mean=mean,
-            std=std,
-        )
+        return {'image_shape': train.image_shape, 'num_classes': train.num_classes, 'mean': mean, 'std': std}
 
     def store(self, network: plan_lib.Network) -> training.CheckpointStore:
         """The checkpoints of a network."""
@@ -71,7 +73,7 @@ class Context:
           InputError: An epoch has not been trained so far.
           RunError: A checkpoint cannot be read.
         """
-        template = jax.eval_shape(lambda: self.fresh(network))
+        template = self.template(network)
         with self.store(network) as store:
             for epoch in epochs:
                 _check_epoch(network, epoch, store)
@@ -130,13 +132,23 @@ def open_workdir(config: Mapping, directory, console: console_lib.Console) -> Co
     """
     plan = plan_lib.read(config)
     path = workdir.bind(directory, config)
-    devices = jax.devices()
+    mesh = _mesh(plan, console)
+    devices = mesh.devices.flat
     versions = {name: importlib.metadata.version(name) for name in ('jax', 'flax', 'optax', 'rfn_jax')}
     environment = {
         'python': platform.python_version(),
         **versions,
         'platform': f'{platform.system()} {platform.machine()}',
-        'devices': f'{len(devices)} x {devices[0].device_kind}',
+        'devices': f'{mesh.size} x {devices[0].device_kind}',
     }
     files.write_json(path / 'environment.json', environment)
-    return Context(plan, path, console, sharding.data_mesh())
+    return Context(plan, path, console, mesh)
+
+
+def _mesh(plan: plan_lib.Plan, console: console_lib.Console) -> Mesh:
+    """The mesh over as many devices as divide every batch."""
+    devices, sizes = jax.devices(), {network.recipe.batch_size for network in plan.networks}
+    used = max(n for n in range(1, len(devices) + 1) if all(size % n == 0 for size in sizes))
+    if used < len(devices):
+        console.info(f'using {used} of {len(devices)} devices, which divide batch_size {", ".join(map(str, sizes))}')
+    return sharding.data_mesh(devices[:used])

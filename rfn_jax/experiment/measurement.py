@@ -10,6 +10,8 @@ from rfn_jax import training, transfer
 from rfn_jax.core import errors, files
 from rfn_jax.experiment import context, crafting, examples, validation
 
+TABLES = ('transfer.csv', 'natural.csv', 'summary.csv', 'gains.csv', 'examples.csv', 'examples.npz')
+
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
@@ -47,7 +49,7 @@ def measure(ctx: context.Context) -> None:
                 '(rfn-jax craft)'
             )
     done, stamp = ctx.result('measured.json'), _stamp(ctx, jobs)
-    if done.exists() and files.read_json(done) == stamp:
+    if all(ctx.result(name).exists() for name in (*TABLES, done.name)) and files.read_json(done) == stamp:
         return
 
     targets = ctx.trained('target')
@@ -61,7 +63,7 @@ def measure(ctx: context.Context) -> None:
             on_targets = transfer.successes(targets, images, eligible, **ctx.batching)
             outcomes.append(Outcome(job, on_targets, own[job.network.model], right))
             advance(success=float(np.mean([s.mean() for s in on_targets.values()])))
-    summary, gains = _compare(outcomes)
+    summary, gains = _compare(outcomes, ctx.plan.baselines)
     files.write_csv(ctx.result('transfer.csv'), transfer.TRANSFER_COLUMNS, _transfer_rows(outcomes))
     files.write_csv(ctx.result('natural.csv'), transfer.NATURAL_COLUMNS, _natural_rows(ctx, outcomes))
     files.write_csv(ctx.result('summary.csv'), transfer.SUMMARY_COLUMNS, summary)
@@ -101,8 +103,8 @@ def _natural_rows(ctx: context.Context, outcomes: list[Outcome]) -> list[dict]:
     return list(rows.values())
 
 
-def _compare(outcomes: list[Outcome]) -> tuple[list[dict], list[dict]]:
-    """The rows of `summary.csv` and `gains.csv`: the mean of every training, and each one's gain over the others."""
+def _compare(outcomes: list[Outcome], baselines: list[str]) -> tuple[list[dict], list[dict]]:
+    """The rows of `summary.csv` and `gains.csv`: the mean of every training, and the gains over the baselines."""
     groups: dict[tuple, dict[str, list[Outcome]]] = {}
     for outcome in outcomes:
         crafted = outcome.job.crafted
@@ -126,5 +128,7 @@ def _compare(outcomes: list[Outcome]) -> tuple[list[dict], list[dict]]:
                     'gradient_evaluations': group[0].job.crafted.gradient_evaluations,
                 }
             )
-            gains += [{**shared, **row} for row in transfer.gains(success, name)]
+            if name not in baselines:
+                against = {baseline: success[baseline] for baseline in baselines}
+                gains += [{**shared, 'training': name, **row} for row in transfer.gains(success[name], against)]
     return summary, gains

@@ -28,6 +28,7 @@ def train(ctx: context.Context) -> None:
             seed=rng.seed_for(ctx.plan.seed, purpose),
             directory=ctx.workdir / network.folder,
             keep_all=network.role == 'surrogate',
+            batch_size=ctx.plan.evaluation.batch_size,
             name=f'train {network.title}',
             console=ctx.console,
             mesh=ctx.mesh,

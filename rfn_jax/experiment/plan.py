@@ -114,6 +114,12 @@ class Plan:
         """The trainings that a surrogate's checkpoints serve: its own, and those that stop it early."""
         return [network.training, *(name for name, of in self.early_stopping.items() if of == network.training)]
 
+    @property
+    def baselines(self) -> list[str]:
+        """The trainings that the others are compared with: plain SGD and whatever stops it early."""
+        plain = [name for name, minimiser in self.config['trainings'].items() if minimiser['name'] == 'sgd']
+        return plain + [name for name, stops in self.early_stopping.items() if stops in plain]
+
     def load_data(self) -> data.Splits:
         """Reads the data set.
 
@@ -187,7 +193,8 @@ def _networks(config: Mapping) -> list[Network]:
             recipe = _recipe(config, {**config['optim'], **entry['optim']}, {'name': 'sgd'})
             networks.append(Network(role, name, 'sgd', 0, _checked(entry['model']), recipe))
     for name, spec in config['surrogates'].items():
-        for training_name, minimiser in config['trainings'].items():
+        # Plain SGD first, then in the order of the config (ml_collections sorts by name).
+        for training_name, minimiser in sorted(config['trainings'].items(), key=lambda t: t[1].get('name') != 'sgd'):
             recipe = _recipe(config, config['optim'], minimiser)
             for seed in range(config['seeds']):
                 networks.append(Network('surrogate', name, training_name, seed, _checked(spec), recipe))

@@ -66,14 +66,38 @@ def initialise(
       InputError: `std` is not positive, a length differs from the number of channels, or the module gives another
         number of logits.
     """
+    template = abstract(module, image_shape, num_classes=num_classes, mean=mean, std=std)
+    # Optimising a program that runs once takes longer than it saves; the option is known to be there on the CPU.
+    options = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else None
+    init = jax.jit(_init, static_argnums=(0, 1), compiler_options=options)
+    return template.replace(variables=init(module, image_shape, key))
+
+
+def abstract(
+    module: nn.Module,
+    image_shape: tuple[int, int, int],
+    *,
+    num_classes: int,
+    mean: Sequence[float] = (0.0,),
+    std: Sequence[float] = (1.0,),
+) -> Classifier:
+    """A classifier whose variables are `jax.ShapeDtypeStruct`s: the template of a checkpoint.
+
+    Arguments and errors are those of `initialise`; nothing is computed.
+    """
     mean, std = tuple(map(float, mean)), tuple(map(float, std))
-    if any(len(values) not in (1, image_shape[-1]) for values in (mean, std)) or min(std) <= 0:
+    if any(len(values) not in (1, image_shape[-1]) for values in (mean, std)) or not all(s > 0 for s in std):
         raise errors.InputError(
             f'mean {mean} and std {std} must have one value for all channels or one for each of the {image_shape[-1]}, '
             'and std must be above 0'
         )
-    images = jnp.zeros((1, *image_shape), jnp.float32)
-    logits, variables = jax.jit(lambda k: module.init_with_output(k, images, train=False))(key)
+    variables = jax.eval_shape(lambda: _init(module, image_shape, jax.random.key(0)))
+    classifier = Classifier(variables, module, num_classes, mean, std)
+    logits = jax.eval_shape(lambda c, x: c(x), classifier, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
     if logits.shape != (1, num_classes):
         raise errors.InputError(f'the model gives logits of shape {logits.shape[1:]}, not {num_classes} classes')
-    return Classifier(variables, module, num_classes, mean, std)
+    return classifier
+
+
+def _init(module: nn.Module, image_shape: tuple[int, int, int], key: jax.Array):
+    return module.init(key, jnp.zeros((1, *image_shape), jnp.float32), train=False)

@@ -38,6 +38,8 @@ class ResidualBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Maps features `[B, H, W, C]` to features; `train` chooses batch statistics over running ones."""
+
         def conv_bn(y, features, kernel, strides, number):
             y = layers.conv(features, kernel, strides=strides, dtype=self.dtype, name=f'conv{number}')(y)
             return layers.batch_norm(use_running_average=not train, dtype=self.dtype, name=f'bn{number}')(y)

@@ -31,6 +31,11 @@ class VGG(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Maps normalised images `[B, H, W, C]` to logits `[B, num_classes]`."""
+        if min(x.shape[1:3]) < 2 ** len(self.stages):
+            raise errors.InputError(
+                f'an image of {x.shape[1]} x {x.shape[2]} pixels is too small for a VGG of {len(self.stages)} stages, '
+                f'which needs at least {2 ** len(self.stages)} rows and columns'
+            )
         for stage, widths in enumerate(self.stages):
             for index, width in enumerate(widths):
                 x = layers.conv(width, 3, use_bias=True, dtype=self.dtype, name=f'conv{stage + 1}_{index}')(x)

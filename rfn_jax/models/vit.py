@@ -27,6 +27,7 @@ class EncoderBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps a sequence `[B, positions, width]` to another one."""
         y = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name='ln1')(x)
         x = x + nn.MultiHeadDotProductAttention(self.heads, dtype=self.dtype, name='attention')(y, y)
         y = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name='ln2')(x)
@@ -66,7 +67,7 @@ class ViT(nn.Module):
             self.width,
             (p, p),
             strides=p,
-            padding='VALID',
+            padding=0,
             dtype=self.dtype,
             conv_general_dilated=convolution.conv_general_dilated,
             name='patch_embedding',

@@ -105,7 +105,8 @@ def rfn_sam(
       `apply_if_finite`                           `chain(rfn_sam(), apply_if_finite(inner, n))`; around the whole
                                                   chain it tests the gradient at `params` only
       `conditionally_transform`                   works: the ascent is really skipped
-      `contrib.schedule_free_sgd`                 works after `rfn_sam` in a chain, or around it
+      `contrib.schedule_free`                     `chain(rfn_sam(), schedule_free(inner, lr))`, or around the whole
+                                                  chain
       `lookahead`, `flatten`                      do not work around it (they drop or reshape what `grad_fn` needs)
       `contrib.sam`                               not together: it is the same method
       ==========================================  ===============================================================
@@ -130,11 +131,8 @@ def rfn_sam(
         _check_update(updates, params, grad_fn)
         ascent = updates if mask is None else _keep_masked(updates, mask(params) if callable(mask) else mask)
         radius = rho(state.count) if callable(rho) else rho
-        scale = numerics.safe_divide(radius, numerics.tree_norm(ascent))
-        perturbed = jax.tree.map(
-            lambda w, g: (w.astype(jnp.float32) + scale * g.astype(jnp.float32)).astype(w.dtype), params, ascent
-        )
-        gradient = grad_fn(perturbed)
+        norm = numerics.tree_norm(ascent)
+        gradient = grad_fn(jax.tree.map(lambda w, g: _perturb(w, g, norm, radius), params, ascent))
         if jax.tree.structure(gradient) != jax.tree.structure(updates):
             raise ValueError(
                 f'grad_fn must return a gradient with the structure of params, {jax.tree.structure(updates)}; it '
@@ -143,6 +141,12 @@ def rfn_sam(
         return tree_utils.tree_cast_like(gradient, updates), RfnSamState(optax.safe_increment(state.count))
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _perturb(w: jax.Array, g: jax.Array, norm: jax.Array, radius: chex.Numeric) -> jax.Array:
+    """w + radius g / norm in float32 or better, with the type of w; `radius / norm` alone could leave its range."""
+    dtype = jnp.promote_types(w.dtype, jnp.float32)
+    return (w.astype(dtype) + radius * numerics.safe_divide(g.astype(dtype), norm.astype(dtype))).astype(w.dtype)
 
 
 def _keep_masked(updates: optax.Updates, mask: Any) -> optax.Updates:

@@ -1,5 +1,6 @@
 """Learning-rate schedules given in epochs."""
 
+import collections
 from collections.abc import Sequence
 
 import optax
@@ -30,5 +31,7 @@ def step_decay(
         raise errors.InputError(f'decay_factor must be above 0, got {decay_factor!r}')
     if list(decay_epochs) != sorted(set(decay_epochs)) or any(epoch <= 0 for epoch in decay_epochs):
         raise errors.InputError(f'decay_epochs must be positive and increasing, got {tuple(decay_epochs)}')
-    boundaries = {round(epoch * steps_per_epoch): decay_factor for epoch in decay_epochs}
+    boundaries = collections.defaultdict(lambda: 1.0)
+    for epoch in decay_epochs:
+        boundaries[round(epoch * steps_per_epoch)] *= decay_factor
     return optax.piecewise_constant_schedule(learning_rate, boundaries)

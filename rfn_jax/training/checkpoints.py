@@ -4,6 +4,7 @@ Orbax restores flipped bytes in array files without a word, and raises errors of
 checkpoint therefore carries the SHA-256 of its arrays, and whatever goes wrong at a restore becomes one clear error.
 """
 
+import contextlib
 import os
 import pathlib
 
@@ -43,7 +44,7 @@ class CheckpointStore:
     def __exit__(self, exception_type, exception, traceback) -> None:
         if exception_type is None:
             self.wait()
-        self._manager.close()
+        self.close()
 
     def epochs(self) -> list[int]:
         """The epochs whose checkpoints are finished, in order."""
@@ -113,8 +114,9 @@ class CheckpointStore:
         self._manager.delete(epoch)
 
     def close(self) -> None:
-        """Lets go of the directory, without waiting for a save that failed."""
-        self._manager.close()
+        """Lets go of the directory; a save that failed was reported by `save` or `wait`."""
+        with contextlib.suppress(Exception):
+            self._manager.close()
 
     def _restore(self, epoch: int, **templates) -> dict:
         def read():
@@ -124,7 +126,8 @@ class CheckpointStore:
             }
             arguments = {name: ocp.args.StandardRestore(shape) for name, shape in shapes.items()}
             restored = self._manager.restore(epoch, args=ocp.args.Composite(meta=ocp.args.JsonRestore(), **arguments))
-            for name in templates:
+            for name, shape in shapes.items():
+                _check_shapes(restored[name], shape)
                 if files.array_digest(restored[name]) != restored['meta']['sha256'][name]:
                     raise ValueError(f'the SHA-256 of its {name} is not the one that was saved')
             return {name: restored[name] for name in templates}
@@ -139,3 +142,17 @@ class CheckpointStore:
             what = self.directory if epoch is None else self.directory / str(epoch)
             reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else 'no reason given'
             raise errors.RunError(f'could not {verb} checkpoint {what}: {type(error).__name__}: {reason}') from error
+
+
+def _check_shapes(restored, template) -> None:
+    """Raises ValueError unless two trees have the same structure, shapes and types; Orbax does not ask for all of it."""
+    found, wanted = (
+        {
+            jax.tree_util.keystr(path): (leaf.shape, leaf.dtype)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        }
+        for tree in (restored, template)
+    )
+    for name in sorted(found.keys() | wanted.keys()):
+        if found.get(name) != wanted.get(name):
+            raise ValueError(f'it is of another model: {name} is {found.get(name)} there, {wanted.get(name)} here')

@@ -1,5 +1,6 @@
 """The training loop: epochs, checkpoints, metrics, and exact resumption."""
 
+import functools
 import math
 import os
 import pathlib
@@ -25,6 +26,7 @@ def fit(
     seed: int,
     directory: os.PathLike | str,
     keep_all: bool,
+    batch_size: int,
     name: str,
     console: console_lib.Console,
     mesh: Mesh,
@@ -44,6 +46,7 @@ def fit(
       seed: Seed of the order of the examples and of the augmentation.
       directory: Where to leave the results.
       keep_all: Whether to keep the checkpoints of all epochs, or the latest two.
+      batch_size: Examples in a batch of the validation.
       name: What to call the run in messages.
       console: Where to tell the progress.
       mesh: Mesh with the axis `'data'`; its size must divide the batch size.
@@ -59,12 +62,11 @@ def fit(
     with checkpoints.CheckpointStore(directory / 'checkpoints', keep_all=keep_all) as store:
         if plan.epochs in store.epochs():
             return
-        tx = plan.optimiser(steps_per_epoch)
+        tx, train_step = _compiled(classifier.module, classifier.mean, classifier.std, plan, steps_per_epoch, mesh)
         done, current = _resume(store, state.create(classifier, tx), console)
         log = metrics.MetricsLog(directory / 'metrics.jsonl', keep_epochs=done)
         current = sharding.replicate(current, mesh)
         resident = sharding.replicate(step.DeviceData(train.images, train.labels, train.ids.astype(np.uint32)), mesh)
-        train_step = step.train_step(classifier, tx, plan.augmentation(), mesh)
         with console.task(name, plan.epochs, done=done) as advance:
             for epoch in range(done + 1, plan.epochs + 1):
                 start = time.monotonic()
@@ -77,13 +79,22 @@ def fit(
                     history.append(values)
                 values = _epoch_values(jax.device_get(history), name, epoch, plan)
                 latest = classifier.replace(variables=current.variables)
-                values['validation_accuracy'] = evaluation.accuracy(latest, validation, batch_size=500, mesh=mesh)
+                values['validation_accuracy'] = evaluation.accuracy(
+                    latest, validation, batch_size=batch_size, mesh=mesh
+                )
                 values['learning_rate'] = float(
                     plan.schedule(steps_per_epoch)(jnp.int32((epoch - 1) * steps_per_epoch))
                 )
                 store.save(epoch, current)
                 log.write(epoch, **values, seconds=round(time.monotonic() - start, 3))
                 advance(**values)
+
+
+@functools.lru_cache
+def _compiled(module, mean, std, plan: recipe.Recipe, steps_per_epoch: int, mesh: Mesh):
+    """The optimiser and the step, made once for all seeds of a network."""
+    tx = plan.optimiser(steps_per_epoch)
+    return tx, step.train_step(module, mean, std, tx, plan.augmentation(), mesh)
 
 
 def _resume(store: checkpoints.CheckpointStore, fresh: state.TrainState, console: console_lib.Console):

@@ -9,9 +9,11 @@ from rfn_jax import data, optim
 from rfn_jax.core import errors
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Recipe:
     """Hyper-parameters of one training run; the defaults of the paper are in `configs/`.
+
+    Two recipes are equal only if they are the same object: seeds that share one share its compiled step.
 
     Attributes:
       epochs: Passes over the training set, at least 1.

@@ -5,6 +5,7 @@ Axes: `N` examples of the data set, `B` of the batch.
 
 from collections.abc import Callable
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -34,12 +35,14 @@ class DeviceData:
 
 
 def train_step(
-    classifier: models.Classifier,
+    module: nn.Module,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
     tx: optax.GradientTransformation,
     augment: Callable[[jax.Array, jax.Array], jax.Array],
     mesh: Mesh,
 ) -> Callable[[state_lib.TrainState, DeviceData, jax.Array, jax.Array], tuple[state_lib.TrainState, Metrics]]:
-    """Builds the compiled step of a classifier and an optimiser.
+    """Builds the compiled step of a network and an optimiser.
 
     The loss is the mean cross-entropy of the batch. The optimiser receives `grad_fn`, the gradient of the same loss on the
     same augmented batch, so a minimiser such as `rfn_sam` can evaluate it elsewhere. Running batch statistics move once,
@@ -47,7 +50,9 @@ def train_step(
     devices together.
 
     Args:
-      classifier: Gives the module and the normalisation; its variables are not used.
+      module: Flax module of the zoo.
+      mean: Mean of each channel, for images in [0, 1].
+      std: Standard deviation of each channel.
       tx: Optimiser; wrapped so that it accepts `grad_fn` if it does not.
       augment: Function of images `[B, H, W, C]` in [0, 1] and keys `[B]`.
       mesh: Mesh with the axis `'data'`.
@@ -63,10 +68,10 @@ def train_step(
         labels = data.labels[positions]
         keys = rng.example_keys(key, data.ids[positions])
         images = augment(data.images[positions].astype(jnp.float32) / 255, keys)
-        images = models.normalise(images, classifier.mean, classifier.std)
+        images = models.normalise(images, mean, std)
 
         def loss_fn(params):
-            logits, updated = classifier.module.apply(
+            logits, updated = module.apply(
                 {'params': params, 'batch_stats': state.batch_stats}, images, train=True, mutable=['batch_stats']
             )
             loss = jnp.mean(losses.cross_entropy(logits, labels))

@@ -6,6 +6,7 @@ import io
 import os
 import pathlib
 import zipfile
+import zlib
 
 import numpy as np
 
@@ -58,7 +59,7 @@ def load(directory: os.PathLike | str) -> AdversarialSet:
             raise ValueError('its SHA-256 is not the one in manifest.json')
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             return AdversarialSet(arrays['images'], arrays['ids'], arrays['labels'], manifest['origin'])
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise errors.InputError(f'could not read {directory / "adversarial.npz"}: {error}') from error
 
 

@@ -32,22 +32,20 @@ def mean_success(success: np.ndarray) -> dict:
     return {'success_rate': rate, 'ci_low': low, 'ci_high': high, 'seeds': seeds, 'targets': targets, 'n': n}
 
 
-def gains(success: Mapping[str, np.ndarray], training: str) -> list[dict]:
-    """By how much one training's mean success is above each other's, paired by seed, target and image.
+def gains(success: np.ndarray, baselines: Mapping[str, np.ndarray]) -> list[dict]:
+    """By how much a training's mean success is above that of baselines, paired by seed, target and image.
 
     Args:
-      success: For each training, booleans `[S, T, N]`, on the same seeds, targets and images.
-      training: The training whose gains are asked for.
+      success: Booleans `[S, T, N]`.
+      baselines: For each baseline, booleans `[S, T, N]` on the same seeds, targets and images.
 
     Returns:
-      One dictionary for every other training, with the columns `training`, `baseline`, `gain`, `ci_low` and `ci_high` of
-      `gains.csv`: fractions, not points.
+      For each baseline the columns `baseline`, `gain`, `ci_low` and `ci_high` of `gains.csv`: fractions, not points, with
+      the 95 % bootstrap interval over seeds and images.
     """
     rows = []
-    for baseline, other in success.items():
-        if baseline != training:
-            difference = (success[training].astype(np.float64) - other).mean(axis=1)
-            low, high = intervals.bootstrap_mean(difference)
-            gain = float(difference.mean())
-            rows.append({'training': training, 'baseline': baseline, 'gain': gain, 'ci_low': low, 'ci_high': high})
+    for name, baseline in baselines.items():
+        difference = (success.astype(np.float64) - baseline).mean(axis=1)
+        low, high = intervals.bootstrap_mean(difference)
+        rows.append({'baseline': name, 'gain': float(difference.mean()), 'ci_low': low, 'ci_high': high})
     return rows

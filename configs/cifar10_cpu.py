@@ -1,0 +1,51 @@
+"""RFN against early stopping and plain SGD on CIFAR-10, on two CPU cores.
+
+    TFDS_DATA_DIR=... rfn-jax run --config=configs/cifar10_cpu.py --workdir=runs/cifar10_cpu
+
+PLACEHOLDER
+"""
+
+import ml_collections
+from rfn_jax.configs import cifar10
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The config of `cifar10.py` with a share of the data, smaller networks and shorter training."""
+    config = cifar10.get_config()
+    config.name = 'cifar10_cpu'
+    config.seeds = 2
+    config.data.update(train_examples=3_000, validation_examples=1_000, test_examples=2_000)
+    config.augmentation = {'crop_padding': 0, 'flip': True}
+    config.optim.update(epochs=24, batch_size=64, decay_epochs=(12, 18), rho=0.2)
+    targets = {'epochs': 20, 'decay_epochs': (10, 15)}
+
+    config.surrogates = {
+        'wide_resnet8': {'name': 'resnet', 'stage_sizes': (1, 1, 1), 'widths': (64, 128, 256), 'stem_strides': 2}
+    }
+    config.targets = {
+        'resnet14': {
+            'model': {'name': 'resnet', 'stage_sizes': (2, 2, 2), 'widths': (24, 48, 96), 'stem_strides': 2},
+            'optim': targets,
+        },
+        'resnet8_parameter_free': {
+            'model': {'name': 'cifar_resnet', 'depth': 8, 'width': 16},
+            'optim': targets,
+        },
+        'vgg': {'model': {'name': 'vgg', 'stages': ((32,), (64, 64), (128, 128))}, 'optim': targets},
+        'vit': {
+            'model': {'name': 'vit', 'patch_size': 4, 'width': 96, 'depth': 4, 'heads': 3, 'mlp_width': 192},
+            'optim': {**targets, 'learning_rate': 0.01},
+        },
+    }
+    config.validation_targets = {
+        'resnet8': {
+            'model': {'name': 'resnet', 'stage_sizes': (1, 1, 1), 'widths': (48, 96, 192), 'stem_strides': 2},
+            'optim': targets,
+        },
+        'vgg_small': {'model': {'name': 'vgg', 'stages': ((24,), (48,), (96,), (192,))}, 'optim': targets},
+    }
+
+    config.attacks = {'bim': {'name': 'bim', 'eps': 8 / 255, 'steps': 20}}
+    config.validation = {'attack': {'name': 'bim', 'eps': 8 / 255, 'steps': 10}, 'examples': 200, 'every_epochs': 2}
+    config.evaluation = {'examples': 500, 'batch_size': 100}
+    return config

@@ -1,0 +1,190 @@
+"""Plots as SVG, the same bytes for the same results. matplotlib is imported when the first plot is drawn."""
+
+import contextlib
+import io
+import math
+import re
+from collections.abc import Sequence
+
+from rfn_jax.report import results
+
+# Okabe and Ito's colours for all kinds of sight, the ones with the best contrast on white first.
+_COLOURS = ('#0072B2', '#009E73', '#D55E00', '#CC79A7', '#000000', '#E69F00', '#56B4E9')
+_MARKERS = ('o', 's', 'D', '^', 'v', 'P', 'X')
+_WIDTH = 4.0  # inches: 10 point text is then 11 pixels high on a phone that is 360 pixels wide
+
+
+def colours(trainings: Sequence[str]) -> dict[str, str]:
+    """One colour for each training, as `'#rrggbb'`, by their order; the seventh is followed by the first again."""
+    return {name: _COLOURS[place % len(_COLOURS)] for place, name in enumerate(trainings)}
+
+
+def success_by_target(rows: Sequence[results.TransferRow], palette: dict[str, str], *, name: str) -> str:
+    """Success rate on each target: a thin dot and interval for each seed, a thick mark for the mean over seeds.
+
+    Args:
+      rows: Rows of one group.
+      palette: A colour for each training.
+      name: What the ids in the element begin with, so that a page can hold several.
+
+    Returns:
+      An `<svg>` element.
+    """
+    means = results.rates_by_target(rows)
+    trainings, places = results.trainings(rows), {key: place for place, key in enumerate(means)}
+    lane = 0.8 / len(trainings)
+    with _style():
+        figure = _figure(1.1 + len(places) * max(0.36, 0.17 * len(trainings)))
+        axes = figure.add_subplot()
+        for order, training in enumerate(trainings):
+            colour, marker = palette[training], _marker(training, palette)
+            centre = (order + 0.5) * lane - 0.4
+            seeds = sorted({row.seed for row in rows if row.training == training})
+            for row in (row for row in rows if row.training == training):
+                offset = centre + lane * ((seeds.index(row.seed) + 0.5) / len(seeds) - 0.5) * 0.7
+                y = places[row.target, row.kind] + offset
+                axes.plot([100 * row.ci_low, 100 * row.ci_high], [y, y], color=colour, linewidth=0.8, alpha=0.6)
+                axes.plot(100 * row.success_rate, y, marker='.', markersize=3.5, color=colour, linestyle='none')
+            mean = [(100 * rates[training], places[key] + centre) for key, rates in means.items() if training in rates]
+            axes.plot(
+                *zip(*mean, strict=True),
+                **{'marker': marker, 'markersize': 6, 'color': colour, 'linestyle': 'none', 'label': training},
+                **{'markeredgecolor': 'white', 'markeredgewidth': 0.7},
+            )
+        for place in range(1, len(places)):
+            axes.axhline(place - 0.5, color='#d0d0d0', linewidth=0.6)
+        axes.set_yticks(
+            list(places.values()),
+            [target if kind == results.BLACK_BOX else f'{target}\n({kind})' for target, kind in places],
+        )
+        axes.set(xlabel='success rate (%)', xlim=(-2, 102), ylim=(len(places) - 0.5, -0.5))
+        axes.tick_params(axis='y', length=0)
+        axes.grid(axis='x', color='#e4e4e4', linewidth=0.6)
+        _legend(figure, axes)
+        return _svg(figure, name)
+
+
+def by_epoch(
+    transfer: Sequence[results.TransferRow],
+    natural: Sequence[results.NaturalRow],
+    stopping: Sequence[results.EarlyStoppingRow],
+    decay_epochs: Sequence[int],
+    palette: dict[str, str],
+    *,
+    name: str,
+) -> str:
+    """Mean black-box success rate and natural accuracy by epoch; thick lines are means over seeds, thin lines seeds.
+
+    Args:
+      transfer: Rows of one group, for several epochs.
+      natural: Rows of the same surrogate, for several epochs.
+      stopping: The epochs that were chosen for early stopping of the same surrogate.
+      decay_epochs: Where the learning rate decays.
+      palette: A colour for each training.
+      name: What the ids in the element begin with, so that a page can hold several.
+
+    Returns:
+      An `<svg>` element.
+    """
+    success = _curves((row.training, row.seed, row.epoch, row.success_rate) for row in transfer if not _is_white(row))
+    accuracy = _curves((row.training, row.seed, row.epoch, row.accuracy) for row in natural)
+    with _style():
+        figure = _figure(5.4)
+        panels = figure.subplots(2, sharex=True)
+        for axes, curves, label in zip(panels, (success, accuracy), _BY_EPOCH_LABELS, strict=True):
+            for training, seeds in curves.items():
+                colour, mean = palette[training], _mean_curve(seeds)
+                for curve in seeds.values():
+                    axes.plot(list(curve), list(curve.values()), color=colour, linewidth=0.6, alpha=0.5)
+                axes.plot(list(mean), list(mean.values()), color=colour, linewidth=2, label=training)
+                for row in stopping:
+                    if row.stops == training and row.epoch in mean:
+                        at = {'color': palette.get(row.training, colour), 'markersize': 8, 'zorder': 4}
+                        at |= {'marker': _marker(row.training, palette), 'markeredgecolor': 'white'}
+                        label_chosen = f'{row.training} (epoch {row.epoch})'
+                        axes.plot(row.epoch, mean[row.epoch], linestyle='none', label=label_chosen, **at)
+            for place, epoch in enumerate(decay_epochs):
+                decay = None if place else 'learning rate decays'
+                axes.axvline(epoch, color='#555555', linewidth=1.2, linestyle=':', label=decay)
+            axes.set(ylabel=label)
+            axes.grid(axis='y', color='#e4e4e4', linewidth=0.6)
+        panels[-1].set(xlabel='epoch')
+        panels[-1].xaxis.get_major_locator().set_params(integer=True)
+        _legend(figure, panels[0])
+        return _svg(figure, name)
+
+
+_BY_EPOCH_LABELS = ('success rate (%)\non validation targets', 'natural accuracy (%)\non validation images')
+
+
+def _is_white(row: results.TransferRow) -> bool:
+    return row.kind == results.WHITE_BOX
+
+
+def _curves(measurements) -> dict[str, dict[int, dict[int, float]]]:
+    """`{training: {seed: {epoch: percent}}}`, means over what is measured more than once (targets)."""
+    values = {}
+    for training, seed, epoch, rate in measurements:
+        values.setdefault(training, {}).setdefault(seed, {}).setdefault(epoch, []).append(100 * rate)
+    return {
+        training: {seed: {epoch: _mean(curve[epoch]) for epoch in sorted(curve)} for seed, curve in seeds.items()}
+        for training, seeds in values.items()
+    }
+
+
+def _mean_curve(seeds: dict[int, dict[int, float]]) -> dict[int, float]:
+    """The mean over seeds, at the epochs that every seed has."""
+    common = sorted(set.intersection(*map(set, seeds.values())))
+    return {epoch: _mean([curve[epoch] for curve in seeds.values()]) for epoch in common}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _marker(training: str, palette: dict[str, str]) -> str:
+    names = list(palette)
+    return _MARKERS[names.index(training) % len(_MARKERS)] if training in palette else '*'
+
+
+@contextlib.contextmanager
+def _style():
+    """matplotlib's own defaults and this project's choices, whatever the user has set; put back at the end."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(
+            {
+                'axes.edgecolor': '#555555',
+                'axes.labelsize': 10,
+                'axes.spines.right': False,
+                'axes.spines.top': False,
+                'font.size': 10,
+                'legend.fontsize': 10,
+                'svg.hashsalt': 'rfn_jax',
+                'text.parse_math': False,
+            }
+        )
+        yield
+
+
+def _figure(height: float):
+    import matplotlib.figure
+
+    return matplotlib.figure.Figure(figsize=(_WIDTH, height), layout='constrained')
+
+
+def _legend(figure, axes) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    columns = 2 if max(map(len, labels), default=0) <= 18 else 1
+    figure.legend(handles, labels, loc='outside upper left', frameon=False, ncols=columns)
+
+
+def _svg(figure, name: str) -> str:
+    """The figure as an `<svg>` element whose ids begin with `name`."""
+    content = io.StringIO()
+    figure.savefig(content, format='svg', metadata=dict.fromkeys(('Creator', 'Date', 'Format', 'Type')))
+    svg = content.getvalue()
+    svg = svg[svg.index('<svg') :]
+    return re.sub(r'(\bid="|href="#|url\(#)', rf'\g<1>{name}-', svg).strip()

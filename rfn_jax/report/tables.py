@@ -1,0 +1,100 @@
+"""The results as tables in the terminal."""
+
+import os
+from collections.abc import Iterable, Sequence
+
+import rich.box
+import rich.table
+import rich.text
+
+from rfn_jax.core import console as console_lib
+from rfn_jax.report import results, words
+
+
+def print_tables(workdir: os.PathLike | str, console: console_lib.Console) -> None:
+    """Prints, for each surrogate and attack: success by training, gains over the baselines, and success by target.
+
+    Args:
+      workdir: A directory that `rfn-jax run` has filled.
+      console: Where to print; plain text in a log.
+
+    Raises:
+      InputError: A file of results is missing, empty or damaged.
+    """
+    found = results.read(workdir)
+    for group in results.groups(found.summary):
+        summary, gains = results.in_group(found.summary, group), results.in_group(found.gains, group)
+        transfer = results.in_group(found.transfer, group)
+        console.info(f'\n{words.setting(group)}')
+        console.info('\nSuccess rate in %: mean over black-box targets and seeds, white-box beside it\n')
+        console.rich.print(_summary_table(summary))
+        if gains:
+            console.info('\nGain in points of mean black-box success rate\n')
+            console.rich.print(_gains_table(gains))
+        console.info('\nSuccess rate in % by target, mean over seeds\n')
+        console.rich.print(_target_table(transfer))
+        for sentence in words.findings(summary, gains):
+            console.rich.print(rich.text.Text(f'\n{sentence}'), soft_wrap=False)
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, names: int) -> rich.table.Table:
+    """A table of literal text whose first `names` columns are names and the others figures."""
+    table = rich.table.Table(box=rich.box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    for place, column in enumerate(columns):
+        left = place < names
+        table.add_column(rich.text.Text(column), justify='left' if left else 'right', overflow='fold')
+    for row in rows:
+        table.add_row(*(rich.text.Text(str(cell)) for cell in row))
+    return table
+
+
+def _summary_table(rows: Sequence[results.SummaryRow]) -> rich.table.Table:
+    return _table(
+        ('training', 'black\nbox', '95 %\ninterval', 'white\nbox', 'natural\naccuracy', 'seeds', 'targets', 'n'),
+        (
+            (
+                row.training,
+                words.percent(row.success_rate),
+                words.interval(row),
+                words.percent(row.white_box_rate),
+                words.percent(row.natural_accuracy),
+                row.seeds,
+                row.targets,
+                row.n,
+            )
+            for row in rows
+        ),
+        names=1,
+    )
+
+
+def _gains_table(rows: Sequence[results.GainRow]) -> rich.table.Table:
+    return _table(
+        ('training', 'baseline', 'gain', '95 % interval', 'excludes zero'),
+        (
+            (
+                row.training,
+                row.baseline,
+                words.points(row.gain),
+                words.interval(row, words.points),
+                words.excludes_zero(row),
+            )
+            for row in rows
+        ),
+        names=2,
+    )
+
+
+def _target_table(rows: Sequence[results.TransferRow]) -> rich.table.Table:
+    trainings = results.trainings(rows)
+    return _table(
+        ('target', *trainings),
+        (
+            (
+                target if kind == results.BLACK_BOX else f'{target} ({kind})',
+                *(words.percent(rates.get(name)) for name in trainings),
+            )
+            for (target, kind), rates in results.rates_by_target(rows).items()
+        ),
+        names=1,
+    )

@@ -1,0 +1,96 @@
+"""Results in words: figures as a reader expects them, and what was found in one sentence."""
+
+from collections.abc import Sequence
+
+from rfn_jax.report import results
+
+MISSING = '-'
+
+
+def percent(rate: float | None) -> str:
+    """A fraction in percent, without the sign, such as `'62.1'`; `'-'` for None."""
+    return MISSING if rate is None else f'{100 * rate:.1f}'
+
+
+def points(gain: float | None) -> str:
+    """A difference of fractions in percentage points with its sign, such as `'+4.0'`; `'-'` for None."""
+    return MISSING if gain is None else f'{100 * gain:+.1f}'
+
+
+def interval(row, unit=percent) -> str:
+    """The interval of a row with `ci_low` and `ci_high`, such as `'59.0 to 65.2'`; `'-'` if there is none."""
+    return f'{unit(row.ci_low)} to {unit(row.ci_high)}' if _has_interval(row) else MISSING
+
+
+def excludes_zero(row: results.GainRow) -> str:
+    """Whether the interval of a gain excludes zero: `'yes'`, `'no'`, or `'-'` if there is no interval."""
+    if not _has_interval(row):
+        return MISSING
+    return 'yes' if row.ci_low > 0 or row.ci_high < 0 else 'no'
+
+
+def setting(group: results.Group) -> str:
+    """A group in words, such as `'resnet18 attacked with bim, L-infinity, eps 4/255'`."""
+    norm = {'linf': 'L-infinity', 'inf': 'L-infinity', 'l2': 'L2', '2': 'L2'}.get(group.norm.lower(), group.norm)
+    levels = 255 * group.eps
+    in_levels = norm == 'L-infinity' and abs(levels - round(levels)) < 1e-3
+    eps = f'{round(levels)}/255' if in_levels else f'{group.eps:g}'
+    return f'{group.surrogate} attacked with {group.attack}, {norm}, eps {eps}'
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names as a list in words: `'a'`, `'a and b'`, `'a, b and c'`."""
+    return ' and '.join(filter(None, [', '.join(names[:-1]), *names[-1:]]))
+
+
+def findings(summary: Sequence[results.SummaryRow], gains: Sequence[results.GainRow]) -> list[str]:
+    """What was found in one group: one sentence for each training that is compared with baselines.
+
+    Args:
+      summary: The rows of one group.
+      gains: The gains of the same group.
+
+    Returns:
+      Sentences that say which baselines the training is above, by how much, and which intervals exclude zero.
+    """
+    rates = {row.training: row.success_rate for row in summary}
+    if not gains:
+        return ['No training was compared with a baseline.']
+    sentences = []
+    for training in results.trainings(gains):
+        rows = [row for row in gains if row.training == training]
+        details = listed([f'{points(row.gain)} points against {row.baseline}{_bracket(row)}' for row in rows])
+        sentences.append(
+            f'{training} reaches a mean black-box success rate of {percent(rates.get(training))} % and is '
+            f'{_standing(rows)}: {details}; {_certainty(rows)}.'
+        )
+    return sentences
+
+
+def _has_interval(row) -> bool:
+    return row.ci_low is not None and row.ci_high is not None
+
+
+def _bracket(row: results.GainRow) -> str:
+    return f' (95 % interval {interval(row, points)})' if _has_interval(row) else ''
+
+
+def _standing(rows: Sequence[results.GainRow]) -> str:
+    above = [row.baseline for row in rows if row.gain > 0]
+    if len(rows) == 1:
+        return f'{"above" if above else "not above"} {rows[0].baseline}'
+    if len(above) == len(rows):
+        return 'above both baselines' if len(rows) == 2 else f'above all {len(rows)} baselines'
+    if not above:
+        return 'above neither baseline' if len(rows) == 2 else f'above none of the {len(rows)} baselines'
+    return f'above {listed(above)} but not above {listed([row.baseline for row in rows if row.gain <= 0])}'
+
+
+def _certainty(rows: Sequence[results.GainRow]) -> str:
+    if not all(map(_has_interval, rows)):
+        return 'there are not enough data for intervals'
+    crossing = [row.baseline for row in rows if excludes_zero(row) == 'no']
+    if crossing:
+        plural = len(crossing) > 1
+        return f'the interval{"s" * plural} against {listed(crossing)} include{"" if plural else "s"} zero'
+    return 'the interval excludes zero' if len(rows) == 1 else 'no interval includes zero'

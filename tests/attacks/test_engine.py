@@ -1,0 +1,234 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from rfn_jax.attacks import Attack, Budget, bim, mi_fgsm, pgd, steepest
+from rfn_jax.core import losses, rng
+from rfn_jax.core.errors import InputError
+from rfn_jax.models import Classifier
+
+EPS = 8 / 255
+
+
+def make(*, steps=2, norm='linf', **parts):
+    options = {'direction': steepest(norm), 'step_size': EPS / 2} | parts
+    return Attack(name='test', limits=Budget(EPS, norm), steps=steps, **options)
+
+
+BIM = make()
+
+
+@pytest.fixture(scope='module')
+def keys(problem):
+    return rng.example_keys(jax.random.key(7), problem.ids)
+
+
+@pytest.fixture(scope='module')
+def arguments(problem, keys):
+    return problem.surrogate, problem.images, problem.labels, keys
+
+
+class Dense(nn.Module):
+    @nn.compact
+    def __call__(self, x, *, train):
+        assert not train
+        return nn.Dense(5, name='dense')(x.reshape(len(x), -1))
+
+
+def test_functions_partials_and_classifiers_are_surrogates(problem, keys):
+    kernel = np.random.default_rng(0).normal(size=(108, 5)).astype(np.float32)
+    bias = np.zeros(5, np.float32)
+
+    def logits(kernel, images):
+        return ((images - 0.4) / 0.3).reshape(len(images), -1) @ kernel
+
+    surrogates = {
+        'function': lambda images: logits(kernel, images),
+        'partial': jax.tree_util.Partial(logits, kernel),
+        'classifier': Classifier({'params': {'dense': {'kernel': kernel, 'bias': bias}}}, Dense(), 5, (0.4,), (0.3,)),
+    }
+    results = {name: BIM(surrogate, problem.images, problem.labels, keys) for name, surrogate in surrogates.items()}
+    assert np.max(np.abs(results['function'] - problem.images)) == pytest.approx(EPS, abs=1e-6)
+    np.testing.assert_allclose(results['partial'], results['function'], atol=1e-6, rtol=0)
+    np.testing.assert_allclose(results['classifier'], results['function'], atol=1e-6, rtol=0)
+
+
+def test_checkpoints_of_a_classifier_share_a_compilation(problem, keys):
+    traces = []
+
+    class Counted(Dense):
+        def __call__(self, x, *, train):
+            traces.append(x.shape)
+            return super().__call__(x, train=train)
+
+    module = Counted()
+    results = []
+    for seed in (0, 1):
+        variables = module.init(jax.random.key(seed), problem.images[:1], train=False)
+        before = len(traces)
+        results.append(BIM(Classifier(variables, module, 5), problem.images, problem.labels, keys))
+    assert before > 1  # the first call was traced, and the second was not
+    assert len(traces) == before
+    assert np.any(results[0] != results[1])
+
+
+def test_one_key_stands_for_a_key_for_each_position(arguments):
+    attack = pgd(eps=EPS, steps=1)
+    surrogate, images, labels, _ = arguments
+    key = jax.random.key(3)
+    one = attack(surrogate, images, labels, key)
+    np.testing.assert_array_equal(one, attack(surrogate, images, labels, jax.random.split(key, len(images))))
+
+
+def test_a_transform_gets_its_own_key_at_every_step_for_every_example(arguments, keys):
+    seen = []
+
+    def recorded(index):
+        def transform(images, step_keys):
+            jax.debug.callback(lambda data: seen.append((index, np.array(data))), jax.random.key_data(step_keys))
+            return images
+
+        return transform
+
+    make(steps=3, transforms=(recorded(0), recorded(1)))(*arguments)
+    jax.effects_barrier()
+    assert len(seen) == 2 * 3
+    drawn = {tuple(row) for _, data in seen for row in data.tolist()}
+    assert len(drawn) == 2 * 3 * len(keys)
+    expected = {
+        (index, *jax.random.key_data(jax.random.fold_in(jax.random.fold_in(keys[0], t + 1), index)).tolist())
+        for t in range(3)
+        for index in range(2)
+    }
+    assert {(index, *data[0].tolist()) for index, data in seen} == expected
+
+
+def test_random_transforms_depend_on_the_example_and_not_on_the_batch(arguments, keys):
+    def blend(images, step_keys):
+        draw = jax.vmap(lambda key: jax.random.uniform(key, images.shape[1:]))
+        return 0.5 * images + 0.5 * draw(step_keys)
+
+    attack = make(transforms=(blend,), norm='l2')
+    surrogate, images, labels, _ = arguments
+    whole = np.asarray(attack(*arguments))
+    part = attack(surrogate, images[5:9], labels[5:9], keys[5:9])
+    np.testing.assert_allclose(part, whole[5:9], atol=1e-5, rtol=0)
+    other = np.asarray(attack(surrogate, images, labels, keys[::-1]))
+    assert np.all(np.any(np.abs(other - whole) > 1e-5, axis=(1, 2, 3)))
+
+
+def test_transforms_are_applied_in_order_before_the_surrogate(problem, arguments):
+    def square(images, keys):
+        del keys
+        return images**2
+
+    def shift(images, keys):
+        del keys
+        return images + 0.3
+
+    with_transforms = make(transforms=(square, shift), norm='l2')(*arguments)
+    composed = jax.tree_util.Partial(lambda v, images: problem.apply(v, images**2 + 0.3), problem.variables)
+    expected = make(norm='l2')(composed, *arguments[1:])
+    np.testing.assert_allclose(with_transforms, expected, atol=1e-6, rtol=0)
+    assert np.max(np.abs(expected - make(norm='l2')(*arguments))) > 1e-3
+
+
+def test_the_loss_is_maximised_and_can_be_replaced(arguments):
+    inside = jnp.clip(arguments[1], 0.1, 0.9)  # so that no step meets the box
+    up = make(steps=1)(arguments[0], inside, *arguments[2:])
+    down = make(steps=1, loss=lambda z, y: -losses.cross_entropy(z, y))(arguments[0], inside, *arguments[2:])
+    np.testing.assert_allclose(down - inside, inside - up, atol=1e-6, rtol=0)
+
+    def mean_loss(images):
+        return float(jnp.mean(losses.cross_entropy(arguments[0](images), arguments[2])))
+
+    assert mean_loss(down) < mean_loss(inside) < mean_loss(up)
+
+
+def test_any_optax_transformation_is_a_direction(arguments):
+    half = make(direction=optax.chain(steepest('linf'), optax.scale(0.5)), step_size=EPS)
+    np.testing.assert_allclose(half(*arguments), BIM(*arguments), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize('norm', ['linf', 'l2'])
+@pytest.mark.parametrize('recipe', [pgd, mi_fgsm])
+def test_the_type_of_the_images_is_kept(recipe, norm, problem, keys):
+    def logits(variables, images):
+        return problem.apply(variables, images.astype(jnp.float32))
+
+    images, labels = jnp.asarray(problem.images, jnp.float16), problem.labels
+    surrogate = jax.tree_util.Partial(logits, problem.variables)
+    adversarial = recipe(eps=EPS, steps=2, norm=norm)(surrogate, images, labels, keys)
+    assert adversarial.dtype == jnp.float16
+    change = np.asarray(adversarial, np.float64) - np.asarray(images, np.float64)
+    sizes = np.abs(change) if norm == 'linf' else np.sqrt(np.sum(change**2, (1, 2, 3)))
+    assert np.max(sizes) <= EPS + 2e-3  # half precision has steps of 5e-4 below 1
+    assert np.max(sizes) > EPS / 10
+
+
+@pytest.mark.parametrize(
+    ('images', 'message'),
+    [
+        (np.full((2, 6, 6, 3), -0.01, np.float32), r'images must be in \[0, 1\] without NaN, got values from -0\.01'),
+        (np.full((2, 6, 6, 3), 255.0, np.float32), r'images must be in \[0, 1\] without NaN, got .* to 255'),
+        (np.full((2, 6, 6, 3), np.nan, np.float32), r'images must be in \[0, 1\] without NaN, got values from nan'),
+        (np.full((2, 6, 6, 3), 200, np.uint8), r'got uint8 \(2, 6, 6, 3\); divide uint8 images by 255'),
+        (np.full((6, 6, 3), 0.5, np.float32), r'images must be floats \[B, H, W, C\].*got float32 \(6, 6, 3\)'),
+    ],
+)
+def test_images_are_checked(images, message, problem):
+    with pytest.raises(InputError, match=message):
+        BIM(problem.surrogate, images, np.zeros(2, np.int32), jax.random.key(0))
+
+
+def test_one_nan_among_the_images_is_found(problem):
+    images = problem.images.copy()
+    images[3, 2, 1, 0] = np.nan
+    with pytest.raises(InputError, match='without NaN'):
+        BIM(problem.surrogate, images, problem.labels, jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+    ('labels', 'message'),
+    [
+        ([0, 5], r'labels must be in \[0, 5\), the classes of the surrogate, got 5'),
+        ([-1, 0], r'labels must be in \[0, 5\), the classes of the surrogate, got -1'),
+        ([0.0, 1.0], r'labels must be whole numbers \[2\], got float32 \(2,\)'),
+        ([0, 1, 2], r'labels must be whole numbers \[2\], got int32 \(3,\)'),
+        ([[0], [1]], r'labels must be whole numbers \[2\], got int32 \(2, 1\)'),
+    ],
+)
+def test_labels_are_checked(labels, message, problem):
+    with pytest.raises(InputError, match=message):
+        BIM(problem.surrogate, problem.images[:2], np.array(labels), jax.random.key(0))
+
+
+def test_the_number_of_keys_is_checked(problem):
+    with pytest.raises(InputError, match=r'one for each of the 14 examples, got \(13,\)'):
+        BIM(problem.surrogate, problem.images, problem.labels, jax.random.split(jax.random.key(0), 13))
+
+
+@pytest.mark.parametrize('count', [2, 3])
+def test_a_key_of_the_old_kind_is_refused(count, problem):
+    with pytest.raises(InputError, match=r'key must be made by jax\.random\.key, got uint32 \(2,\)'):
+        BIM(problem.surrogate, problem.images[:count], problem.labels[:count], jax.random.PRNGKey(0))
+
+
+def test_types_and_shapes_are_checked_under_jit_too(problem):
+    with pytest.raises(InputError, match='divide uint8 images by 255'):
+        jax.jit(BIM)(problem.surrogate, np.zeros((2, 6, 6, 3), np.uint8), problem.labels[:2], jax.random.key(0))
+
+
+@pytest.mark.parametrize('steps', [0, -1, 2.5, True, '3'])
+def test_steps_must_be_a_whole_number_of_at_least_one(steps):
+    with pytest.raises(InputError, match='steps must be a whole number of at least 1, got'):
+        bim(steps=steps)
+
+
+@pytest.mark.parametrize('step_size', [0.0, -0.1, float('nan'), float('inf'), True, '0.1'])
+def test_step_size_must_be_a_number_above_zero(step_size):
+    with pytest.raises(InputError, match=r'step_size must be .*got'):
+        bim(step_size=step_size)

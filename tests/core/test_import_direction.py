@@ -1,0 +1,105 @@
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import rfn_jax
+
+ROOT = pathlib.Path(rfn_jax.__file__).parent
+LEVELS = {
+    'core': 0,
+    'optim': 1,
+    'models': 1,
+    'data': 1,
+    'training': 2,
+    'attacks': 2,
+    'landscape': 2,
+    'transfer': 3,
+    'report': 4,
+    'experiment': 4,
+    'cli': 5,
+}
+FILES = sorted(path for path in ROOT.rglob('*.py') if path != ROOT / '__init__.py')
+
+
+def room_of(path):
+    return path.relative_to(ROOT).parts[0].removesuffix('.py')
+
+
+def imported_rooms(source, package):
+    """Rooms of rfn_jax that the source of a module in `package` imports anywhere, inside functions too."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split('.')[: len(package.split('.')) + 1 - node.level] if node.level else []
+            module = '.'.join([*above, *([node.module] if node.module else [])])
+            names = [f'{module}.{alias.name}' for alias in node.names]
+        else:
+            continue
+        for name in names:
+            first, *rest = name.split('.')
+            if first == 'rfn_jax':
+                yield rest[0] if rest else 'rfn_jax'
+
+
+def forbidden(room, imported):
+    return imported != room and not LEVELS.get(imported, 99) < LEVELS[room]
+
+
+@pytest.mark.parametrize('path', FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_room_imports_only_what_lies_below_it(path):
+    room = room_of(path)
+    assert room in LEVELS, f'{room} has no level: add it to DESIGN.md and here'
+    package = '.'.join(['rfn_jax', *path.relative_to(ROOT).parts[:-1]])
+    wrong = {name for name in imported_rooms(path.read_text(encoding='utf-8'), package) if forbidden(room, name)}
+    assert not wrong, f'{path.relative_to(ROOT)} (level {LEVELS[room]}) imports {sorted(wrong)}'
+
+
+def test_the_walk_sees_every_form_of_import():
+    source = (
+        'import rfn_jax\n'
+        'import rfn_jax.optim.sam as s\n'
+        'from rfn_jax import attacks, data\n'
+        'from rfn_jax.core import files\n'
+        'from . import state\n'
+        'from .. import transfer\n'
+        'from ..report import page\n'
+        'import rfn_jaxx.other, jax\n'
+        'def f():\n'
+        '    from rfn_jax.cli.main import main\n'
+    )
+    assert list(imported_rooms(source, 'rfn_jax.training')) == [
+        'rfn_jax', 'optim', 'attacks', 'data', 'core', 'training', 'transfer', 'report', 'cli'
+    ]  # fmt: skip
+
+
+def test_the_rule_forbids_upwards_sideways_and_the_root():
+    assert not forbidden('training', 'models')
+    assert not forbidden('training', 'training')
+    assert forbidden('training', 'attacks')
+    assert forbidden('optim', 'models')
+    assert forbidden('core', 'optim')
+    assert forbidden('transfer', 'report')
+    assert forbidden('cli', 'rfn_jax')
+
+
+def test_every_room_was_walked():
+    assert {room_of(path) for path in FILES} >= LEVELS.keys() - {'landscape'}
+
+
+def test_importing_is_light_and_starts_no_backend():
+    script = (
+        'import sys, rfn_jax\n'
+        'from jax._src import xla_bridge\n'
+        'heavy = {"tensorflow", "torch", "matplotlib", "pandas", "tensorflow_datasets"} & sys.modules.keys()\n'
+        'print(sorted(heavy), xla_bridge.backends_are_initialized())\n'
+        'import jax\n'
+        'jax.devices()\n'
+        'print(xla_bridge.backends_are_initialized())\n'
+    )
+    run = subprocess.run([sys.executable, '-W', 'error', '-c', script], capture_output=True, text=True, check=False)
+    assert run.stderr == ''
+    assert run.stdout.split('\n')[:2] == ['[] False', 'True']

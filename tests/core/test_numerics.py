@@ -1,0 +1,151 @@
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rfn_jax.core import numerics
+
+# Powers of ten over the whole normal range of float32 (1.2e-38 to 3.4e38), both signs.
+FLOATS = np.concatenate([sign * np.float32(10.0) ** np.arange(-37, 38) for sign in (1, -1)]).astype(np.float32)
+DIRECTION = np.array([3.0, -4.0, 12.0, 84.0], np.float64)  # has norm 85
+
+
+def norm_float64(tree):
+    return math.sqrt(sum(float(np.sum(np.asarray(leaf, np.float64) ** 2)) for leaf in jax.tree.leaves(tree)))
+
+
+def test_safe_divide_is_division_over_the_float_range():
+    quotient = jax.jit(numerics.safe_divide)(FLOATS[:, None], FLOATS[None, :])
+    with np.errstate(over='ignore', under='ignore'):
+        expected = FLOATS[:, None] / FLOATS[None, :]
+    normal = np.abs(expected) > np.finfo(np.float32).tiny  # XLA flushes smaller ones to zero
+    np.testing.assert_allclose(quotient[normal], expected[normal], rtol=3e-7)
+    assert np.all(np.abs(quotient[~normal]) <= np.finfo(np.float32).tiny)
+
+
+@pytest.mark.parametrize('numerator', [0.0, 1.0, -3e38, 1e-37, np.inf, np.nan])
+@pytest.mark.parametrize('zero', [0.0, -0.0])
+def test_safe_divide_by_zero_is_zero(numerator, zero):
+    assert float(numerics.safe_divide(jnp.float32(numerator), jnp.float32(zero))) == 0
+
+
+def test_safe_divide_propagates_nan_and_infinity():
+    assert np.isnan(numerics.safe_divide(jnp.nan, 2.0))
+    assert np.isnan(numerics.safe_divide(1.0, jnp.nan))
+    assert np.isinf(numerics.safe_divide(jnp.inf, 2.0))
+    assert float(numerics.safe_divide(1.0, jnp.inf)) == 0
+
+
+def test_safe_divide_broadcasts():
+    quotient = numerics.safe_divide(jnp.ones((2, 3)), jnp.array([[0.0], [4.0]]))
+    np.testing.assert_array_equal(quotient, [[0, 0, 0], [0.25, 0.25, 0.25]])
+
+
+def test_safe_divide_gradients():
+    # d(a/b)/da = 1/b and d(a/b)/db = -a/b^2; both finite, here 0, at b = 0.
+    by_numerator, by_denominator = jax.vmap(jax.grad(numerics.safe_divide, argnums=(0, 1)))(
+        jnp.array([3.0, 3.0]), jnp.array([4.0, 0.0])
+    )
+    np.testing.assert_allclose(by_numerator, [0.25, 0.0])
+    np.testing.assert_allclose(by_denominator, [-3 / 16, 0.0])
+
+
+@pytest.mark.parametrize('scale', [0.0, *(10.0 ** np.arange(-36, 37, 6)), 1e-37, 1e36])
+def test_tree_norm_over_the_float_range(scale):
+    x = (DIRECTION * scale).astype(np.float32)
+    tree = {'a': x[:1], 'b': [x[1:3].reshape(2, 1), x[3]]}
+    assert float(jax.jit(numerics.tree_norm)(tree)) == pytest.approx(norm_float64(tree), rel=3e-7)
+
+
+def test_tree_norm_of_leaves_of_very_different_sizes():
+    tree = [jnp.full(4, 1e-30), jnp.full(3, 1e30), jnp.zeros(2)]
+    assert float(numerics.tree_norm(tree)) == pytest.approx(math.sqrt(3) * 1e30, rel=1e-6)
+
+
+def test_tree_norm_of_a_subnormal_leaf_is_finite():
+    assert 0 <= float(numerics.tree_norm([np.full(3, 1e-42, np.float32)])) < 1e-41
+
+
+@pytest.mark.parametrize('empty', [{}, [], None, {'a': jnp.zeros((0, 3))}])
+def test_tree_norm_of_nothing_is_zero(empty):
+    norm = numerics.tree_norm(empty)
+    assert float(norm) == 0
+    assert norm.dtype == jnp.float32
+
+
+def test_tree_norm_ignores_empty_leaves():
+    assert float(numerics.tree_norm([jnp.zeros((0, 3)), jnp.array([3.0, 4.0])])) == 5
+
+
+@pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float16])
+def test_tree_norm_accumulates_low_precision_in_float32(dtype):
+    x = jnp.asarray(np.random.default_rng(0).normal(size=10_000), dtype)
+    norm = numerics.tree_norm({'x': x})
+    assert norm.dtype == jnp.float32
+    assert float(norm) == pytest.approx(norm_float64(x), rel=1e-5)
+    # 10,000 ones: a float16 sum of squares is right, a bfloat16 one sticks at 256 and no float16 square of 300 exists.
+    assert float(numerics.tree_norm(jnp.full(10_000, 300, dtype))) == pytest.approx(30_000, rel=1e-5)
+
+
+def test_tree_norm_shows_nan_and_infinity_in_any_leaf():
+    for position in range(2):
+        for bad in (np.nan, np.inf, -np.inf):
+            leaves = [np.ones(3, np.float32), np.ones(3, np.float32)]
+            leaves[position][1] = bad
+            assert not np.isfinite(numerics.tree_norm(leaves))
+    assert np.isnan(numerics.tree_norm([np.array([np.nan, 1], np.float32)]))
+
+
+@pytest.mark.parametrize('scale', [1e-30, 1e-3, 1.0, 1e30])
+def test_tree_norm_gradient_is_the_unit_vector(scale):
+    gradient = jax.grad(numerics.tree_norm)(jnp.asarray(DIRECTION * scale, jnp.float32))
+    np.testing.assert_allclose(gradient, DIRECTION / 85, rtol=1e-5)
+
+
+@pytest.mark.parametrize('norm', [numerics.tree_norm, lambda x: jnp.sum(numerics.batch_norm_l2(x))])
+def test_norm_gradient_at_zero_is_finite(norm):
+    np.testing.assert_array_equal(jax.grad(norm)(jnp.zeros((2, 3))), np.zeros((2, 3)))
+
+
+def test_batch_norm_l2_gradient_beside_a_zero_example():
+    x = jnp.array([[0.0, 0.0], [3.0, 4.0], [3e-30, 4e-30]])
+    gradient = jax.jit(jax.grad(lambda x: jnp.sum(numerics.batch_norm_l2(x))))(x)
+    np.testing.assert_allclose(gradient, [[0, 0], [0.6, 0.8], [0.6, 0.8]], rtol=1e-6)
+
+
+def test_norm_hessian_is_the_projection_off_the_unit_vector():
+    unit = DIRECTION / 85
+    hessian = jax.hessian(numerics.tree_norm)(jnp.asarray(DIRECTION, jnp.float32))
+    np.testing.assert_allclose(hessian, (np.eye(4) - np.outer(unit, unit)) / 85, atol=1e-7)
+
+
+@pytest.mark.parametrize('shape', [(5,), (2, 3, 1)])
+def test_batch_norm_l2_is_the_norm_of_each_example(shape):
+    size = math.prod(shape)
+    scales = np.float32(10.0) ** np.arange(-36, 37, 4)
+    x = np.random.default_rng(0).uniform(-1, 1, (len(scales), size)).astype(np.float32) * scales[:, None]
+    norm = jax.jit(numerics.batch_norm_l2)(x.reshape(-1, *shape))
+    assert norm.shape == (len(scales), *(1 for _ in shape))
+    np.testing.assert_allclose(norm.reshape(-1), np.linalg.norm(x.astype(np.float64), axis=1), rtol=1e-6)
+
+
+def test_batch_norm_l2_keeps_examples_apart():
+    x = np.array([[0, 0], [3, 4], [np.nan, 1], [np.inf, 1], [6e30, 8e30]], np.float32)
+    np.testing.assert_allclose(numerics.batch_norm_l2(x), [[0], [5], [np.nan], [np.inf], [1e31]])
+
+
+def test_batch_norm_l2_of_bfloat16_is_float32():
+    x = jnp.full((1, 10_000), 3, jnp.bfloat16)
+    norm = numerics.batch_norm_l2(x)
+    assert norm.dtype == jnp.float32
+    assert float(norm[0, 0]) == pytest.approx(300, rel=1e-6)
+
+
+def test_batch_mean_abs_is_the_l1_norm_over_the_size():
+    x = np.random.default_rng(0).normal(size=(3, 4, 4, 2)).astype(np.float32)
+    mean = numerics.batch_mean_abs(x)
+    assert mean.shape == (3, 1, 1, 1)
+    np.testing.assert_allclose(mean.reshape(-1), np.abs(x.reshape(3, -1)).sum(axis=1) / 32, rtol=1e-6)
+    assert float(numerics.batch_mean_abs(jnp.full((1, 4096), 3, jnp.bfloat16))[0, 0]) == 3

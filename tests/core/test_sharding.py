@@ -1,0 +1,76 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rfn_jax.core import sharding
+
+
+@pytest.fixture
+def mesh():
+    assert jax.device_count() == 8, 'tests/conftest.py asks for eight virtual devices'
+    return sharding.data_mesh()
+
+
+def test_the_mesh_has_one_axis_over_all_devices(mesh):
+    assert mesh.axis_names == ('data',)
+    assert mesh.devices.tolist() == jax.devices()
+    assert sharding.data_mesh(jax.devices()[:2]).size == 2
+
+
+def test_replicate_puts_the_whole_on_every_device(mesh):
+    tree = {'w': np.arange(6.0, dtype=np.float32), 'n': jnp.int32(3), 'h': jnp.ones(2, jnp.bfloat16)}
+    copy = sharding.replicate(tree, mesh)
+    for name, leaf in copy.items():
+        assert leaf.dtype == tree[name].dtype
+        assert len(leaf.addressable_shards) == 8
+        for shard in leaf.addressable_shards:
+            np.testing.assert_array_equal(shard.data, tree[name])
+
+
+@pytest.mark.parametrize('count', [1, 8])
+@pytest.mark.parametrize('kind', ['numpy', 'jax', 'replicated'])
+def test_donating_the_result_leaves_the_original(count, kind):
+    mesh = sharding.data_mesh(jax.devices()[:count])
+    original = np.arange(4096, dtype=np.float32)  # large enough that jax.device_put would alias it
+    if kind != 'numpy':
+        original = jnp.asarray(original)
+    if kind == 'replicated':
+        original = sharding.replicate(original, mesh)
+    step = jax.jit(lambda x: x * 0 - 1, donate_argnums=0)
+    copy = sharding.replicate(original, mesh)
+    result = step(copy)
+    assert copy.is_deleted()  # it was donated indeed
+    np.testing.assert_array_equal(result, -np.ones(4096))
+    np.testing.assert_array_equal(original, np.arange(4096))
+
+
+def test_changing_the_host_array_later_does_not_change_the_copy(mesh):
+    original = np.zeros(4096, np.float32)
+    copy = sharding.replicate({'w': original}, mesh)
+    original[:] = 1
+    np.testing.assert_array_equal(copy['w'], np.zeros(4096))
+
+
+def test_a_batch_is_cut_in_order(mesh):
+    batch = {'image': np.arange(16 * 3, dtype=np.float32).reshape(16, 3), 'label': np.arange(16)}
+    cut = sharding.shard_batch(batch, mesh)
+    for shard in cut['image'].addressable_shards:
+        first = mesh.devices.tolist().index(shard.device) * 2
+        np.testing.assert_array_equal(shard.data, batch['image'][first : first + 2])
+    np.testing.assert_array_equal(cut['label'], batch['label'])
+    assert cut['label'].sharding == sharding.batch_sharding(mesh)
+
+
+def test_an_uneven_batch_is_refused(mesh):
+    with pytest.raises(ValueError, match=r'a batch of \[12\] examples does not divide over 8 devices'):
+        sharding.shard_batch({'image': np.zeros((12, 3))}, mesh)
+
+
+def test_computing_on_a_cut_batch_gives_the_same_and_needs_one_program(mesh):
+    x = np.random.default_rng(0).normal(size=(16, 4)).astype(np.float32)
+    w = np.random.default_rng(1).normal(size=(4,)).astype(np.float32)
+    gradient = jax.jit(jax.grad(lambda w, x: jnp.mean((x @ w) ** 2)))
+    result = gradient(sharding.replicate(w, mesh), sharding.shard_batch(x, mesh))
+    np.testing.assert_allclose(result, 2 * x.T @ (x @ w) / 16, rtol=1e-5)
+    assert result.sharding.is_fully_replicated

@@ -1,0 +1,87 @@
+import os
+
+import numpy as np
+import pytest
+
+from rfn_jax.core.errors import InputError
+from rfn_jax.data import SOURCES
+
+NAMES = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')
+COUNTS = {'train_examples': 300, 'validation_examples': 120, 'test_examples': 70}
+
+needs_data = pytest.mark.skipif('TFDS_DATA_DIR' not in os.environ, reason='TFDS_DATA_DIR is not set')
+
+
+@pytest.fixture(scope='module')
+def splits():
+    return SOURCES.make('cifar10', **COUNTS)
+
+
+@needs_data
+def test_shapes_and_classes(splits):
+    for examples, count in zip((splits.train, splits.validation, splits.test), COUNTS.values(), strict=True):
+        assert examples.images.shape == (count, 32, 32, 3)
+        assert examples.images.dtype == np.uint8
+        assert examples.labels.dtype == np.int32
+        assert examples.class_names == NAMES
+        np.testing.assert_array_equal(np.unique(examples.labels), np.arange(10))
+
+
+@needs_data
+def test_training_examples_are_the_first_and_validation_examples_the_last(splits):
+    np.testing.assert_array_equal(splits.train.ids, np.arange(300))
+    np.testing.assert_array_equal(splits.validation.ids, np.arange(50_000 - 120, 50_000))
+    np.testing.assert_array_equal(splits.test.ids, np.arange(70))
+    assert splits.train.source == splits.validation.source == 'cifar10/train'
+    assert splits.test.source == 'cifar10/test'
+    assert not set(splits.train.ids) & set(splits.validation.ids)
+
+
+@needs_data
+def test_images_are_those_that_tfds_decodes(splits):
+    import tensorflow_datasets as tfds
+
+    for examples in (splits.train, splits.validation, splits.test):
+        source = tfds.data_source('cifar10', split=examples.source.split('/')[1])
+        for i in (0, 1, len(examples) // 2, len(examples) - 1):
+            example = source[int(examples.ids[i])]
+            np.testing.assert_array_equal(examples.images[i], example['image'])
+            assert examples.labels[i] == example['label']
+
+
+@needs_data
+def test_the_directory_can_be_given(monkeypatch):
+    directory = os.environ['TFDS_DATA_DIR']
+    monkeypatch.delenv('TFDS_DATA_DIR')
+    counts = {'train_examples': 2, 'validation_examples': 1, 'test_examples': 1}
+    assert len(SOURCES.make('cifar10', data_dir=directory, **counts).train) == 2
+
+
+@needs_data
+@pytest.mark.parametrize(
+    'counts',
+    [
+        {'train_examples': 45_001},
+        {'train_examples': 1, 'validation_examples': 50_000},
+        {'test_examples': 10_001},
+    ],
+)
+def test_more_examples_than_there_are_is_an_error(counts):
+    with pytest.raises(InputError, match=f'{next(iter(counts))} .*at most'):
+        SOURCES.make('cifar10', **counts)
+
+
+@pytest.mark.parametrize('name', COUNTS.keys())
+@pytest.mark.parametrize('count', [0, -1])
+def test_a_split_has_at_least_one_example(name, count):
+    with pytest.raises(InputError, match=f'{name} {count}.* must be at least 1'):
+        SOURCES.make('cifar10', **{name: count})
+
+
+@pytest.mark.parametrize('by', ['argument', 'environment'])
+def test_a_missing_directory_is_named(by, tmp_path, monkeypatch):
+    directory = str(tmp_path / 'nothing-here')
+    monkeypatch.setenv('TFDS_DATA_DIR', directory if by == 'environment' else 'elsewhere')
+    with pytest.raises(InputError, match=r'no CIFAR-10 .*nothing-here'):
+        SOURCES.make('cifar10', data_dir=directory if by == 'argument' else '')
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+
+from rfn_jax.core.errors import InputError
+from rfn_jax.data import ImageDataset
+
+IMAGES = np.random.default_rng(0).integers(256, size=(5, 3, 4, 2)).astype(np.uint8)
+LABELS = np.array([0, 1, 2, 1, 0], np.int32)
+IDS = np.array([10, 11, 12, 13, 14])
+NAMES = ('cat', 'dog', 'cow')
+
+
+def make(**changes):
+    values = {'images': IMAGES, 'labels': LABELS, 'ids': IDS, 'class_names': NAMES, 'source': 'toy'}
+    return ImageDataset(**values | changes)
+
+
+def test_sizes():
+    examples = make()
+    assert len(examples) == 5
+    assert examples.num_classes == 3
+    assert examples.image_shape == (3, 4, 2)
+
+
+@pytest.mark.parametrize('positions', [np.array([3, 0, 0]), np.array([False, True, False, True, True])])
+def test_take_keeps_the_parts_together(positions):
+    taken = make().take(positions)
+    indices = np.flatnonzero(positions) if positions.dtype == bool else positions
+    assert len(taken) == len(indices)
+    for i, index in enumerate(indices):
+        np.testing.assert_array_equal(taken.images[i], IMAGES[index])
+        assert (taken.labels[i], taken.ids[i]) == (LABELS[index], IDS[index])
+    assert (taken.class_names, taken.source) == (NAMES, 'toy')
+
+
+def test_mean_and_std_are_those_of_each_channel():
+    mean, std = make().mean_and_std()
+    for channel in range(2):
+        values = IMAGES[..., channel].ravel() / 255
+        assert mean[channel] == pytest.approx(np.mean(values), abs=1e-12)
+        assert std[channel] == pytest.approx(np.sqrt(np.mean((values - np.mean(values)) ** 2)), abs=1e-12)
+    assert all(type(value) is float for value in mean + std)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'images': IMAGES.astype(np.float32)}, r'images of toy must be uint8 \[N, H, W, C\], got float32'),
+        ({'images': IMAGES[..., 0]}, r'images of toy must be uint8 \[N, H, W, C\], got uint8 \(5, 3, 4\)'),
+        ({'labels': LABELS[:4]}, 'toy has 5 images, 4 labels and 5 ids'),
+        ({'ids': IDS[:3]}, 'toy has 5 images, 5 labels and 3 ids'),
+        ({'labels': np.array([0, 1, 3, 1, 0])}, 'label 3 of toy is out of range: it has 3 classes, 0 to 2'),
+        ({'labels': np.array([0, -1, 2, 1, 0])}, 'label -1 of toy is out of range'),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        make(**changes)

@@ -1,0 +1,50 @@
+import hashlib
+
+import numpy as np
+import pytest
+import sklearn.datasets
+
+from rfn_jax.data import SOURCES
+
+# The split is fixed for ever: results of different versions are compared on it.
+SPLITS = {
+    'train': (1000, '2fabb9c7fdcb3cb4590a6db8505001208c2e0392f7ef736c2325e17ddca3a10e'),
+    'validation': (250, 'f7c1bf5dd1ea2fff1b47438979fe292d8f609712f2ba1536cbfa8ba0856dcef4'),
+    'test': (547, 'c87654cdeac4f3e8fc428e0e12bf4529ed30739d39b030f48f7b6cdadc233d45'),
+}
+
+
+@pytest.fixture(scope='module')
+def splits():
+    return SOURCES.make('digits')
+
+
+@pytest.mark.parametrize('name', SPLITS.keys())
+def test_splits_are_fixed(splits, name):
+    examples = getattr(splits, name)
+    size, digest = SPLITS[name]
+    assert len(examples) == size
+    assert hashlib.sha256(' '.join(map(str, examples.ids.tolist())).encode()).hexdigest() == digest
+
+
+def test_splits_are_disjoint_and_hold_every_example(splits):
+    ids = np.concatenate([splits.train.ids, splits.validation.ids, splits.test.ids])
+    np.testing.assert_array_equal(np.sort(ids), np.arange(1797))
+
+
+def test_images_and_labels_are_those_of_scikit_learn(splits):
+    bunch = sklearn.datasets.load_digits()
+    for examples in (splits.train, splits.validation, splits.test):
+        assert examples.image_shape == (8, 8, 1)
+        assert examples.images.max() == 255
+        np.testing.assert_array_equal(np.rint(examples.images[..., 0] / 255 * 16), bunch.images[examples.ids])
+        np.testing.assert_array_equal(examples.labels, bunch.target[examples.ids])
+        assert examples.labels.dtype == np.int32
+        assert examples.class_names == tuple('0123456789')
+        np.testing.assert_array_equal(np.unique(examples.labels), np.arange(10))
+
+
+def test_classes_are_balanced_in_every_split(splits):
+    for examples in (splits.train, splits.validation, splits.test):
+        shares = np.bincount(examples.labels) / len(examples)
+        assert np.all(np.abs(shares - 0.1) < 0.05)

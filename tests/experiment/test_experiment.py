@@ -1,0 +1,212 @@
+import csv
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import small_experiment
+
+from rfn_jax import experiment, transfer
+from rfn_jax.core import console, errors, files
+
+TABLES = (
+    'transfer.csv', 'natural.csv', 'summary.csv', 'gains.csv', 'examples.csv', 'early_stopping.csv',
+    'transfer_validation.csv', 'natural_validation.csv',
+)  # fmt: skip
+
+
+def run(config, directory):
+    ctx = experiment.open_workdir(config, directory, console.Console())
+    for stage in (experiment.train, experiment.craft, experiment.measure):
+        stage(ctx)
+    return ctx
+
+
+def rows(directory, name):
+    return files.read_csv(pathlib.Path(directory) / 'results' / name)
+
+
+def contents(directory):
+    return {name: (pathlib.Path(directory) / 'results' / name).read_bytes() for name in TABLES}
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+    directory = tmp_path_factory.mktemp('finished')
+    run(small_experiment.get_config().to_dict(), directory)
+    return directory
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / 'copy')
+    return tmp_path / 'copy'
+
+
+def test_tables_have_the_columns_that_readers_rely_on(finished):
+    header = (finished / 'results' / 'transfer.csv').read_text().splitlines()[0]
+    assert header == (
+        'surrogate,training,seed,epoch,attack,eps,norm,target,kind,success_rate,ci_low,ci_high,n,gradient_evaluations'
+    )
+    header = (finished / 'results' / 'natural.csv').read_text().splitlines()[0]
+    assert header == 'model,role,training,seed,epoch,accuracy,n'
+
+
+def test_every_training_seed_attack_and_target_has_a_row(finished):
+    found = {(r['training'], r['seed'], r['attack'], r['target'], r['kind']) for r in rows(finished, 'transfer.csv')}
+    expected = {
+        (training, seed, attack, *target)
+        for training in ('sgd', 'early_stopped', 'rfn')
+        for seed in '01'
+        for attack in ('bim', 'mi')
+        for target in (('mlp', 'black-box'), ('vgg', 'black-box'), ('resnet', 'white-box'))
+    }
+    assert found == expected
+
+
+def test_the_summary_is_the_mean_over_black_box_rows(finished):
+    transfer_rows = rows(finished, 'transfer.csv')
+    for row in rows(finished, 'summary.csv'):
+        same = [r for r in transfer_rows if (r['training'], r['attack']) == (row['training'], row['attack'])]
+        black = [float(r['success_rate']) for r in same if r['kind'] == 'black-box']
+        white = [float(r['success_rate']) for r in same if r['kind'] == 'white-box']
+        assert len(black) == 4
+        assert float(row['success_rate']) == pytest.approx(np.mean(black), abs=2e-6)
+        assert float(row['white_box_rate']) == pytest.approx(np.mean(white), abs=2e-6)
+        assert float(row['ci_low']) <= float(row['success_rate']) <= float(row['ci_high'])
+
+
+def test_the_early_stopping_epoch_is_the_best_one_on_validation_targets(finished):
+    by_epoch = {}
+    for row in rows(finished, 'transfer_validation.csv'):
+        assert row['target'] in ('mlp_deep', 'resnet')
+        if row['training'] == 'sgd' and row['kind'] == 'black-box':
+            by_epoch.setdefault(int(row['epoch']), []).append(float(row['success_rate']))
+    assert sorted(by_epoch) == [2, 4]
+    best = max(by_epoch, key=lambda epoch: (np.mean(by_epoch[epoch]), -epoch))
+    (chosen,) = rows(finished, 'early_stopping.csv')
+    assert int(chosen['epoch']) == best
+    used = {r['epoch'] for r in rows(finished, 'transfer.csv') if r['training'] == 'early_stopped'}
+    assert used == {str(best)}
+
+
+def test_adversarial_sets_are_inside_their_budgets_on_images_that_all_targets_get_right(finished):
+    config = small_experiment.get_config().to_dict()
+    ctx = experiment.open_workdir(config, finished, console.Console())
+    by_id = {int(i): image for i, image in zip(ctx.splits.test.ids, ctx.splits.test.images, strict=True)}
+    natural = transfer.predictions(ctx.trained('target'), ctx.splits.test, **ctx.batching)
+    right = np.all([predicted == ctx.splits.test.labels for predicted in natural.values()], axis=0)
+    for training in ('sgd', 'early_stopped', 'rfn'):
+        for attack, size in (('bim', lambda d: np.abs(d).max()), ('mi', lambda d: np.sqrt(np.sum(d**2)))):
+            made = transfer.load(finished / 'adversarial' / f'resnet-{training}-seed0' / attack)
+            assert set(made.ids) <= set(ctx.splits.test.ids[right])
+            for identity, image in zip(made.ids, made.images, strict=True):
+                change = (image.astype(float) - by_id[int(identity)]) / 255
+                assert 0 < size(change) <= config['attacks'][attack]['eps'] + 1e-6
+
+
+def test_a_second_run_does_nothing(copy):
+    def times():
+        return {p: p.stat().st_mtime_ns for p in copy.rglob('*') if p.is_file()}
+
+    run(small_experiment.get_config().to_dict(), copy)  # rewrites the small tables of the choice, never what is costly
+    before = times()
+    run(small_experiment.get_config().to_dict(), copy)
+    changed = {p.name for p, t in times().items() if before.get(p) != t}
+    assert changed <= {'environment.json', 'transfer_validation.csv', 'natural_validation.csv', 'early_stopping.csv'}
+
+
+def test_a_lost_stage_is_made_again_and_the_rest_is_kept(copy, finished):
+    shutil.rmtree(copy / 'adversarial' / 'resnet-rfn-seed1')
+    (copy / 'results' / 'measured.json').unlink()
+    (copy / 'results' / 'transfer.csv').unlink()
+    run(small_experiment.get_config().to_dict(), copy)
+    assert contents(copy) == contents(finished)
+
+
+def test_a_lost_result_table_is_made_again(copy, finished):
+    (copy / 'results' / 'summary.csv').unlink()
+    run(small_experiment.get_config().to_dict(), copy)
+    assert contents(copy) == contents(finished)
+
+
+def test_a_surrogate_that_is_trained_again_is_measured_again(copy):
+    shutil.rmtree(copy / 'surrogates' / 'resnet-rfn' / 'seed0')
+    other = small_experiment.get_config().to_dict()
+    before = json.loads((copy / 'adversarial' / 'resnet-rfn-seed0' / 'bim' / 'manifest.json').read_text())
+    shutil.copytree(copy / 'surrogates' / 'resnet-rfn' / 'seed1', copy / 'surrogates' / 'resnet-rfn' / 'seed0')
+    run(other, copy)
+    after = json.loads((copy / 'adversarial' / 'resnet-rfn-seed0' / 'bim' / 'manifest.json').read_text())
+    assert before['origin']['weights_sha256'] != after['origin']['weights_sha256']
+    assert before['sha256'] != after['sha256']
+
+
+def test_a_work_directory_of_another_config_is_refused_with_what_differs(copy):
+    config = small_experiment.get_config()
+    config.optim.rho = 0.1
+    with pytest.raises(errors.InputError, match=r'optim\.rho is 0\.4 there and 0\.1 here.*choose another --workdir'):
+        experiment.open_workdir(config.to_dict(), copy, console.Console())
+
+
+def test_stages_never_reach_back(tmp_path, copy):
+    config = small_experiment.get_config().to_dict()
+    ctx = experiment.open_workdir(config, tmp_path / 'empty', console.Console())
+    with pytest.raises(errors.InputError, match='train it first'):
+        experiment.craft(ctx)
+    shutil.rmtree(copy / 'adversarial')
+    with pytest.raises(errors.InputError, match='craft it first'):
+        experiment.measure(experiment.open_workdir(config, copy, console.Console()))
+
+
+def test_an_unreadable_surrogate_is_one_clear_line(copy):
+    shutil.rmtree(copy / 'adversarial')
+    for path in (copy / 'surrogates' / 'resnet-rfn' / 'seed0' / 'checkpoints' / '4').rglob('d/*'):
+        path.write_bytes(b'damaged')
+    ctx = experiment.open_workdir(small_experiment.get_config().to_dict(), copy, console.Console())
+    with pytest.raises(errors.RunError, match=r'could not read checkpoint .*resnet-rfn/seed0/checkpoints/4'):
+        experiment.craft(ctx)
+
+
+def test_no_eligible_example_is_one_clear_line(copy, monkeypatch):
+    shutil.rmtree(copy / 'adversarial')
+    ctx = experiment.open_workdir(small_experiment.get_config().to_dict(), copy, console.Console())
+    wrong = (ctx.splits.test.labels + 1) % 10
+    monkeypatch.setattr(transfer, 'predictions', lambda targets, *_, **__: dict.fromkeys(targets, wrong))
+    with pytest.raises(errors.InputError, match=r'none of the 547 examples of digits .* correctly by all targets'):
+        experiment.craft(ctx)
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_three_points_gives_the_tables_of_an_undisturbed_one(finished, tmp_path):
+    command = [
+        sys.executable, '-c', 'import sys; from rfn_jax.cli import main; sys.exit(main.main())', 'run',
+        f'--config={small_experiment.__file__}', f'--workdir={tmp_path / "killed"}',
+    ]  # fmt: skip
+    work = tmp_path / 'killed'
+    points = (
+        work / 'surrogates' / 'resnet-sgd' / 'seed1' / 'checkpoints' / '2',
+        work / 'results' / 'validation' / 'resnet-rfn-seed0.json',
+        work / 'adversarial' / 'resnet-early_stopped-seed0' / 'mi' / 'manifest.json',
+    )
+    for point in points:
+        assert not point.exists()
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        limit = time.monotonic() + 300
+        while not point.exists() and process.poll() is None and time.monotonic() < limit:
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, process.stderr.read()
+        process.stderr.close()
+        assert point.exists()
+        assert not (work / 'results' / 'transfer.csv').exists()
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert contents(work) == contents(finished)
+    with (work / 'results' / 'transfer.csv').open() as file:
+        assert len(list(csv.DictReader(file))) == 36

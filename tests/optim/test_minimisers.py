@@ -1,0 +1,89 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from rfn_jax.core import errors
+from rfn_jax.optim import minimisers, sam
+
+A = np.array([[3.0, 1.0], [1.0, 2.0]])
+B = np.array([1.0, -2.0])
+
+
+def loss(w):
+    return w @ jnp.asarray(A, w.dtype) @ w / 2 - w @ jnp.asarray(B, w.dtype)
+
+
+def torch_sgd(gradient, w, *, lr_of, momentum, weight_decay, steps):
+    """torch.optim.SGD(dampening=0, nesterov=False), line by line from its documentation."""
+    buffer = None
+    for t in range(steps):
+        g = gradient(w)
+        g = g + weight_decay * w
+        if momentum != 0:
+            buffer = g if buffer is None else momentum * buffer + g
+            g = buffer
+        w = w - lr_of(t) * g
+    return w
+
+
+def run(tx, steps):
+    w = jnp.asarray([20.0, -9.0])
+    state = tx.init(w)
+    for _ in range(steps):
+        updates, state = tx.update(jax.grad(loss)(w), state, w, grad_fn=jax.grad(loss))
+        w = optax.apply_updates(w, updates)
+    return w
+
+
+@pytest.mark.parametrize('momentum', [0.0, 0.9])
+@pytest.mark.parametrize('weight_decay', [0.0, 0.05])
+@pytest.mark.parametrize('schedule', [False, True])
+@pytest.mark.parametrize('rho', [None, 0.4])
+def test_momentum_sgd_is_the_sgd_of_pytorch(momentum, weight_decay, schedule, rho):
+    def gradient(w):
+        return A @ w - B
+
+    def sam_gradient(w):
+        g = gradient(w)
+        return gradient(w + rho * g / np.linalg.norm(g))
+
+    boundaries = optax.piecewise_constant_schedule(0.1, {5: 0.1})
+    tx = minimisers.momentum_sgd(
+        minimisers.MINIMISERS.make('sgd') if rho is None else minimisers.MINIMISERS.make('rfn_sam', rho=rho),
+        boundaries if schedule else 0.1,
+        momentum=momentum,
+        weight_decay=weight_decay,
+    )
+    expected = torch_sgd(
+        gradient if rho is None else sam_gradient,
+        np.array([20.0, -9.0]),
+        # The velocity is made of gradients and not of steps: a lower rate slows down at once.
+        lr_of=lambda t: 0.01 if schedule and t >= 5 else 0.1,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        steps=12,
+    )
+    np.testing.assert_allclose(run(tx, 12), expected, rtol=2e-6, atol=2e-6)
+
+
+def test_the_table_of_minimisers():
+    assert list(minimisers.MINIMISERS) == ['rfn_sam', 'sgd']
+    assert minimisers.MINIMISERS['rfn_sam'] is sam.rfn_sam
+    with pytest.raises(errors.InputError, match="unknown minimiser 'rfn_sm'; did you mean 'rfn_sam'"):
+        minimisers.MINIMISERS.make('rfn_sm')
+    with pytest.raises(errors.InputError, match="unknown option of minimiser 'sgd': 'rho'"):
+        minimisers.MINIMISERS.make('sgd', rho=0.1)
+
+
+@pytest.mark.parametrize('momentum', [1, 1.5, -0.1, float('nan')])
+def test_a_bad_momentum(momentum):
+    with pytest.raises(errors.InputError, match=rf'momentum must be in \[0, 1\), got {momentum}'):
+        minimisers.momentum_sgd(minimisers.sgd(), 0.1, momentum=momentum, weight_decay=0)
+
+
+@pytest.mark.parametrize('weight_decay', [-1e-4, float('nan')])
+def test_a_bad_weight_decay(weight_decay):
+    with pytest.raises(errors.InputError, match=f'weight_decay must be at least 0, got {weight_decay}'):
+        minimisers.momentum_sgd(minimisers.sgd(), 0.1, momentum=0.9, weight_decay=weight_decay)

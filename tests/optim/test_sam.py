@@ -1,0 +1,628 @@
+import doctest
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import rfn_jax
+from rfn_jax.core import sharding
+from rfn_jax.optim import sam
+
+# The problem: logistic regression on a hidden layer of tanh, gradients by hand in float64.
+#   h = tanh(x W + b),  z = h v,  L = mean log(1 + exp(-y z))
+_RNG = np.random.default_rng(0)
+X = _RNG.normal(size=(32, 5))
+Y = np.where(_RNG.random(32) < 0.5, -1.0, 1.0)
+START = {'W': _RNG.normal(size=(5, 4)) / 2, 'b': _RNG.normal(size=4) / 2, 'v': _RNG.normal(size=4) / 2}
+RHO, LR, MOMENTUM, DECAY = 0.4, 0.1, 0.9, 5e-4
+
+
+def loss(params, x=None, y=None):
+    x, y = (X, Y) if x is None else (x, y)
+    z = jnp.tanh(jnp.asarray(x, params['W'].dtype) @ params['W'] + params['b']) @ params['v']
+    return jnp.mean(jnp.logaddexp(0, -jnp.asarray(y, z.dtype) * z))
+
+
+def gradient(w, x=X, y=Y):
+    """The gradient of `loss` in NumPy."""
+    h = np.tanh(x @ w['W'] + w['b'])
+    dz = -y / (1 + np.exp(y * (h @ w['v']))) / len(x)
+    da = dz[:, None] * w['v'] * (1 - h**2)
+    return {'W': x.T @ da, 'b': da.sum(axis=0), 'v': h.T @ dz}
+
+
+def norm(g):
+    return math.sqrt(sum(np.sum(leaf**2) for leaf in g.values()))
+
+
+def ascend(w, g, rho):
+    """w + rho g / |g|."""
+    return {name: w[name] + rho * g[name] / norm(g) for name in w}
+
+
+def sam_gradient(w, rho=RHO, x=X, y=Y):
+    return gradient(ascend(w, gradient(w, x, y), rho), x, y)
+
+
+class Descent:
+    """SGD with momentum and weight decay, written out."""
+
+    def __init__(self, lr=LR, momentum=MOMENTUM, decay=DECAY):
+        self.lr, self.momentum, self.decay = lr, momentum, decay
+        self.m = dict.fromkeys(START, 0.0)
+
+    def __call__(self, w, g):
+        self.m = {name: self.momentum * self.m[name] + g[name] + self.decay * w[name] for name in w}
+        return {name: w[name] - self.lr * self.m[name] for name in w}
+
+
+def descent():
+    return optax.chain(optax.add_decayed_weights(DECAY), optax.sgd(LR, momentum=MOMENTUM))
+
+
+def start(dtype=jnp.float32):
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), START)
+
+
+def train(tx, steps, *, params=None, batches=None, change_state=None):
+    """Trains with tx by one jitted step; batches is a list of (x, y), taken in turn."""
+
+    @jax.jit
+    def step(params, state, x, y):
+        grads = jax.grad(loss)(params, x, y)
+        updates, state = tx.update(grads, state, params, grad_fn=lambda p: jax.grad(loss)(p, x, y))
+        return optax.apply_updates(params, updates), state
+
+    params = start() if params is None else params
+    batches = [(X, Y)] if batches is None else batches
+    state = tx.init(params)
+    for index in range(steps):
+        if change_state is not None:
+            state = change_state(index, state)
+        params, state = step(params, state, *batches[index % len(batches)])
+    return params
+
+
+def assert_close(params, expected, atol=1e-6):
+    for name in expected:
+        np.testing.assert_allclose(params[name], expected[name], rtol=0, atol=atol, err_msg=name)
+
+
+def recorder(gradient_fn):
+    seen = []
+
+    def grad_fn(params):
+        seen.append(params)
+        return gradient_fn(params)
+
+    return grad_fn, seen
+
+
+def distance(a, b):
+    difference = jax.tree.map(lambda x, y: np.asarray(x, np.float64) - np.asarray(y, np.float64), a, b)
+    return math.sqrt(sum(np.sum(leaf**2) for leaf in jax.tree.leaves(difference)))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The method
+
+
+def test_the_hand_written_gradient_is_the_gradient():
+    for params in (START, ascend(START, gradient(START), 0.4)):
+        assert_close(jax.grad(loss)(jax.tree.map(jnp.float32, params)), gradient(params), atol=2e-7)
+
+
+@pytest.mark.parametrize('rho', [0.05, 0.4, 2.0])
+def test_fifty_steps_equal_the_textbook(rho):
+    w, down = START, Descent()
+    for _ in range(50):
+        w = down(w, sam_gradient(w, rho))
+    params = train(optax.chain(rfn_jax.rfn_sam(rho), descent()), 50)
+    assert_close(params, w, atol=3e-6)  # float32 against float64
+    with jax.enable_x64(True):
+        params = train(optax.chain(rfn_jax.rfn_sam(rho), descent()), 50, params=start(jnp.float64))
+        assert params['W'].dtype == jnp.float64
+        assert_close(params, w, atol=1e-7)  # the norm stays in float32
+
+
+def test_fifty_steps_equal_optax_contrib_sam():
+    adversary = optax.chain(optax.contrib.normalize(), optax.sgd(RHO))
+    theirs = optax.contrib.sam(descent(), adversary, sync_period=2, opaque_mode=True)
+
+    @jax.jit
+    def step(params, state):
+        grad_fn = jax.grad(lambda params, _: loss(params))
+        updates, state = theirs.update(jax.grad(loss)(params), state, params, grad_fn=grad_fn)
+        return optax.apply_updates(params, updates), state
+
+    params, state = start(), theirs.init(start())
+    for _ in range(50):
+        params, state = step(params, state)
+    ours = train(optax.chain(rfn_jax.rfn_sam(RHO), descent()), 50)
+    assert_close(ours, params)
+    assert distance(ours, train(descent(), 50)) > 0.01  # which SGD is not
+
+
+def test_the_gradient_is_taken_at_the_perturbed_point():
+    grad_fn, seen = recorder(jax.grad(loss))
+    rfn = rfn_jax.rfn_sam(0.7)
+    updates, _ = rfn.update(jax.grad(loss)(start()), rfn.init(start()), start(), grad_fn=grad_fn)
+    (perturbed,) = seen
+    assert_close(perturbed, ascend(START, gradient(START), 0.7))
+    assert_close(updates, gradient(ascend(START, gradient(START), 0.7)))
+
+
+def test_rho_zero_is_the_base_optimiser():
+    assert_close(train(optax.chain(rfn_jax.rfn_sam(0.0), descent()), 50), train(descent(), 50))
+    grad_fn, seen = recorder(jax.grad(loss))
+    rfn = rfn_jax.rfn_sam(0)
+    rfn.update(jax.grad(loss)(start()), rfn.init(start()), start(), grad_fn=grad_fn)
+    for name, leaf in seen[0].items():
+        np.testing.assert_array_equal(leaf, start()[name])
+
+
+def test_a_stationary_point_stays_finite_where_contrib_sam_does_not():
+    def bowl(params):
+        return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(params))
+
+    params = jax.tree.map(jnp.zeros_like, start())
+    tx = optax.chain(rfn_jax.rfn_sam(), optax.sgd(0.1))
+    updates, _ = tx.update(jax.grad(bowl)(params), tx.init(params), params, grad_fn=jax.grad(bowl))
+    for leaf in jax.tree.leaves(updates):
+        np.testing.assert_array_equal(leaf, np.zeros_like(leaf))
+
+    adversary = optax.chain(optax.contrib.normalize(), optax.sgd(0.4))
+    theirs = optax.contrib.sam(optax.sgd(0.1), adversary, sync_period=2, opaque_mode=True)
+    updates, _ = theirs.update(
+        jax.grad(bowl)(params), theirs.init(params), params, grad_fn=lambda params, _: jax.grad(bowl)(params)
+    )
+    assert all(np.all(np.isnan(leaf)) for leaf in jax.tree.leaves(updates))
+
+
+@pytest.mark.parametrize('rho', [0.05, 0.4, 100.0])
+@pytest.mark.parametrize('size', [2e-38, 1e-30, 1e-3, 1e30, 1e37])
+def test_the_radius_does_not_depend_on_the_size_of_the_gradient(size, rho):
+    params = jax.tree.map(jnp.zeros_like, start())  # so that no rounding hides the perturbation
+    signs = {name: np.sign(leaf) for name, leaf in START.items()}  # no component smaller than a normal float32
+    grads = {name: jnp.float32(leaf * size) for name, leaf in signs.items()}
+    grad_fn, seen = recorder(lambda params: params)
+    rfn = rfn_jax.rfn_sam(rho)
+    rfn.update(grads, rfn.init(params), params, grad_fn=grad_fn)
+    assert_close(seen[0], ascend(dict.fromkeys(START, 0.0), signs, rho), atol=rho * 1e-6)
+
+
+def test_bfloat16_uses_a_float32_norm_and_keeps_its_type():
+    params = {'a': jnp.ones(5_000, jnp.bfloat16), 'b': jnp.zeros(3, jnp.float32)}
+    g = np.random.default_rng(0).normal(size=5_000)
+    grads = {'a': jnp.asarray(g, jnp.bfloat16), 'b': jnp.full(3, 2.0)}
+    grad_fn, seen = recorder(lambda params: jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params))
+    rfn = rfn_jax.rfn_sam(50.0)
+    updates, _ = rfn.update(grads, rfn.init(params), params, grad_fn=grad_fn)
+    exact = {name: np.asarray(leaf, np.float64) for name, leaf in grads.items()}
+    expected = {name: np.asarray(params[name], np.float64) + 50 * exact[name] / norm(exact) for name in exact}
+    # The float32 leaf shows the norm: to float32's precision, where bfloat16 would be off by up to 1/256.
+    np.testing.assert_allclose(seen[0]['b'], expected['b'], rtol=1e-6)
+    np.testing.assert_array_equal(seen[0]['a'], jnp.asarray(expected['a'], jnp.bfloat16))
+    for tree in (seen[0], updates):
+        assert {name: leaf.dtype for name, leaf in tree.items()} == {'a': jnp.bfloat16, 'b': jnp.float32}
+
+
+@pytest.mark.parametrize('jit', [False, True])
+def test_a_rho_schedule_follows_the_count(jit):
+    schedule = optax.linear_schedule(0.1, 0.9, 4)
+    rfn = rfn_jax.rfn_sam(schedule)
+    params, state = start(), rfn.init(start())
+    assert state.count.dtype == jnp.int32
+
+    def update(state):
+        perturbed, state = rfn.update(jax.grad(loss)(params), state, params, grad_fn=lambda params: params)
+        return perturbed, state
+
+    update = jax.jit(update) if jit else update
+    for count, rho in enumerate([0.1, 0.3, 0.5, 0.7, 0.9, 0.9]):
+        assert int(state.count) == count
+        perturbed, state = update(state)
+        assert distance(perturbed, params) == pytest.approx(rho, rel=1e-6)
+
+
+def test_the_count_saturates():
+    rfn = rfn_jax.rfn_sam()
+    state = rfn_jax.optim.RfnSamState(jnp.int32(2**31 - 1))
+    _, state = rfn.update(jax.grad(loss)(start()), state, start(), grad_fn=jax.grad(loss))
+    assert int(state.count) == 2**31 - 1
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The mask
+
+MASKS = {
+    'pytree': {'W': True, 'b': False, 'v': True},
+    'function': lambda params: jax.tree.map(lambda leaf: leaf.ndim != 1 or leaf is params['v'], params),
+}
+
+
+def masked_ascent(w, g, rho, keep=('W', 'v')):
+    size = math.sqrt(sum(np.sum(g[name] ** 2) for name in keep))
+    return {name: w[name] + (rho * g[name] / size if name in keep else 0) for name in w}
+
+
+@pytest.mark.parametrize('mask', MASKS)
+def test_masked_out_parameters_keep_their_values_and_do_not_count(mask):
+    grad_fn, seen = recorder(jax.grad(loss))
+    rfn = rfn_jax.rfn_sam(RHO, mask=MASKS[mask])
+    updates, _ = rfn.update(jax.grad(loss)(start()), rfn.init(start()), start(), grad_fn=grad_fn)
+    expected = masked_ascent(START, gradient(START), RHO)
+    assert_close(seen[0], expected)
+    np.testing.assert_array_equal(seen[0]['b'], start()['b'])
+    assert_close(updates, gradient(expected))  # all of them get the gradient at the perturbed point
+
+
+def test_training_with_a_mask_equals_the_textbook():
+    w, down = START, Descent()
+    for _ in range(20):
+        w = down(w, gradient(masked_ascent(w, gradient(w), RHO)))
+    assert_close(train(optax.chain(rfn_jax.rfn_sam(RHO, mask=MASKS['pytree']), descent()), 20), w)
+
+
+def test_the_mask_may_be_a_prefix():
+    params = {'encoder': {'w': jnp.ones(3), 'b': jnp.ones(2)}, 'head': [jnp.ones(2), jnp.ones(1)]}
+    grads = jax.tree.map(lambda leaf: leaf * 2, params)
+    grad_fn, seen = recorder(lambda params: params)
+    rfn = rfn_jax.rfn_sam(1.0, mask={'encoder': True, 'head': False})
+    rfn.update(grads, rfn.init(params), params, grad_fn=grad_fn)
+    for leaf in jax.tree.leaves(seen[0]['encoder']):
+        np.testing.assert_allclose(leaf, 1 + 1 / math.sqrt(5), rtol=1e-6)
+    for leaf in jax.tree.leaves(seen[0]['head']):
+        np.testing.assert_array_equal(leaf, 1)
+
+
+def test_what_is_masked_out_is_not_used():
+    # NaN in a masked-out gradient reaches neither the norm nor the perturbed point.
+    grads = jax.grad(loss)(start()) | {'b': jnp.full(4, jnp.nan)}
+    grad_fn, seen = recorder(jax.grad(loss))
+    rfn = rfn_jax.rfn_sam(RHO, mask=MASKS['pytree'])
+    rfn.update(grads, rfn.init(start()), start(), grad_fn=grad_fn)
+    assert_close(seen[0], masked_ascent(START, gradient(START), RHO))
+
+
+def test_a_mask_without_a_true_is_the_base_optimiser():
+    mask = dict.fromkeys(START, False)
+    assert_close(train(optax.chain(rfn_jax.rfn_sam(RHO, mask=mask), descent()), 10), train(descent(), 10))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# As a citizen of optax
+
+
+def test_init_takes_shapes():
+    tx = optax.chain(rfn_jax.rfn_sam(), descent())
+    shapes = jax.eval_shape(start)
+    assert jax.tree.leaves(rfn_jax.rfn_sam().init(shapes))[0].dtype == jnp.int32
+    assert jax.tree.map(jnp.shape, jax.eval_shape(tx.init, shapes)) == jax.tree.map(jnp.shape, tx.init(start()))
+
+
+def test_many_steps_are_one_compilation():
+    traces = []
+
+    def counted_loss(params):
+        traces.append(None)
+        return loss(params)
+
+    tx = optax.chain(rfn_jax.rfn_sam(optax.linear_schedule(0, 0.4, 10)), descent())
+
+    @jax.jit
+    def step(params, state):
+        updates, state = tx.update(
+            jax.grad(counted_loss)(params), state, params, grad_fn=jax.grad(counted_loss), value=1.0
+        )
+        return optax.apply_updates(params, updates), state
+
+    params, state = start(), jax.jit(tx.init)(start())
+    for _ in range(5):
+        params, state = step(params, state)
+    assert len(traces) == 2  # the gradient at w and the one at the perturbed point, traced once
+    assert int(state[0].count) == 5
+
+
+def test_other_extra_arguments_are_ignored():
+    tx = optax.chain(rfn_jax.rfn_sam(), descent(), optax.contrib.reduce_on_plateau())
+    state = tx.init(start())
+    arguments = {'grad_fn': jax.grad(loss)}
+    updates, _ = tx.update(jax.grad(loss)(start()), state, start(), value=1.0, key=jax.random.key(0), **arguments)
+    plain = optax.chain(rfn_jax.rfn_sam(), descent())
+    expected, _ = plain.update(jax.grad(loss)(start()), plain.init(start()), start(), **arguments)
+    assert_close(updates, expected, atol=0)
+
+
+def test_eight_devices_give_the_same_as_one():
+    mesh = sharding.data_mesh()
+    assert mesh.size == 8
+    params = sharding.replicate(start(), mesh)
+    batch = sharding.shard_batch((np.float32(X), np.float32(Y)), mesh)
+    tx = optax.chain(rfn_jax.rfn_sam(RHO), descent())
+    assert_close(train(tx, 10, params=params, batches=[batch]), train(tx, 10))
+
+
+def test_the_example_of_the_docstring_runs():
+    results = doctest.testmod(sam)
+    assert results.attempted > 0
+    assert results.failed == 0
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The composition table of the docstring
+
+
+def expected_after(steps, rho_of=lambda step: RHO, lr_of=lambda step: LR):
+    w, down = START, Descent()
+    for step in range(steps):
+        down.lr = lr_of(step)
+        w = down(w, sam_gradient(w, rho_of(step)))
+    return w
+
+
+@pytest.mark.parametrize('rho', [RHO, optax.linear_schedule(0.1, 0.5, 8)], ids=['number', 'schedule'])
+@pytest.mark.parametrize('mask', [None, lambda params: jax.tree.map(lambda _: True, params)], ids=['all', 'mask'])
+def test_inject_hyperparams(rho, mask):
+    tx = optax.chain(optax.inject_hyperparams(rfn_jax.rfn_sam, static_args='mask')(rho=rho, mask=mask), descent())
+    rho_of = rho if callable(rho) else lambda step: rho
+    assert_close(train(tx, 10), expected_after(10, lambda step: float(rho_of(step))))
+
+
+def test_inject_hyperparams_lets_rho_be_set_in_the_state():
+    tx = optax.chain(optax.inject_hyperparams(rfn_jax.rfn_sam, static_args='mask')(rho=RHO), descent())
+
+    def change(step, state):
+        if step == 5:
+            state[0].hyperparams['rho'] = jnp.float32(0.05)
+        return state
+
+    assert_close(train(tx, 10, change_state=change), expected_after(10, lambda step: RHO if step < 5 else 0.05))
+
+
+def test_inject_hyperparams_around_the_whole_chain():
+    def make(rho, learning_rate):
+        return optax.chain(
+            rfn_jax.rfn_sam(rho), optax.add_decayed_weights(DECAY), optax.sgd(learning_rate, momentum=MOMENTUM)
+        )
+
+    tx = optax.inject_hyperparams(make)(rho=RHO, learning_rate=LR)
+
+    def change(step, state):
+        state.hyperparams['rho'] = jnp.float32(0.1 * (step + 1))
+        state.hyperparams['learning_rate'] = jnp.float32(0.1 / (step + 1))
+        return state
+
+    expected = expected_after(6, lambda step: 0.1 * (step + 1), lambda step: 0.1 / (step + 1))
+    assert_close(train(tx, 6, change_state=change), expected)
+
+
+BATCHES = [(X[i : i + 8], Y[i : i + 8]) for i in range(0, 32, 8)]
+
+
+def mean(gradients):
+    return {name: np.mean([g[name] for g in gradients], axis=0) for name in START}
+
+
+def test_multisteps_behind_it_perturbs_each_micro_batch():
+    inner = optax.MultiSteps(descent(), 4).gradient_transformation()
+    params = train(optax.chain(rfn_jax.rfn_sam(RHO), inner), 12, batches=BATCHES)
+    w, down = START, Descent()
+    for _ in range(3):
+        w = down(w, mean([sam_gradient(w, RHO, *batch) for batch in BATCHES]))
+    assert_close(params, w)
+
+
+def test_multisteps_around_it_mixes_the_mean_and_the_last_micro_batch():
+    params = train(optax.MultiSteps(optax.chain(rfn_jax.rfn_sam(RHO), descent()), 4), 12, batches=BATCHES)
+    w, down = START, Descent()
+    for _ in range(3):
+        g = mean([gradient(w, *batch) for batch in BATCHES])
+        w = down(w, gradient(ascend(w, g, RHO), *BATCHES[-1]))
+    assert_close(params, w)
+
+
+def test_multisteps_around_it_is_right_when_grad_fn_covers_all_micro_batches():
+    tx = optax.MultiSteps(optax.chain(rfn_jax.rfn_sam(RHO), descent()), 4)
+    update = jax.jit(
+        lambda params, state, x, y: tx.update(jax.grad(loss)(params, x, y), state, params, grad_fn=jax.grad(loss))
+    )
+    params, state = start(), tx.init(start())
+    for index in range(12):
+        updates, state = update(params, state, *BATCHES[index % 4])
+        params = optax.apply_updates(params, updates)
+    assert_close(params, expected_after(3))
+
+
+def test_masked_weight_decay_behind_it():
+    mask = {'W': True, 'b': False, 'v': False}
+    tx = optax.chain(
+        rfn_jax.rfn_sam(RHO), optax.masked(optax.add_decayed_weights(0.1), mask), optax.sgd(LR, momentum=MOMENTUM)
+    )
+    w, down = START, Descent(decay=0)
+    for _ in range(10):
+        g = sam_gradient(w)
+        w = down(w, g | {'W': g['W'] + 0.1 * w['W']})
+    assert_close(train(tx, 10), w)
+
+
+def test_partition_behind_it_freezes():
+    labels = {'W': 'train', 'b': 'freeze', 'v': 'train'}
+    tx = optax.chain(rfn_jax.rfn_sam(RHO), optax.partition({'train': descent(), 'freeze': optax.set_to_zero()}, labels))
+    w, down = START, Descent()
+    for _ in range(10):
+        w = down(w, sam_gradient(w)) | {'b': START['b']}
+    assert_close(train(tx, 10), w)
+
+
+def diverging(params):
+    """Finite at the start and NaN at every point 0.3 or more away from it."""
+    away = sum(jnp.sum((params[name] - jnp.asarray(START[name], jnp.float32)) ** 2) for name in START)
+    return jax.tree.map(lambda g: jnp.where(away > 0.09, jnp.nan, g), jax.grad(loss)(params))
+
+
+def test_apply_if_finite_behind_it_rejects_what_is_not_finite_at_the_perturbed_point():
+    params = start()
+    for rho, moves in ((0.4, False), (0.2, True)):
+        tx = optax.chain(rfn_jax.rfn_sam(rho), optax.apply_if_finite(descent(), 5))
+        updates, state = tx.update(jax.grad(loss)(params), tx.init(params), params, grad_fn=diverging)
+        assert int(state[1].total_notfinite) == (not moves)
+        if moves:
+            assert_close(optax.apply_updates(params, updates), Descent()(START, sam_gradient(START, rho)))
+        else:
+            assert_close(updates, dict.fromkeys(START, 0), atol=0)
+    whole = optax.apply_if_finite(optax.chain(rfn_jax.rfn_sam(0.4), descent()), 5)
+    updates, _ = whole.update(jax.grad(loss)(params), whole.init(params), params, grad_fn=diverging)
+    assert np.all(np.isnan(updates['W']))  # it tests the gradient at params only, as the docstring warns
+
+
+def test_apply_if_finite_behind_it_changes_nothing_while_all_is_finite():
+    tx = optax.chain(rfn_jax.rfn_sam(RHO), optax.apply_if_finite(descent(), 5))
+    assert_close(train(tx, 10), expected_after(10))
+
+
+def test_conditionally_transform_skips_the_ascent():
+    calls = []
+    tx = optax.chain(
+        optax.conditionally_transform(rfn_jax.rfn_sam(RHO), lambda step: step % 5 == 0),
+        descent(),
+    )
+
+    def grad_fn(params):
+        jax.debug.callback(lambda: calls.append(None))
+        return jax.grad(loss)(params)
+
+    @jax.jit
+    def step(params, state):
+        updates, state = tx.update(jax.grad(loss)(params), state, params, grad_fn=grad_fn)
+        return optax.apply_updates(params, updates), state
+
+    params, state = start(), tx.init(start())
+    w, down = START, Descent()
+    for index in range(10):
+        params, state = step(params, state)
+        w = down(w, sam_gradient(w) if index % 5 == 0 else gradient(w))
+    assert_close(params, w)
+    jax.effects_barrier()
+    assert len(calls) == 2  # in ten steps
+
+
+@pytest.mark.parametrize('order', ['after', 'around'])
+def test_schedule_free(order):
+    if order == 'after':
+        tx = optax.chain(rfn_jax.rfn_sam(RHO), optax.contrib.schedule_free_sgd(LR, b1=0.9))
+    else:
+        tx = optax.contrib.schedule_free(optax.chain(rfn_jax.rfn_sam(RHO), optax.sgd(LR)), LR, b1=0.9)
+    # Defazio et al., 2024: the gradient is taken at y; z is the SGD sequence and x its mean.
+    x, z, y = START, START, START
+    for step in range(10):
+        g = sam_gradient(y)
+        z = {name: z[name] - LR * g[name] for name in z}
+        x = {name: (1 - 1 / (step + 1)) * x[name] + z[name] / (step + 1) for name in x}
+        y = {name: 0.9 * x[name] + 0.1 * z[name] for name in y}
+    assert_close(train(tx, 10), y)
+
+
+def test_lookahead_around_it_fails_for_want_of_grad_fn():
+    tx = optax.lookahead(optax.chain(rfn_jax.rfn_sam(), descent()), 5, 0.5)
+    params = optax.LookaheadParams.init_synced(start())
+    grads = jax.grad(loss)(params.fast)
+    with pytest.raises(TypeError, match='grad_fn'):
+        tx.update(grads, tx.init(params), params, grad_fn=jax.grad(loss))
+    with pytest.raises(ValueError, match=r'rfn_sam needs the gradient function'):
+        tx.update(grads, tx.init(params), params)
+
+
+def test_flatten_around_it_fails_because_grad_fn_gets_flat_parameters():
+    tx = optax.flatten(optax.chain(rfn_jax.rfn_sam(), descent()))
+    state = tx.init(start())
+    grad_fn, seen = recorder(jax.grad(loss))
+    with pytest.raises((TypeError, IndexError)):
+        tx.update(jax.grad(loss)(start()), state, start(), grad_fn=grad_fn)
+    assert seen[0].ndim == 1
+
+
+def test_an_optimiser_in_front_of_it_ascends():
+    # The first rule of the docstring, and why it stands there.
+    wrong = train(optax.chain(optax.sgd(0.1), rfn_jax.rfn_sam(0.05)), 5)
+    assert float(loss(wrong)) > float(loss(start()))
+
+
+def test_a_clip_in_front_of_it_does_nothing():
+    clipped = train(optax.chain(optax.clip_by_global_norm(1e-3), rfn_jax.rfn_sam(RHO), descent()), 5)
+    assert_close(clipped, expected_after(5))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Errors
+
+
+@pytest.mark.parametrize('rho', [-0.1, -1, float('nan'), float('inf'), -float('inf'), np.float32(-2)])
+def test_a_bad_radius(rho):
+    with pytest.raises(
+        ValueError, match='rho must be at least 0 and finite, got .*' + str(rho).replace('inf', '.?inf')
+    ):
+        rfn_jax.rfn_sam(rho)
+
+
+@pytest.mark.parametrize('rho', [True, False, '0.4', None, [0.4], {'rho': 0.4}])
+def test_a_radius_that_is_no_number(rho):
+    with pytest.raises(TypeError, match='rho must be a number or an optax schedule, got') as raised:
+        rfn_jax.rfn_sam(rho)
+    assert repr(rho) in str(raised.value)
+
+
+@pytest.mark.parametrize('rho', [0, 1, 0.4, np.float64(0.4), np.float32(0.4), np.int64(1)])
+def test_numbers_of_every_kind_are_a_radius(rho):
+    grad_fn, seen = recorder(lambda params: params)
+    rfn = rfn_jax.rfn_sam(rho)
+    rfn.update(jax.grad(loss)(start()), rfn.init(start()), start(), grad_fn=grad_fn)
+    assert distance(seen[0], start()) == pytest.approx(float(rho), abs=1e-6)
+
+
+def call(tx, params='given', grads=None, **arguments):
+    grads = jax.grad(loss)(start()) if grads is None else grads
+    params = start() if params == 'given' else params
+    return tx.update(grads, tx.init(start()), params, **arguments)
+
+
+def test_missing_grad_fn():
+    with pytest.raises(ValueError, match=r'rfn_sam needs the gradient function: call tx\.update'):
+        call(optax.chain(rfn_jax.rfn_sam(), descent()))
+
+
+def test_missing_params():
+    with pytest.raises(ValueError, match=r'rfn_sam needs the parameters: call tx\.update'):
+        call(rfn_jax.rfn_sam(), params=None, grad_fn=jax.grad(loss))
+
+
+@pytest.mark.parametrize(
+    'grad_fn',
+    [
+        jax.value_and_grad(loss),
+        jax.grad(lambda params: (loss(params), 1.0), has_aux=True),
+        loss,
+        lambda params: None,
+        lambda params: {'W': params['W']},
+    ],
+    ids=['value_and_grad', 'has_aux', 'loss', 'None', 'a part'],
+)
+def test_a_grad_fn_that_returns_something_else(grad_fn):
+    with pytest.raises(ValueError, match=r'grad_fn must return a gradient with the structure of params.*it returned'):
+        call(optax.chain(rfn_jax.rfn_sam(), descent()), grad_fn=grad_fn)
+
+
+@pytest.mark.parametrize(
+    'tx',
+    [
+        optax.masked(rfn_jax.rfn_sam(), {'W': True, 'b': False, 'v': True}),
+        optax.chain(optax.partition({'a': rfn_jax.rfn_sam(), 'b': optax.sgd(0.1)}, {'W': 'a', 'b': 'b', 'v': 'a'})),
+    ],
+    ids=['masked', 'partition'],
+)
+def test_inside_a_wrapper_that_makes_holes(tx):
+    with pytest.raises(TypeError, match=r'inside optax\.masked or optax\.partition.*rfn_sam\(mask=\.\.\.\) first'):
+        call(tx, grad_fn=jax.grad(loss))

@@ -1,0 +1,163 @@
+import json
+
+import numpy as np
+import pytest
+
+from rfn_jax.core import errors
+from rfn_jax.report import results
+
+TABLES = ('transfer', 'natural', 'transfer_validation', 'natural_validation', 'early_stopping', 'summary', 'gains')
+
+
+def test_rows_are_typed_and_complete(workdir):
+    found = results.read(workdir.path)
+    assert found.config['optim']['decay_epochs'] == [20, 40]
+    assert found.environment['jax'] == '0.8.1'
+    assert len(found.transfer) == 3 * 3 * 4
+    assert found.transfer[0][:9] == ('resnet_small', 'sgd', 0, 60, 'bim', 0.015686, 'linf', 'cnn', 'black-box')
+    assert found.summary[2].success_rate == 0.61
+    assert found.gains[1].gain == 0.19
+    assert [type(value) for value in found.early_stopping[0]] == [str, str, str, int, float]
+
+
+def test_figures_that_do_not_exist_are_none(workdir):
+    workdir.rewrite('summary.csv', lambda row: row.update(ci_low='', ci_high='nan', white_box_rate=''))
+    workdir.rewrite('natural.csv', lambda row: row.update(seed='', epoch=''))
+    found = results.read(workdir.path)
+    assert (found.summary[0].ci_low, found.summary[0].ci_high, found.summary[0].white_box_rate) == (None, None, None)
+    assert (found.natural[0].seed, found.natural[0].epoch) == (None, None)
+
+
+@pytest.mark.parametrize('name', [*TABLES, 'examples'])
+@pytest.mark.parametrize('damage', ['missing', 'empty', 'no column'])
+def test_a_bad_file_is_named_in_one_line_with_the_remedy(workdir, name, damage):
+    file = workdir.file(f'{name}.csv')
+    if damage == 'missing':
+        file.unlink()
+    elif damage == 'empty':
+        file.write_text('')
+    else:
+        workdir.replace(
+            file.name, 'surrogate,' if name not in ('natural', 'natural_validation') else 'model,', 'other,'
+        )
+    with pytest.raises(errors.InputError) as caught:
+        results.read(workdir.path)
+    message = str(caught.value)
+    assert str(file) in message
+    assert '`rfn-jax run`' in message
+    assert '\n' not in message
+    if damage == 'no column':
+        assert ("'model'" if 'natural' in name else "'surrogate'") in message
+
+
+@pytest.mark.parametrize('name', TABLES)
+def test_a_header_alone_is_an_error_only_where_rows_are_needed(workdir, name):
+    file = workdir.file(f'{name}.csv')
+    file.write_text(file.read_text().splitlines()[0] + '\n')
+    if name in ('transfer', 'natural', 'summary'):
+        with pytest.raises(errors.InputError, match='is empty'):
+            results.read(workdir.path)
+    else:
+        assert getattr(results.read(workdir.path), name) == []
+
+
+@pytest.mark.parametrize(
+    ('column', 'text', 'what'), [('gain', 'many', 'number'), ('gain', 'nan', 'number'), ('ci_low', 'x', 'number')]
+)
+def test_a_bad_figure_is_named_with_its_line(workdir, column, text, what):
+    workdir.rewrite('gains.csv', lambda row: row.update({column: text}))
+    with pytest.raises(errors.InputError, match=rf"gains.csv, line 2: {column} is '{text}', not a {what}"):
+        results.read(workdir.path)
+
+
+def test_whole_numbers_stay_whole(workdir):
+    workdir.rewrite('early_stopping.csv', lambda row: row.update(epoch='2.5'))
+    with pytest.raises(errors.InputError, match=r"epoch is '2\.5', not a whole number"):
+        results.read(workdir.path)
+
+
+def test_a_short_line_is_an_error(workdir):
+    with workdir.file('summary.csv').open('a') as file:
+        file.write('resnet_small,rfn\n')
+    with pytest.raises(errors.InputError, match=r'summary.csv, line 5: attack is None'):
+        results.read(workdir.path)
+
+
+@pytest.mark.parametrize('content', ['[]', '{'])
+def test_a_bad_config_is_an_input_error(workdir, content):
+    (workdir.path / 'config.json').write_text(content)
+    with pytest.raises(errors.InputError, match=r'config\.json.*`rfn-jax run`'):
+        results.read(workdir.path)
+
+
+def test_rates_by_target_are_means_over_seeds_with_the_white_box_last(workdir):
+    rows = results.read(workdir.path).transfer
+    rates = results.rates_by_target(rows)
+    assert list(rates) == [
+        *((name, 'black-box') for name in ('cnn', 'mlp', 'vit')),
+        ('resnet_small', 'white-box'),
+    ]
+    for (target, kind), means in rates.items():
+        for training, mean in means.items():
+            key = (target, kind, training)
+            expected = [row.success_rate for row in rows if (row.target, row.kind, row.training) == key]
+            assert len(expected) == 3
+            assert mean == pytest.approx(np.mean(expected), abs=1e-12)
+
+
+def test_groups_keep_attacks_and_budgets_apart(workdir):
+    rows = results.read(workdir.path).summary
+    others = [row._replace(eps=0.5, norm='l2') for row in rows] + [row._replace(attack='mi_fgsm') for row in rows]
+    groups = results.groups(rows + others)
+    assert [(group.attack, group.eps) for group in groups] == [('bim', 0.015686), ('bim', 0.5), ('mi_fgsm', 0.015686)]
+    assert results.in_group(rows + others, groups[1]) == others[:3]
+
+
+def test_strip_holds_the_images_of_every_training(workdir):
+    strip = results.read_strip(workdir.path, results.read(workdir.path).examples)
+    assert strip.ids.tolist() == [4, 17, 91]
+    assert list(strip.adversarial) == ['sgd', 'early_stopped', 'rfn']
+    assert results.read_strip(workdir.path, []) is None
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        lambda arrays: arrays.pop('adversarial_rfn'),
+        lambda arrays: arrays.update(clean=arrays['clean'].astype(np.float32)),
+        lambda arrays: arrays.update(adversarial_rfn=arrays['adversarial_rfn'][:2]),
+        lambda arrays: arrays.update(ids=np.array([4, 17, 92])),
+        lambda arrays: arrays.update(ids=np.array([4, 17, None], dtype=object)),
+    ],
+)
+def test_images_that_do_not_belong_to_the_rows_are_an_error(workdir, change):
+    with np.load(workdir.file('examples.npz')) as arrays:
+        arrays = dict(arrays)
+    change(arrays)
+    np.savez(workdir.file('examples.npz'), **arrays)
+    with pytest.raises(errors.InputError, match=r'examples\.npz.*`rfn-jax run`'):
+        results.read_strip(workdir.path, results.read(workdir.path).examples)
+
+
+@pytest.mark.parametrize('damage', ['missing', 'empty', 'cut'])
+def test_a_damaged_archive_is_an_input_error(workdir, damage):
+    file = workdir.file('examples.npz')
+    content = {'empty': b'', 'cut': file.read_bytes()[:300], 'missing': None}[damage]
+    if content is None:
+        file.unlink()
+    else:
+        file.write_bytes(content)
+    with pytest.raises(errors.InputError, match=r'examples\.npz'):
+        results.read_strip(workdir.path, results.read(workdir.path).examples)
+
+
+def test_json_that_is_no_text_is_an_input_error(workdir):
+    (workdir.path / 'environment.json').write_bytes(json.dumps({'a': 'ä'}, ensure_ascii=False).encode('latin-1'))
+    with pytest.raises(errors.InputError, match='environment'):
+        results.read(workdir.path)
+
+
+def test_a_summary_of_what_was_not_measured_is_an_error(workdir):
+    workdir.replace('summary.csv', ',bim,', ',mi_fgsm,')
+    with pytest.raises(errors.InputError, match=r'do not belong together.*`rfn-jax run`'):
+        results.read(workdir.path)

@@ -1,0 +1,77 @@
+"""Small networks and data for the tests of training."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from rfn_jax import data, models, training
+from rfn_jax.core import console, rng, sharding
+
+OPTIONS = {
+    'epochs': 3,
+    'batch_size': 16,
+    'learning_rate': 0.05,
+    'momentum': 0.9,
+    'weight_decay': 5e-4,
+    'decay_epochs': (2,),
+    'decay_factor': 0.1,
+    'crop_padding': 1,
+    'flip': False,
+    'minimiser': {'name': 'rfn_sam', 'rho': 0.2},
+}
+
+
+@dataclasses.dataclass
+class Bench:
+    """A network, data and the arguments of `fit`."""
+
+    classifier: models.Classifier
+    train: data.ImageDataset
+    validation: data.ImageDataset
+
+    def fit(self, directory, *, devices=None, seed=0, keep_all=True, **options):
+        """Trains into `directory`, with options of the recipe replaced."""
+        training.fit(
+            self.classifier,
+            self.train,
+            self.validation,
+            training.Recipe(**{**OPTIONS, **options}),
+            seed=seed,
+            directory=directory,
+            keep_all=keep_all,
+            batch_size=32,
+            name='test',
+            console=console.Console(),
+            mesh=sharding.data_mesh(devices),
+        )
+
+    def optimiser(self):
+        """The optimiser of `fit`."""
+        return training.Recipe(**OPTIONS).optimiser(steps_per_epoch=4)
+
+    def state(self, directory, epoch):
+        """The state saved in `directory` after an epoch."""
+        with training.CheckpointStore(directory / 'checkpoints', keep_all=True) as store:
+            return store.restore(epoch, training.create(self.classifier, self.optimiser()))
+
+
+@pytest.fixture(scope='session')
+def bench():
+    splits = data.SOURCES.make('digits')
+    train, validation = splits.train.take(np.arange(64)), splits.validation.take(np.arange(40))
+    mean, std = train.mean_and_std()
+    module = models.MODELS.make('mlp', num_classes=10, widths=(32,))
+    key = rng.key_for(0, 'test')
+    classifier = models.initialise(module, key, train.image_shape, num_classes=10, mean=mean, std=std)
+    return Bench(classifier, train, validation)
+
+
+@pytest.fixture(scope='session')
+def conv_bench(bench):
+    """The same with convolutions."""
+    old = bench.classifier
+    module = models.MODELS.make('resnet', num_classes=10, stage_sizes=(1, 1), widths=(4, 8))
+    key = rng.key_for(0, 'test')
+    classifier = models.initialise(module, key, (8, 8, 1), num_classes=10, mean=old.mean, std=old.std)
+    return dataclasses.replace(bench, classifier=classifier)

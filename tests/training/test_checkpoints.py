@@ -1,0 +1,134 @@
+import pathlib
+import resource
+import shutil
+import subprocess
+import sys
+import textwrap
+
+import jax
+import numpy as np
+import pytest
+
+from rfn_jax import models, training
+from rfn_jax.core import errors, rng
+
+
+@pytest.fixture(scope='module')
+def trained(bench, tmp_path_factory):
+    directory = tmp_path_factory.mktemp('trained')
+    bench.fit(directory, epochs=2)
+    return directory
+
+
+@pytest.fixture
+def store(trained, tmp_path):
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    with training.CheckpointStore(tmp_path / 'checkpoints', keep_all=True) as opened:
+        yield opened
+
+
+def template(bench):
+    return training.create(bench.classifier, bench.optimiser())
+
+
+def array_files(directory: pathlib.Path):
+    return [path for path in sorted(directory.rglob('d/*')) if path.is_file()]
+
+
+def test_classifier_gets_the_saved_variables(bench, store):
+    restored = store.restore_classifier(2, bench.classifier)
+    saved = store.restore(2, template(bench))
+    jax.tree.map(np.testing.assert_array_equal, restored.variables['params'], saved.params)
+    assert not np.array_equal(
+        restored.variables['params']['fc']['kernel'], bench.classifier.variables['params']['fc']['kernel']
+    )
+    assert int(saved.step) == 8
+
+
+def test_shapes_are_enough_of_a_template(bench, store):
+    shapes = jax.eval_shape(lambda: bench.classifier)
+    restored = store.restore_classifier(1, shapes)
+    assert isinstance(jax.tree.leaves(restored.variables)[0], (np.ndarray, jax.Array))
+
+
+def test_one_flipped_byte_is_noticed(bench, store):
+    path = max(array_files(store.directory / '2' / 'variables'), key=lambda p: p.stat().st_size)
+    content = bytearray(path.read_bytes())
+    for place in range(len(content) // 4, len(content), max(1, len(content) // 16)):
+        content[place] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(errors.RunError, match=r'could not read checkpoint .*/checkpoints/2: '):
+        store.restore_classifier(2, bench.classifier)
+    store.restore_classifier(1, bench.classifier)  # the epoch before is whole
+
+
+@pytest.mark.parametrize('damage', ['truncate', 'delete', 'metadata', 'meta'])
+def test_other_damage_is_one_clear_line(bench, store, damage):
+    folder = store.directory / '2'
+    if damage in ('truncate', 'delete'):
+        for path in array_files(folder):
+            path.write_bytes(path.read_bytes()[:10]) if damage == 'truncate' else path.unlink()
+    elif damage == 'metadata':
+        (folder / 'variables' / '_METADATA').write_bytes(b'\xff{')
+    else:
+        (folder / 'meta' / 'metadata').write_text('{')
+    with pytest.raises(errors.RunError, match=r'could not read checkpoint .*/checkpoints/2: ') as raised:
+        store.restore_classifier(2, bench.classifier)
+    assert '\n' not in str(raised.value)
+
+
+def test_a_checkpoint_of_another_model_is_refused(store):
+    module = models.MODELS.make('mlp', num_classes=10, widths=(16,))
+    other = models.initialise(module, rng.key_for(0, 'other'), (8, 8, 1), num_classes=10)
+    with pytest.raises(errors.RunError, match='could not read checkpoint'):
+        store.restore_classifier(2, other)
+
+
+def test_a_missing_epoch_is_refused(bench, store):
+    with pytest.raises(errors.RunError, match=r'could not read checkpoint .*/checkpoints/7'):
+        store.restore_classifier(7, bench.classifier)
+
+
+def test_a_directory_that_cannot_be_made(tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(errors.RunError, match=r'cannot use .*file/checkpoints for checkpoints'):
+        training.CheckpointStore(tmp_path / 'file' / 'checkpoints', keep_all=True)
+
+
+FULL_DISK = """
+import resource, signal, sys
+import numpy as np
+from rfn_jax import training
+from rfn_jax.core import errors
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+def state(value, size):
+    return training.TrainState(np.int32(0), {'w': np.random.default_rng(0).random(size) + value}, {}, ())
+
+store = training.CheckpointStore(sys.argv[1], keep_all=True)
+store.save(1, state(1.0, 100))
+store.wait()
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))  # no file may grow beyond: as a full disk does
+try:
+    store.save(2, state(2.0, 1_000_000))
+    store.wait()
+except errors.RunError as error:
+    print('RunError:', error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+store.close()
+"""
+
+
+def test_a_full_disk_is_one_clear_line_and_loses_nothing(tmp_path):
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[1] == resource.RLIM_INFINITY
+    run = subprocess.run(
+        [sys.executable, '-c', textwrap.dedent(FULL_DISK), str(tmp_path / 'c')], capture_output=True, text=True
+    )
+    lines = [line for line in run.stdout.splitlines() if line.startswith('RunError')]
+    assert run.returncode == 0, run.stderr
+    assert len(lines) == 1, run.stdout + run.stderr
+    assert 'could not save checkpoint' in lines[0]
+    with training.CheckpointStore(tmp_path / 'c', keep_all=True) as store:
+        assert store.epochs() == [1]
+        saved = store.restore(1, training.TrainState(np.int32(0), {'w': np.zeros(100)}, {}, ()))
+    np.testing.assert_array_equal(saved.params['w'], np.random.default_rng(0).random(100) + 1.0)
