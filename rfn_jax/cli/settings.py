@@ -1,11 +1,12 @@
 """Flags and configs of a command: absl and ml_collections, with errors in one line."""
 
+import pathlib
 from collections.abc import Sequence
 
 from absl import flags
 from ml_collections import config_flags
 
-from rfn_jax.core import errors
+from rfn_jax.core import errors, files
 
 
 def parse(
@@ -17,7 +18,7 @@ def parse(
       command: Name of the command.
       summary: One line on what it does, for `--help`.
       arguments: Its arguments.
-      config_file: The config that is used without `--config`; None makes the flag mandatory.
+      config_file: The config that is used without `--config`; None uses the one that the work directory is bound to.
       workdir: The directory that is used without `--workdir`; None makes the flag mandatory.
 
     Returns:
@@ -32,7 +33,8 @@ def parse(
     config_flags.DEFINE_config_file(
         'config',
         config_file,
-        'Python file with get_config(). --config.KEY=VALUE overrides a value, such as --config.optim.rho=0.2.',
+        'Python file with get_config(); --config.KEY=VALUE overrides a value, such as --config.optim.rho=0.2. '
+        'Without it a work directory goes on with its own config.',
         flag_values=values,
         sys_argv=arguments,
     )
@@ -49,11 +51,14 @@ def parse(
         raise errors.InputError(_one_line(error)) from error
     if rest:
         raise errors.InputError(f'unexpected argument {rest[0]!r}; see rfn-jax {command} --help')
-    if config is None:
-        raise errors.InputError(f'rfn-jax {command} needs --config=FILE, such as --config=configs/digits.py')
     if not values.workdir:
         raise errors.InputError(f'rfn-jax {command} needs --workdir=DIRECTORY')
-    return config, values.workdir
+    bound = pathlib.Path(values.workdir) / 'config.json'
+    if config is None and not bound.exists():
+        raise errors.InputError(
+            f'rfn-jax {command} needs --config=FILE, such as --config=configs/digits.py, for a new work directory'
+        )
+    return files.read_json(bound) if config is None else config, values.workdir
 
 
 def _one_line(error: Exception) -> str:

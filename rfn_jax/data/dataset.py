@@ -14,7 +14,7 @@ class ImageDataset:
     Attributes:
       images: uint8 `[N, H, W, C]`.
       labels: int32 `[N]` in `[0, K)`.
-      ids: int64 `[N]`, the position of each example in its source; unique.
+      ids: int64 `[N]`, the position of each example in its source.
       class_names: The names of the K classes.
       source: Where the images come from, such as `'cifar10/test'`; with an id it names an image.
     """
@@ -62,8 +62,11 @@ class ImageDataset:
 
     def mean_and_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel, for images scaled to [0, 1]."""
-        images = self.images.reshape(-1, self.images.shape[-1]) / 255.0
-        return tuple(images.mean(0).tolist()), tuple(images.std(0).tolist())
+        pixels = self.images.reshape(-1, self.images.shape[-1])
+        # Sums of whole numbers: exact, and without a copy of the images as floats.
+        mean = pixels.sum(axis=0, dtype=np.uint64) / len(pixels)
+        mean_square = np.einsum('nc,nc->c', pixels, pixels, dtype=np.uint64, casting='unsafe') / len(pixels)
+        return tuple((mean / 255).tolist()), tuple((np.sqrt(mean_square - mean**2) / 255).tolist())
 
 
 @dataclasses.dataclass(frozen=True)

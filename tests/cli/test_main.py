@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 import small_experiment
 
@@ -50,6 +52,14 @@ def test_help_shows_the_flags(command, capsys):
     printed = capsys.readouterr().out
     assert '--config' in printed
     assert '--workdir' in printed
+
+
+def test_a_work_directory_goes_on_with_its_own_config(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / 'copy')
+    (tmp_path / 'copy' / 'results' / 'transfer.csv').unlink()
+    assert main.main(['measure', f'--workdir={tmp_path / "copy"}']) == 0
+    table = 'results/transfer.csv'
+    assert (tmp_path / 'copy' / table).read_bytes() == (finished / table).read_bytes()
 
 
 def test_usage(capsys):
