@@ -22,9 +22,9 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The sharding of a value whose first axis is cut over the devices."""
-    return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
+def batch_sharding(mesh: Mesh, *, axis: int = 0) -> NamedSharding:
+    """The sharding of a value one of whose axes, the first by default, is cut over the devices."""
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, DATA_AXIS))
 
 
 def replicate(tree, mesh: Mesh):

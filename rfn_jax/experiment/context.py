@@ -77,7 +77,13 @@ class Context:
         with self.store(network) as store:
             for epoch in epochs:
                 _check_epoch(network, epoch, store)
-                yield store.restore_classifier(epoch, template)
+                try:
+                    classifier = store.restore_classifier(epoch, template)
+                except errors.RunError as error:
+                    raise errors.RunError(
+                        f'{error}; to make it again, delete {store.directory.parent} and run rfn-jax train'
+                    ) from error
+                yield classifier
 
     def trained(self, role: str) -> dict[str, models.Classifier]:
         """The classifiers of a role after their last epoch, by name; raises like `trained_at`."""

@@ -66,7 +66,8 @@ class CheckpointStore:
             optimiser=ocp.args.StandardSave(optimiser),
             meta=ocp.args.JsonSave(meta),
         )
-        self._guard('save', epoch, lambda: self._manager.save(epoch, args=items))
+        # An error may be that of the save before, which ran in the background.
+        _guarded(f'save checkpoints in {self.directory}', lambda: self._manager.save(epoch, args=items))
 
     def wait(self) -> None:
         """Waits until everything is on disk.
@@ -74,7 +75,7 @@ class CheckpointStore:
         Raises:
           RunError: A checkpoint could not be saved.
         """
-        self._guard('save', None, self._manager.wait_until_finished)
+        _guarded(f'save checkpoints in {self.directory}', self._manager.wait_until_finished)
 
     def restore(self, epoch: int, template: state_lib.TrainState) -> state_lib.TrainState:
         """The state saved after `epoch`, as arrays on the host.
@@ -107,7 +108,8 @@ class CheckpointStore:
     def digest(self, epoch: int) -> str:
         """The SHA-256 of the variables saved after `epoch`, as noted when they were saved."""
         items = ocp.args.Composite(meta=ocp.args.JsonRestore())
-        return self._guard('read', epoch, lambda: self._manager.restore(epoch, args=items).meta['sha256']['variables'])
+        what = f'read checkpoint {self.directory / str(epoch)}'
+        return _guarded(what, lambda: self._manager.restore(epoch, args=items).meta['sha256']['variables'])
 
     def delete(self, epoch: int) -> None:
         """Deletes one checkpoint."""
@@ -132,16 +134,18 @@ class CheckpointStore:
                     raise ValueError(f'the SHA-256 of its {name} is not the one that was saved')
             return {name: restored[name] for name in templates}
 
-        return self._guard('read', epoch, read)
+        return _guarded(f'read checkpoint {self.directory / str(epoch)}', read)
 
-    def _guard(self, verb: str, epoch: int | None, work):
-        """Runs `work`, and turns whatever Orbax raises into one clear error."""
-        try:
-            return work()
-        except Exception as error:
-            what = self.directory if epoch is None else self.directory / str(epoch)
-            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else 'no reason given'
-            raise errors.RunError(f'could not {verb} checkpoint {what}: {type(error).__name__}: {reason}') from error
+
+def _guarded(what: str, work):
+    """Runs `work`, and turns whatever Orbax raises into one clear error."""
+    try:
+        return work()
+    except Exception as error:
+        reason = ' '.join(str(error).split('Traceback')[0].split()) or 'no reason given'
+        if len(reason) > 240:  # Orbax puts what it did first and the cause last
+            reason = f'{reason[:60]} ... {reason[-170:]}'
+        raise errors.RunError(f'could not {what}: {type(error).__name__}: {reason}') from error
 
 
 def _check_shapes(restored, template) -> None:

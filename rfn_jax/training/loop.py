@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from rfn_jax import data, models
 from rfn_jax.core import console as console_lib
-from rfn_jax.core import errors, rng, sharding
+from rfn_jax.core import errors, numerics, rng, sharding
 from rfn_jax.training import checkpoints, evaluation, metrics, recipe, state, step
 
 
@@ -34,9 +34,9 @@ def fit(
     """Trains a classifier and leaves its checkpoints and metrics in a directory.
 
     After each epoch it saves `checkpoints/<epoch>` and appends to `metrics.jsonl`: loss and accuracy on the (augmented)
-    training batches, natural accuracy on the validation images, learning rate and seconds. A run that was stopped, at
-    any point, goes on from the newest readable checkpoint and ends with the same weights, bit for bit; a checkpoint that
-    cannot be read is reported, deleted and made again. If the last epoch is there, nothing is done.
+    training batches, norm of the parameters, natural accuracy on the validation images, learning rate and seconds. A run
+    that was stopped, at any point, goes on from the newest readable checkpoint and ends with the same weights, bit for
+    bit; a checkpoint that cannot be read is reported, deleted and made again. If the last epoch is there, nothing is done.
 
     Args:
       classifier: The classifier with its initial variables.
@@ -53,7 +53,7 @@ def fit(
 
     Raises:
       InputError: The batch size does not fit the examples or the devices.
-      RunError: The loss is not finite, or a checkpoint cannot be saved.
+      RunError: The loss or the parameters are not finite, or a checkpoint cannot be saved.
     """
     if plan.batch_size % mesh.size:
         raise errors.InputError(f'batch_size {plan.batch_size} does not divide over {mesh.size} devices')
@@ -71,13 +71,16 @@ def fit(
             for epoch in range(done + 1, plan.epochs + 1):
                 start = time.monotonic()
                 order = data.epoch_order(len(train), plan.batch_size, seed=seed, epoch=epoch)
-                order = jax.device_put(order, sharding.NamedSharding(mesh, sharding.PartitionSpec(None, 'data')))
+                order = jax.device_put(order, sharding.batch_sharding(mesh, axis=1))
                 key = jax.device_put(rng.key_for(seed, 'augment', epoch), sharding.replicated(mesh))
                 history = []
                 for positions in order:
                     current, values = train_step(current, resident, positions, key)
                     history.append(values)
-                values = _epoch_values(jax.device_get(history), name, epoch, plan)
+                history, norm = jax.device_get((history, _norm(current.params)))
+                _check_finite([*(values['loss'] for values in history), norm], name, epoch, plan)
+                values = {key: float(np.mean([values[key] for values in history])) for key in history[0]}
+                values['parameter_norm'] = float(norm)
                 latest = classifier.replace(variables=current.variables)
                 values['validation_accuracy'] = evaluation.accuracy(
                     latest, validation, batch_size=batch_size, mesh=mesh
@@ -108,17 +111,16 @@ def _resume(store: checkpoints.CheckpointStore, fresh: state.TrainState, console
     return 0, fresh
 
 
-def _epoch_values(history: list[dict[str, np.ndarray]], name: str, epoch: int, plan: recipe.Recipe) -> dict[str, float]:
-    """Means over the steps of an epoch.
+_norm = jax.jit(numerics.tree_norm)
 
-    Raises:
-      RunError: A loss is not finite.
-    """
-    for index, values in enumerate(history):
-        if not math.isfinite(values['loss']):
+
+def _check_finite(values: list[np.ndarray], name: str, epoch: int, plan: recipe.Recipe) -> None:
+    """Raises RunError if a loss of the epoch, or the norm of the parameters after it, is not finite."""
+    for index, value in enumerate(values):
+        if not math.isfinite(value):
+            what = 'norm of the parameters' if index == len(values) - 1 else 'loss'
             raise errors.RunError(
-                f'{name}: the loss is {values["loss"]} at step {index + 1} of epoch {epoch}; the checkpoints of earlier '
-                f'epochs are kept. Try a learning rate below {plan.learning_rate} or other options of the minimiser '
-                f'{dict(plan.minimiser)}'
+                f'{name}: the {what} is {value} at step {min(index + 1, len(values) - 1)} of epoch {epoch}; the checkpoints '
+                f'of earlier epochs are kept. Try a learning rate below {plan.learning_rate} or other options of the '
+                f'minimiser {dict(plan.minimiser)}'
             )
-    return {key: float(np.mean([values[key] for values in history])) for key in history[0]}

@@ -127,7 +127,8 @@ def test_a_full_disk_is_one_clear_line_and_loses_nothing(tmp_path):
     lines = [line for line in run.stdout.splitlines() if line.startswith('RunError')]
     assert run.returncode == 0, run.stderr
     assert len(lines) == 1, run.stdout + run.stderr
-    assert 'could not save checkpoint' in lines[0]
+    assert 'could not save checkpoints in' in lines[0]
+    assert 'too large' in lines[0]
     with training.CheckpointStore(tmp_path / 'c', keep_all=True) as store:
         assert store.epochs() == [1]
         saved = store.restore(1, training.TrainState(np.int32(0), {'w': np.zeros(100)}, {}, ()))
