@@ -33,6 +33,8 @@ setuptools.setup(
         'optax>=0.2.5',
         'orbax-checkpoint>=0.11.30',
         'rich',
+        'markupsafe',
+        'scipy',
         'scikit-learn',
         'tensorflow-datasets>=4.9.7',
     ],

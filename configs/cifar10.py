@@ -54,6 +54,10 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.attacks = {'bim': {'name': 'bim', 'eps': 4 / 255, 'steps': 50}}
     # What chooses the early-stopping epoch: an attack on validation images, measured on the validation targets.
-    config.validation = {'attack': {'name': 'bim', 'eps': 4 / 255, 'steps': 50}, 'examples': 1000, 'every_epochs': 2}
+    config.validation = {
+        'attack': {'name': 'bim', 'eps': config.attacks.bim.get_ref('eps'), 'steps': 50},
+        'examples': 1000,
+        'every_epochs': 2,
+    }
     config.evaluation = {'examples': 1000, 'batch_size': 500}
     return config

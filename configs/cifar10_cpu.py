@@ -46,6 +46,10 @@ def get_config() -> ml_collections.ConfigDict:
     }
 
     config.attacks = {'bim': {'name': 'bim', 'eps': 8 / 255, 'steps': 20}}
-    config.validation = {'attack': {'name': 'bim', 'eps': 8 / 255, 'steps': 10}, 'examples': 200, 'every_epochs': 2}
+    config.validation = {
+        'attack': {'name': 'bim', 'eps': config.attacks.bim.get_ref('eps'), 'steps': 10},
+        'examples': 200,
+        'every_epochs': 2,
+    }
     config.evaluation = {'examples': 500, 'batch_size': 100}
     return config

@@ -55,6 +55,10 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.attacks = {'bim': {'name': 'bim', 'eps': 0.2, 'steps': 30}}
     # What chooses the early-stopping epoch: an attack on validation images, measured on the validation targets.
-    config.validation = {'attack': {'name': 'bim', 'eps': 0.2, 'steps': 10}, 'examples': 200, 'every_epochs': 2}
+    config.validation = {
+        'attack': {'name': 'bim', 'eps': config.attacks.bim.get_ref('eps'), 'steps': 10},
+        'examples': 200,
+        'every_epochs': 2,
+    }
     config.evaluation = {'examples': 1000, 'batch_size': 200}
     return config

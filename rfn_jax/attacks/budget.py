@@ -52,11 +52,25 @@ class Budget:
             change = change * (self.eps / jnp.maximum(length, self.eps))
         return jnp.clip(originals + change, 0.0, 1.0).astype(originals.dtype)
 
+    def check_levels(self) -> None:
+        """Checks that images of 256 levels can use the budget.
+
+        Raises:
+          InputError: An L-infinity `eps` is below one level, 1/255, so every image would round back to the original.
+        """
+        if self.norm == 'linf' and self._levels < 1:
+            raise errors.InputError(f'eps {self.eps:g} is below 1/255, one level of the uint8 images that are measured')
+
+    @property
+    def _levels(self) -> int:
+        return math.floor(self.eps * 255 + 1e-6)
+
     def quantise(self, images: np.ndarray, originals: np.ndarray) -> np.ndarray:
         """The images as uint8 that are still inside the budget around uint8 originals.
 
-        For `'linf'` each value is rounded to the nearest of the 256 levels within `eps` of the original; for `'l2'` each
-        change is rounded towards zero, which can only shorten it.
+        Each value is rounded to the nearest of the 256 levels: for `'linf'` to the nearest within `eps` of the original,
+        so an `eps` between two levels counts as the lower one. For `'l2'`, where rounding makes a change too long, the
+        values that it lengthened most are rounded towards the original instead, as few as it takes.
 
         Args:
           images: Float `[B, H, W, C]` in [0, 1], inside the budget.
@@ -65,13 +79,31 @@ class Budget:
         Returns:
           uint8 `[B, H, W, C]`.
         """
-        levels = np.asarray(images, np.float64) * 255
         base = originals.astype(np.float64)
+        change = np.asarray(images, np.float64) * 255 - base
+        rounded = np.rint(change)
         if self.norm == 'linf':
-            most = math.floor(self.eps * 255 + 1e-6)
-            levels = np.clip(np.rint(levels), base - most, base + most)
+            rounded = np.clip(rounded, -self._levels, self._levels)
         else:
-            # The small term, above the rounding of float32 images, keeps a change of whole levels from losing one.
-            change = levels - base
-            levels = base + np.trunc(change + np.copysign(2e-5, change))
-        return np.clip(levels, 0, 255).astype(np.uint8)
+            rounded = np.stack([_shorten(r, c, self.eps * 255) for r, c in zip(rounded, change, strict=True)])
+        return np.clip(base + rounded, 0, 255).astype(np.uint8)
+
+
+def _shorten(rounded: np.ndarray, change: np.ndarray, most: float) -> np.ndarray:
+    """Moves values of one rounded change towards zero, those that rounding lengthened most first, until it is short enough.
+
+    Args:
+      rounded: The change of an image in whole levels.
+      change: The same before rounding, at most `most` long but for float32 noise.
+      most: Largest Euclidean norm.
+    """
+    too_much = np.sum(rounded**2) - (most * (1 + 1e-6)) ** 2
+    if too_much <= 0:
+        return rounded
+    lengthened = np.abs(rounded) - np.abs(change)
+    order = np.argsort(-lengthened, axis=None, kind='stable')[: np.sum(lengthened > 0)]
+    saved = np.cumsum(2 * np.abs(rounded.ravel()[order]) - 1)  # of the squared norm, by one level each
+    moved = order[: np.searchsorted(saved, too_much) + 1]
+    result = rounded.copy()
+    result.ravel()[moved] -= np.sign(result.ravel()[moved])
+    return result

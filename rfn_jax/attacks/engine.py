@@ -1,7 +1,7 @@
 """The engine: an attack is a composition of parts, compiled whole.
 
     x_0     = start(images)
-    g_t     = gradient of the loss of surrogate(transforms(x_t))
+    g_t     = gradient(grad_fn, x_t), where grad_fn is the gradient of the loss of surrogate(transforms(x))
     d_t     = direction(g_t)
     x_{t+1} = project(x_t + step_size * d_t)
 
@@ -21,10 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from rfn_jax.attacks import budget, starts
+from rfn_jax.attacks import budget, gradients, starts
 from rfn_jax.core import errors, losses
 
-Surrogate = Callable[[jax.Array], jax.Array]
+Surrogate = Callable[..., jax.Array]
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
 Transform = Callable[[jax.Array, jax.Array], jax.Array]
 Start = Callable[[jax.Array, jax.Array, budget.Budget], jax.Array]
@@ -38,12 +38,13 @@ class Attack:
     and call it for every batch and every surrogate.
 
     Attributes:
-      name: Name in results and messages.
+      name: Name of the recipe, for messages.
       limits: The budget.
       direction: Optax transformation from the gradient (to ascend) to the direction of a step.
       step_size: Length of a step in the norm of the budget, above 0.
       steps: Number of steps, at least 1.
       loss: Function of logits `[B, K]` and labels `[B]` to the loss `[B]` that the attack maximises.
+      gradient: How the gradient at an image is estimated.
       transforms: Functions of images and keys `[B]` to images, applied one after another before the surrogate; each may
         draw from its key, which is new at every step.
       start: Function of images, keys `[B]` and budget to the first images.
@@ -58,6 +59,7 @@ class Attack:
     step_size: float
     steps: int
     loss: Loss = losses.cross_entropy
+    gradient: gradients.GradientEstimate = gradients.AT_IMAGE
     transforms: tuple[Transform, ...] = ()
     start: Start = starts.at_original
 
@@ -72,7 +74,7 @@ class Attack:
     @property
     def gradient_evaluations(self) -> int:
         """Gradients of the surrogate for one example."""
-        return self.steps
+        return self.steps * self.gradient.evaluations
 
     def __call__(self, surrogate: Surrogate, images: jax.Array, labels: jax.Array, key: jax.Array) -> jax.Array:
         """Crafts adversarial images.
@@ -83,7 +85,9 @@ class Attack:
         Args:
           surrogate: Function from images in [0, 1] to logits `[B, K]`: a pytree such as `Classifier` or
             `jax.tree_util.Partial(apply_fn, variables)`, whose leaves may change without a new compilation; a plain
-            function is compiled for itself.
+            function is compiled for itself. One that changes from step to step (an ensemble of checkpoints, a ghost
+            network) has the attribute `varies_by_step = True`, and is called as `surrogate(images, keys=keys, step=t)`
+            with one key per example, new at every step, and the number of the step, int32.
           images: Originals, float `[B, H, W, C]` in [0, 1].
           labels: True classes, int `[B]` in `[0, K)`.
           key: One key, which gives each example its own by position, or one key per example `[B]`, such as
@@ -100,14 +104,14 @@ class Attack:
         if jax.tree_util.all_leaves([surrogate]):
             surrogate = jax.tree_util.Partial(surrogate)
         check_images(images)
-        check_labels(labels, len(images), _logits.eval_shape(surrogate, images).shape[-1])
-        if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-            raise errors.InputError(f'key must be made by jax.random.key, got {key.dtype} {key.shape}')
+        if not jnp.issubdtype(getattr(key, 'dtype', None), jax.dtypes.prng_key):
+            raise errors.InputError(f'key must be made by jax.random.key, got {key!r}')
         keys = jax.random.split(key, len(images)) if key.ndim == 0 else key
-        if keys.shape != labels.shape:
+        if keys.shape != images.shape[:1]:
             raise errors.InputError(
                 f'key must be one key or one for each of the {len(images)} examples, got {key.shape}'
             )
+        check_labels(labels, len(images), _logits.eval_shape(surrogate, images, keys).shape[-1])
         return _run(self, surrogate, images, labels, keys)
 
 
@@ -121,6 +125,8 @@ def check_images(images: jax.Array) -> None:
         raise errors.InputError(
             f'images must be floats [B, H, W, C] in [0, 1], got {images.dtype} {images.shape}; divide uint8 images by 255'
         )
+    if not len(images):
+        raise errors.InputError('an attack needs at least one image, got none')
     if not isinstance(images, jax.core.Tracer):
         smallest, largest = float(jnp.min(images)), float(jnp.max(images))  # NaN if there is one
         if not (smallest >= 0 and largest <= 1):
@@ -148,7 +154,9 @@ def check_labels(labels: jax.Array, count: int, num_classes: int) -> None:
 
 
 @jax.jit
-def _logits(surrogate: Surrogate, images: jax.Array) -> jax.Array:
+def _logits(surrogate: Surrogate, images: jax.Array, keys: jax.Array, step: jax.typing.ArrayLike = 0) -> jax.Array:
+    if getattr(surrogate, 'varies_by_step', False):
+        return surrogate(images, keys=keys, step=step)
     return surrogate(images)
 
 
@@ -156,20 +164,24 @@ def _logits(surrogate: Surrogate, images: jax.Array) -> jax.Array:
 def _run(attack: Attack, surrogate: Surrogate, images: jax.Array, labels: jax.Array, keys: jax.Array) -> jax.Array:
     """The whole attack as one loop; `keys` has one key per example."""
 
-    def loss_fn(x, step_keys):
+    def loss_fn(t, x, step_keys):
         for index, transform in enumerate(attack.transforms):
-            x = transform(x, jax.vmap(lambda key, index=index: jax.random.fold_in(key, index))(step_keys))
-        return jnp.sum(attack.loss(surrogate(x), labels))
+            x = transform(x, _fold(step_keys, index))
+        # The surrogate's keys follow those of the transforms.
+        logits = _logits(surrogate, x, _fold(step_keys, len(attack.transforms)), t)
+        return jnp.sum(attack.loss(logits, labels))
 
     def body(t, carry):
-        x, state = carry
+        x, estimate, state = carry
         # Key 0 of an example is for the start, key t + 1 for step t.
-        gradient = jax.grad(loss_fn)(x, _fold(keys, t + 1))
+        step_keys = _fold(keys, t + 1)
+        gradient, estimate = attack.gradient.update(jax.grad(functools.partial(loss_fn, t)), x, estimate, step_keys)
         direction, state = attack.direction.update(gradient, state, x)
-        return attack.limits.project(x + attack.step_size * direction.astype(x.dtype), images), state
+        return attack.limits.project(x + attack.step_size * direction.astype(x.dtype), images), estimate, state
 
     first = attack.start(images, _fold(keys, 0), attack.limits)
-    return jax.lax.fori_loop(0, attack.steps, body, (first, attack.direction.init(images)))[0]
+    carry = (first, attack.gradient.init(images), attack.direction.init(images))
+    return jax.lax.fori_loop(0, attack.steps, body, carry)[0]
 
 
 def _fold(keys: jax.Array, number) -> jax.Array:

@@ -2,12 +2,13 @@
 
 import importlib.resources
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
 from rfn_jax.cli import listing, settings
 from rfn_jax.core import console as console_lib
-from rfn_jax.core import errors
+from rfn_jax.core import errors, workdir
 
 # Each command with its one-line summary and the stages that it runs, in order.
 STAGES = {
@@ -42,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except errors.RunError as error:
         print(f'rfn-jax: {error}', file=sys.stderr)
         return 1
+    except BrokenPipeError:  # as in `rfn-jax list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         print('rfn-jax: interrupted; the same command goes on from here', file=sys.stderr)
         return 130
@@ -61,23 +65,25 @@ def _dispatch(arguments: list[str]) -> int:
     if command == 'quickstart':
         config_file = importlib.resources.files('rfn_jax.configs') / 'digits.py'
         defaults = {'config_file': str(config_file), 'workdir': 'rfn_quickstart'}
-    config, workdir = settings.parse(command, summary, rest, **defaults)
-    _run(config, workdir, stages or ALL_STAGES)
+    config, directory = settings.parse(command, summary, rest, **defaults)
+    _run(config, directory, stages or ALL_STAGES)
     return 0
 
 
-def _run(config: dict, workdir: str, stages: Sequence[str]) -> None:
-    # Imported here, so that --help and wrong flags need not wait for JAX.
-    from rfn_jax import experiment, report
+def _run(config: dict, directory: str, stages: Sequence[str]) -> None:
+    from rfn_jax import experiment, report  # --help need not wait for matplotlib
 
     console = console_lib.Console()
-    ctx = experiment.open_workdir(config, workdir, console)
-    for stage in stages:
-        if stage == 'report':
-            report.print_tables(ctx.workdir, console)
-            console.info(f'report: {report.write_page(ctx.workdir)}')
-        else:
+    work = [stage for stage in stages if stage != 'report']
+    if work:
+        ctx = experiment.open_workdir(config, directory, console)
+        for stage in work:
             getattr(experiment, stage)(ctx)
+    if 'report' in stages:
+        if not work and workdir.is_bound(directory):
+            workdir.bind(directory, config)
+        report.print_tables(directory, console)
+        console.info(f'report: {report.write_page(directory)}')
 
 
 def _usage() -> str:

@@ -1,12 +1,12 @@
 """Flags and configs of a command: absl and ml_collections, with errors in one line."""
 
-import pathlib
 from collections.abc import Sequence
 
 from absl import flags
 from ml_collections import config_flags
 
-from rfn_jax.core import errors, files
+from rfn_jax.core import errors
+from rfn_jax.core import workdir as workdir_lib
 
 
 def parse(
@@ -53,17 +53,20 @@ def parse(
         raise errors.InputError(f'unexpected argument {rest[0]!r}; see rfn-jax {command} --help')
     if not values.workdir:
         raise errors.InputError(f'rfn-jax {command} needs --workdir=DIRECTORY')
-    bound = pathlib.Path(values.workdir) / 'config.json'
-    if config is None and not bound.exists():
+    if config is None and not workdir_lib.is_bound(values.workdir):
         raise errors.InputError(
             f'rfn-jax {command} needs --config=FILE, such as --config=configs/digits.py, for a new work directory'
         )
-    return files.read_json(bound) if config is None else config, values.workdir
+    return workdir_lib.bound_config(values.workdir) if config is None else config, values.workdir
 
 
 def _one_line(error: Exception) -> str:
     """What absl and ml_collections say of a wrong flag, on one line."""
     text = ' '.join(str(error).split())
+    if 'Error whilst parsing config file' in text:  # followed by the traceback of whatever the file raised
+        lines = [line.strip() for line in str(error).strip().splitlines()]
+        where = [line for line in lines if line.startswith('File ')][-1]
+        return f'the config fails: {lines[-1]} ({where})'
     if isinstance(error, (AttributeError, KeyError)):  # an override of a key that is not there
         return f'unknown config key {text.strip(chr(34))}'
     if isinstance(error, OSError):

@@ -1,9 +1,9 @@
 """Tables from names to factories, with errors that help."""
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 
 from rfn_jax.core import errors
+from rfn_jax.core import options as options_lib
 
 
 class Registry:
@@ -56,27 +56,18 @@ class Registry:
         """Calls the factory `name` with `options`.
 
         Raises:
-          InputError: The name is unknown, or an option is unknown or missing; unknown ones with the nearest names.
+          InputError: The name is unknown, or an option is unknown, missing or of the wrong type.
         """
-        return call(f'{self.kind} {name!r}', self[name], options)
+        return options_lib.call(f'{self.kind} {name!r}', self[name], options)
 
+    def make_from(self, spec: Mapping[str, object], **more):
+        """Makes what a spec of a config asks for: its `name` and its options, and `more` of them.
 
-def call(what: str, factory: Callable, options: Mapping[str, object]):
-    """Calls `factory` with options that a user wrote, by name.
-
-    Args:
-      what: What is made, for messages.
-      factory: A function or class whose parameters all have names.
-      options: The values.
-
-    Raises:
-      InputError: An option is unknown (with the nearest names) or missing.
-    """
-    parameters = inspect.signature(factory).parameters
-    for option in options:
-        if option not in parameters:
-            raise errors.unknown_name(f'option of {what}:', option, parameters)
-    missing = [name for name, p in parameters.items() if p.default is p.empty and name not in options]
-    if missing:
-        raise errors.InputError(f'{what} needs {", ".join(missing)}')
-    return factory(**options)
+        Raises:
+          InputError: As `make`; also if `spec` is not a mapping with a name, or has an option of `more`.
+        """
+        if not isinstance(spec, Mapping) or not isinstance(spec.get('name'), str):
+            raise errors.InputError(f'the spec of {self.kind} needs a mapping with name, got {spec!r}')
+        for option in more.keys() & spec.keys():
+            raise errors.InputError(f'{option} of {self.kind} {spec["name"]!r} is not an option of a config')
+        return self.make(**spec, **more)

@@ -12,7 +12,7 @@ DATA_AXIS = 'data'
 
 
 def data_mesh(devices=None) -> Mesh:
-    """A mesh with the single axis `'data'` over `devices` (all devices of the job by default)."""
+    """A mesh with the single axis `'data'` over `devices` (all by default)."""
     devices = np.asarray(jax.devices() if devices is None else devices)
     return Mesh(devices.reshape(-1), (DATA_AXIS,), axis_types=(AxisType.Auto,))
 
@@ -22,9 +22,9 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def batch_sharding(mesh: Mesh, *, axis: int = 0) -> NamedSharding:
-    """The sharding of a value one of whose axes, the first by default, is cut over the devices."""
-    return NamedSharding(mesh, PartitionSpec(*[None] * axis, DATA_AXIS))
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The sharding of a value whose first axis is cut over the devices."""
+    return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
 
 
 def replicate(tree, mesh: Mesh):

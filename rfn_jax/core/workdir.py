@@ -11,6 +11,36 @@ from rfn_jax.core import errors, files
 UNBOUND = ('data.data_dir',)
 
 
+def plain(config: Mapping) -> dict:
+    """The config as JSON holds it: nested dictionaries, with lists for tuples.
+
+    Raises:
+      InputError: A value is not plain.
+    """
+    try:
+        return json.loads(json.dumps(config))
+    except (TypeError, ValueError) as error:
+        raise errors.InputError(f'a config may hold only plain values: {error}') from error
+
+
+def is_bound(directory: os.PathLike | str) -> bool:
+    """Whether the directory is the work directory of some config."""
+    return (pathlib.Path(directory) / 'config.json').exists()
+
+
+def bound_config(directory: os.PathLike | str) -> dict:
+    """The config of a work directory.
+
+    Raises:
+      InputError: It has none, or its `config.json` is damaged.
+    """
+    path = pathlib.Path(directory) / 'config.json'
+    config = files.read_json(path)
+    if not isinstance(config, dict):
+        raise errors.InputError(f'{path} is not a config, it holds {config!r}')
+    return config
+
+
 def bind(directory: os.PathLike | str, config: Mapping) -> pathlib.Path:
     """Makes the work directory of a config, or checks that it is this config's.
 
@@ -25,19 +55,19 @@ def bind(directory: os.PathLike | str, config: Mapping) -> pathlib.Path:
       InputError: The directory cannot be written, or was made from another config; the message names what differs.
     """
     directory = pathlib.Path(directory)
-    config = json.loads(json.dumps(config))  # as it will be read back: tuples are lists
-    path = directory / 'config.json'
-    if not path.exists():
+    config = plain(config)
+    if not is_bound(directory):
         try:
-            files.write_json(path, config)
+            files.write_json(directory / 'config.json', config)
         except errors.RunError as error:
             raise errors.InputError(f'cannot write to the work directory: {error}') from error
         return directory
-    there, here = (dict(_flatten(c)) for c in (files.read_json(path), config))
+    there, here = (dict(_flatten(c)) for c in (bound_config(directory), config))
+    absent = object()
     different = [
         f'{key} is {there.get(key, "absent")!r} there and {here.get(key, "absent")!r} here'
         for key in sorted(there.keys() | here.keys())
-        if key not in UNBOUND and there.get(key, files) != here.get(key, files)
+        if key not in UNBOUND and there.get(key, absent) != here.get(key, absent)
     ]
     if different:
         more = f' (and {len(different) - 5} more)' if len(different) > 5 else ''

@@ -81,13 +81,33 @@ class Context:
                     classifier = store.restore_classifier(epoch, template)
                 except errors.RunError as error:
                     raise errors.RunError(
-                        f'{error}; to make it again, delete {store.directory.parent} and run rfn-jax train'
+                        f'{error}; to make it again, delete that folder and run rfn-jax train'
                     ) from error
                 yield classifier
 
-    def trained(self, role: str) -> dict[str, models.Classifier]:
-        """The classifiers of a role after their last epoch, by name; raises like `trained_at`."""
+    @functools.cached_property
+    def targets(self) -> dict[str, models.Classifier]:
+        """The targets after their last epoch, by name; raises like `trained_at`."""
+        return self._trained('target')
+
+    @functools.cached_property
+    def validation_targets(self) -> dict[str, models.Classifier]:
+        """The validation targets after their last epoch, by name; raises like `trained_at`."""
+        return self._trained('validation_target')
+
+    def _trained(self, role: str) -> dict[str, models.Classifier]:
         return {n.model: next(self.trained_at(n, [n.recipe.epochs])) for n in self.plan.of_role(role)}
+
+    @functools.cached_property
+    def test_examples(self) -> data.ImageDataset:
+        """The eligible test images: the first ones that all targets classify correctly.
+
+        Raises:
+          InputError: There are none, or a target is not trained.
+          RunError: A checkpoint cannot be read.
+        """
+        natural = transfer.predictions(self.targets, self.splits.test, **self.batching)
+        return transfer.eligible_examples(self.splits.test, natural, at_most=self.plan.evaluation.examples)
 
     def digest(self, network: plan_lib.Network, epoch: int) -> str:
         """The hash of the weights of a checkpoint; raises like `trained_at`."""
@@ -131,29 +151,41 @@ def open_workdir(config: Mapping, directory, console: console_lib.Console) -> Co
       console: Where to tell the progress.
 
     Returns:
-      The context of all stages.
+      The context of all stages. A new directory also gets `environment.json`: versions, platform and devices.
 
     Raises:
       InputError: The config is wrong, or the directory cannot be written or was made from another config.
     """
     plan = plan_lib.read(config)
-    path = workdir.bind(directory, config)
-    mesh = _mesh(plan, console)
-    devices = mesh.devices.flat
+    if jax.process_count() > 1:
+        raise errors.InputError(f'experiments run on one host so far, not on {jax.process_count()}')
+    ctx = Context(plan, pathlib.Path(directory), console, _mesh(plan, console))
+    if workdir.is_bound(directory):
+        workdir.bind(directory, plan.config)
+        return ctx
+    # What only the data can tell is found out before the directory is bound to a config that cannot run.
+    for network in plan.networks:
+        ctx.template(network)
+        data.epoch_order(len(ctx.splits.train), network.recipe.batch_size, seed=0, epoch=0)
+    workdir.bind(directory, plan.config)
     versions = {name: importlib.metadata.version(name) for name in ('jax', 'flax', 'optax', 'rfn_jax')}
     environment = {
         'python': platform.python_version(),
         **versions,
         'platform': f'{platform.system()} {platform.machine()}',
-        'devices': f'{mesh.size} x {devices[0].device_kind}',
+        'devices': f'{ctx.mesh.size} x {ctx.mesh.devices.flat[0].device_kind}',
     }
-    files.write_json(path / 'environment.json', environment)
-    return Context(plan, path, console, mesh)
+    files.write_json(ctx.workdir / 'environment.json', environment)
+    return ctx
 
 
 def _mesh(plan: plan_lib.Plan, console: console_lib.Console) -> Mesh:
     """The mesh over as many devices as divide every batch."""
-    devices, sizes = jax.devices(), {network.recipe.batch_size for network in plan.networks}
+    try:
+        devices = jax.devices()
+    except RuntimeError as error:  # such as a platform in JAX_PLATFORMS that is not there
+        raise errors.InputError(f'JAX has no device: {str(error).splitlines()[0]}') from error
+    sizes = {network.recipe.batch_size for network in plan.networks}
     used = max(n for n in range(1, len(devices) + 1) if all(size % n == 0 for size in sizes))
     if used < len(devices):
         console.info(f'using {used} of {len(devices)} devices, which divide batch_size {", ".join(map(str, sizes))}')

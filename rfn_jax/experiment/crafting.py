@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 from collections.abc import Iterator
 
-from rfn_jax import data, transfer
+from rfn_jax import transfer
 from rfn_jax.core import rng
 from rfn_jax.experiment import context, plan, validation
 
@@ -26,18 +26,11 @@ class Job:
     origin: dict
 
 
-def test_examples(ctx: context.Context) -> data.ImageDataset:
-    """The eligible test images: those that all targets classify correctly."""
-    natural = transfer.predictions(ctx.trained('target'), ctx.splits.test, **ctx.batching)
-    return transfer.eligible_examples(ctx.splits.test, natural, at_most=ctx.plan.evaluation.examples)
-
-
-def jobs(ctx: context.Context, examples: data.ImageDataset, stops: dict[tuple[str, str], int]) -> Iterator[Job]:
-    """All adversarial sets of the experiment, in the order of the config.
+def jobs(ctx: context.Context, stops: dict[tuple[str, str], int]) -> Iterator[Job]:
+    """All adversarial sets of the experiment: surrogate by surrogate, then training, seed and attack.
 
     Args:
       ctx: The experiment.
-      examples: The eligible test images.
       stops: The early-stopping epochs, as `validation.validate` gives them.
     """
     for network in ctx.plan.of_role('surrogate'):
@@ -51,8 +44,8 @@ def jobs(ctx: context.Context, examples: data.ImageDataset, stops: dict[tuple[st
                     'attack_options': ctx.plan.config['attacks'][name],
                     'experiment_seed': ctx.plan.seed,
                     'weights_sha256': ctx.digest(network, epoch),
-                    'source': examples.source,
-                    'ids': examples.ids.tolist(),
+                    'source': ctx.test_examples.source,
+                    'ids': ctx.test_examples.ids.tolist(),
                 }
                 yield Job(network, crafted, ctx.workdir / folder, origin)
 
@@ -65,8 +58,8 @@ def craft(ctx: context.Context) -> None:
       RunError: A checkpoint cannot be read, or a file not written.
     """
     stops = validation.validate(ctx)
-    examples = test_examples(ctx)
-    todo = [job for job in jobs(ctx, examples, stops) if not transfer.is_made_from(job.directory, job.origin)]
+    examples = ctx.test_examples
+    todo = [job for job in jobs(ctx, stops) if not transfer.is_made_from(job.directory, job.origin)]
     for job in todo:
         batches = -(-len(examples) // min(ctx.plan.evaluation.batch_size, len(examples)))
         title = f'craft {job.crafted.attack} on {job.network.model}-{job.crafted.training} seed {job.network.seed}'

@@ -5,7 +5,7 @@ import io
 
 import numpy as np
 
-from rfn_jax import data, models, transfer
+from rfn_jax import transfer
 from rfn_jax.core import files
 from rfn_jax.experiment import context, crafting
 
@@ -16,12 +16,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def write(
-    ctx: context.Context,
-    jobs: list[crafting.Job],
-    targets: dict[str, models.Classifier],
-    eligible: data.ImageDataset,
-) -> None:
+def write(ctx: context.Context, jobs: list[crafting.Job]) -> None:
     """Writes `examples.csv` (predictions) and `examples.npz` (images) of the first surrogate, attack and seed.
 
     The examples are the first eligible ones of as many classes as there are, so they are not picked by their outcome.
@@ -29,14 +24,12 @@ def write(
     Args:
       ctx: The experiment.
       jobs: All adversarial sets.
-      targets: The targets by name.
-      eligible: The eligible test images, in the order of the adversarial sets.
 
     Raises:
       RunError: A file cannot be written.
     """
-    positions = _one_of_each_class(eligible.labels)
-    shown = eligible.take(positions)
+    positions = _one_of_each_class(ctx.test_examples.labels)
+    shown = ctx.test_examples.take(positions)
     first = jobs[0].crafted
     arrays, rows = {'ids': shown.ids, 'clean': shown.images}, []
     for job in jobs:
@@ -47,7 +40,7 @@ def write(
         arrays[f'adversarial_{crafted.training}'] = images
         surrogate = next(ctx.trained_at(job.network, [crafted.epoch]))
         attacked = dataclasses.replace(shown, images=images)
-        kinds = {transfer.BLACK_BOX: targets, transfer.WHITE_BOX: {crafted.surrogate: surrogate}}
+        kinds = {transfer.BLACK_BOX: ctx.targets, transfer.WHITE_BOX: {crafted.surrogate: surrogate}}
         for kind, classifiers in kinds.items():
             clean, adversarial = (
                 transfer.predictions(classifiers, examples, **ctx.batching) for examples in (shown, attacked)

@@ -33,50 +33,63 @@ class Outcome:
 def measure(ctx: context.Context) -> None:
     """Writes `transfer.csv`, `natural.csv`, `summary.csv`, `gains.csv` and the examples of the report.
 
-    Nothing is done if they were written from the same adversarial sets and weights.
+    Nothing is done if they are there, whole, and were written from the same adversarial sets and weights.
 
     Raises:
       InputError: An adversarial set is missing or was made from something else.
       RunError: A checkpoint cannot be read, or a file not written.
     """
     stops = validation.validate(ctx)
-    eligible = crafting.test_examples(ctx)
-    jobs = list(crafting.jobs(ctx, eligible, stops))
+    jobs = list(crafting.jobs(ctx, stops))
     for job in jobs:
         if not transfer.is_made_from(job.directory, job.origin):
             raise errors.InputError(
                 f'{job.directory} holds no adversarial set of this config, weights and examples; craft it first '
                 '(rfn-jax craft)'
             )
-    done, stamp = ctx.result('measured.json'), _stamp(ctx, jobs)
-    if all(ctx.result(name).exists() for name in (*TABLES, done.name)) and files.read_json(done) == stamp:
+    if _is_done(ctx, inputs := _inputs(ctx, jobs)):
         return
 
-    targets = ctx.trained('target')
+    targets, eligible = ctx.targets, ctx.test_examples
+    right: dict[str, np.ndarray] = {}
     outcomes = []
     with ctx.console.task('measure', len(jobs)) as advance:
         for job in jobs:
             images = transfer.load(job.directory).images
             surrogate = next(ctx.trained_at(job.network, [job.crafted.epoch]))
             own = transfer.successes({job.network.model: surrogate}, images, eligible, **ctx.batching)
-            right = training.predict(surrogate, ctx.splits.test, **ctx.batching) == ctx.splits.test.labels
+            weights = job.origin['weights_sha256']
+            if weights not in right:  # the same for all attacks on a checkpoint
+                right[weights] = training.predict(surrogate, ctx.splits.test, **ctx.batching) == ctx.splits.test.labels
             on_targets = transfer.successes(targets, images, eligible, **ctx.batching)
-            outcomes.append(Outcome(job, on_targets, own[job.network.model], right))
+            outcomes.append(Outcome(job, on_targets, own[job.network.model], right[weights]))
             advance(success=float(np.mean([s.mean() for s in on_targets.values()])))
     summary, gains = _compare(outcomes, ctx.plan.baselines)
     files.write_csv(ctx.result('transfer.csv'), transfer.TRANSFER_COLUMNS, _transfer_rows(outcomes))
     files.write_csv(ctx.result('natural.csv'), transfer.NATURAL_COLUMNS, _natural_rows(ctx, outcomes))
     files.write_csv(ctx.result('summary.csv'), transfer.SUMMARY_COLUMNS, summary)
     files.write_csv(ctx.result('gains.csv'), transfer.GAIN_COLUMNS, gains)
-    examples.write(ctx, jobs, targets, eligible)
-    files.write_json(done, stamp)
+    examples.write(ctx, jobs)
+    files.write_json(ctx.result('measured.json'), {'inputs': inputs, 'tables': _digests(ctx)})
 
 
-def _stamp(ctx: context.Context, jobs: list[crafting.Job]) -> dict:
+def _is_done(ctx: context.Context, inputs: str) -> bool:
+    """Whether the tables are those that were written from the same inputs."""
+    try:
+        return files.read_json(ctx.result('measured.json')) == {'inputs': inputs, 'tables': _digests(ctx)}
+    except (errors.InputError, OSError):  # not measured so far, or a file is damaged
+        return False
+
+
+def _inputs(ctx: context.Context, jobs: list[crafting.Job]) -> str:
     """A hash of everything that the tables depend on."""
     networks = [network for network in ctx.plan.networks if network.role != 'surrogate']
     inputs = [job.origin for job in jobs], [ctx.digest(network, network.recipe.epochs) for network in networks]
-    return {'inputs_sha256': hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()}
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+
+def _digests(ctx: context.Context) -> dict[str, str]:
+    return {name: hashlib.sha256(ctx.result(name).read_bytes()).hexdigest() for name in TABLES}
 
 
 def _transfer_rows(outcomes: list[Outcome]) -> list[dict]:
@@ -95,8 +108,8 @@ def _natural_rows(ctx: context.Context, outcomes: list[Outcome]) -> list[dict]:
         crafted = outcome.job.crafted
         key = (crafted.surrogate, 'surrogate', crafted.training, crafted.seed, crafted.epoch)
         rows[key] = transfer.natural_row(*key, outcome.right)
-    for role in ('target', 'validation_target'):
-        predicted = transfer.predictions(ctx.trained(role), ctx.splits.test, **ctx.batching)
+    for role, classifiers in (('target', ctx.targets), ('validation_target', ctx.validation_targets)):
+        predicted = transfer.predictions(classifiers, ctx.splits.test, **ctx.batching)
         for network in ctx.plan.of_role(role):
             key = (network.model, role, network.training, network.seed, network.recipe.epochs)
             rows[key] = transfer.natural_row(*key, predicted[network.model] == ctx.splits.test.labels)

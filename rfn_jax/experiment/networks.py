@@ -16,9 +16,10 @@ def train(ctx: context.Context) -> None:
       RunError: A training diverged or could not be saved.
     """
     for network in ctx.plan.networks:
+        keep_all = network.role == 'surrogate'
         with ctx.store(network) as store:
-            if network.recipe.epochs in store.epochs():
-                continue
+            if training.needed_epochs(network.recipe, keep_all) <= set(store.epochs()):
+                continue  # without compiling its initial values
         purpose = f'train {network.role} {network.model} {network.seed}'
         training.fit(
             ctx.fresh(network),
@@ -27,7 +28,7 @@ def train(ctx: context.Context) -> None:
             network.recipe,
             seed=rng.seed_for(ctx.plan.seed, purpose),
             directory=ctx.workdir / network.folder,
-            keep_all=network.role == 'surrogate',
+            keep_all=keep_all,
             batch_size=ctx.plan.evaluation.batch_size,
             name=f'train {network.title}',
             console=ctx.console,

@@ -1,17 +1,36 @@
 """What an experiment consists of: read from its config, and checked as a whole before anything runs."""
 
 import dataclasses
+import math
+import re
 from collections.abc import Mapping
 
 import flax.linen as nn
 
 from rfn_jax import attacks, data, models, training
-from rfn_jax.core import errors, registry
+from rfn_jax.core import errors, options, workdir
 
-SECTIONS = (
-    'name', 'seed', 'seeds', 'data', 'augmentation', 'optim', 'trainings', 'early_stopping', 'surrogates', 'targets',
-    'validation_targets', 'attacks', 'validation', 'evaluation',
-)  # fmt: skip
+NAME = re.compile(r'[A-Za-z0-9_.]+')
+
+
+@dataclasses.dataclass(frozen=True)
+class Sections:
+    """The sections of a config, all of them needed; see `configs/digits.py` for what they hold."""
+
+    name: str
+    seed: int
+    seeds: int
+    data: Mapping
+    augmentation: Mapping
+    optim: Mapping
+    trainings: Mapping
+    early_stopping: Mapping
+    surrogates: Mapping
+    targets: Mapping
+    validation_targets: Mapping
+    attacks: Mapping
+    validation: Mapping
+    evaluation: Mapping
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +66,7 @@ class Network:
 
     def module(self, num_classes: int) -> nn.Module:
         """The Flax module."""
-        return models.MODELS.make(**{**self.spec, 'num_classes': num_classes})
+        return models.MODELS.make_from(self.spec, num_classes=num_classes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,16 +76,18 @@ class Validation:
     Attributes:
       attack: The attack on the validation images: name and options.
       examples: How many eligible validation images, at most.
-      every_epochs: Which epochs are measured: every so many, and the last.
+      every_epochs: Which epochs are measured: every so many, the first after each decay of the learning rate, where the
+        paper finds the peak, and the last.
     """
 
     attack: Mapping
     examples: int
     every_epochs: int
 
-    def epochs(self, last: int) -> list[int]:
-        """The epochs to measure of a training that has `last`."""
-        return sorted({*range(self.every_epochs, last + 1, self.every_epochs), last})
+    def epochs(self, recipe: training.Recipe) -> list[int]:
+        """The epochs to measure of a training."""
+        after_decays = [math.floor(epoch) + 1 for epoch in recipe.decay_epochs]
+        return sorted({*range(self.every_epochs, recipe.epochs + 1, self.every_epochs), *after_decays, recipe.epochs})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +138,7 @@ class Plan:
     @property
     def baselines(self) -> list[str]:
         """The trainings that the others are compared with: plain SGD and whatever stops it early."""
-        plain = [name for name, minimiser in self.config['trainings'].items() if minimiser['name'] == 'sgd']
+        plain = [name for name, minimiser in self.config['trainings'].items() if minimiser == {'name': 'sgd'}]
         return plain + [name for name, stops in self.early_stopping.items() if stops in plain]
 
     def load_data(self) -> data.Splits:
@@ -126,7 +147,7 @@ class Plan:
         Raises:
           InputError: It is not there, or an option is wrong.
         """
-        return data.SOURCES.make(**self.config['data'])
+        return data.SOURCES.make_from(self.config['data'])
 
 
 def read(config: Mapping) -> Plan:
@@ -141,79 +162,89 @@ def read(config: Mapping) -> Plan:
     Raises:
       InputError: A section, name or option is unknown or missing, or a value is out of its range.
     """
-    for section in config:
-        if section not in SECTIONS:
-            raise errors.unknown_name('config section', section, SECTIONS)
-    missing = [section for section in SECTIONS if section not in config]
-    if missing:
-        raise errors.InputError(f'the config needs {", ".join(missing)}')
-    for name in ('surrogates', 'targets', 'trainings', 'attacks', 'validation_targets'):
-        if not config[name]:
+    config = workdir.plain(config)
+    sections = options.call('the config', Sections, config)
+    for name in ('surrogates', 'targets', 'trainings', 'attacks', 'validation_targets', 'early_stopping'):
+        if not config[name] and name != 'early_stopping':
             raise errors.InputError(f'{name} must have at least one entry')
-    if config['seeds'] < 1:
-        raise errors.InputError(f'seeds must be at least 1, got {config["seeds"]}')
-    _check_data(config['data'])
-    for name, of in config['early_stopping'].items():
-        if of not in config['trainings']:
-            raise errors.unknown_name(f'training that {name!r} stops:', of, config['trainings'])
-        if name in config['trainings']:
+        for entry in config[name]:
+            if not NAME.fullmatch(entry):
+                raise errors.InputError(f'the names in {name} may hold letters, digits, _ and . only, got {entry!r}')
+    if sections.seeds < 1:
+        raise errors.InputError(f'seeds must be at least 1, got {sections.seeds}')
+    if not 0 <= sections.seed < 2**32:
+        raise errors.InputError(f'seed must be 0 to 2**32 - 1, got {sections.seed}')
+    if 'name' in sections.data:
+        data.SOURCES[sections.data['name']]  # an unknown name is told before anything is read
+    for name, of in sections.early_stopping.items():
+        if of not in sections.trainings:
+            raise errors.unknown_name(f'training that {name!r} stops:', of, sections.trainings)
+        if name in sections.trainings:
             raise errors.InputError(f'early_stopping has the name {name!r}, which is a training')
 
-    validation = registry.call('validation', Validation, config['validation'])
-    evaluation = registry.call('evaluation', Evaluation, config['evaluation'])
+    validation = options.call('validation', Validation, sections.validation)
+    evaluation = options.call('evaluation', Evaluation, sections.evaluation)
     if min(validation.examples, validation.every_epochs, evaluation.examples, evaluation.batch_size) < 1:
         raise errors.InputError(
-            'validation.examples, validation.every_epochs, evaluation.examples and evaluation.batch_size must be at least '
-            f'1, got {validation.examples}, {validation.every_epochs}, {evaluation.examples}, {evaluation.batch_size}'
+            'validation.examples, validation.every_epochs, evaluation.examples and evaluation.batch_size must be at '
+            f'least 1, got {validation.examples}, {validation.every_epochs}, {evaluation.examples}, '
+            f'{evaluation.batch_size}'
         )
     return Plan(
         config=config,
-        seed=config['seed'],
-        networks=tuple(_networks(config)),
-        early_stopping=config['early_stopping'],
-        attacks={name: attacks.ATTACKS.make(**options) for name, options in config['attacks'].items()},
+        seed=sections.seed,
+        networks=tuple(_networks(sections)),
+        early_stopping=sections.early_stopping,
+        attacks={name: _attack(spec) for name, spec in sections.attacks.items()},
         validation=validation,
-        validation_attack=attacks.ATTACKS.make(**validation.attack),
+        validation_attack=_attack(validation.attack),
         evaluation=evaluation,
     )
 
 
-def _check_data(options: Mapping) -> None:
-    """Checks the name of the data set before anything is read."""
-    if 'name' not in options:
-        raise errors.InputError('data needs name')
-    data.SOURCES[options['name']]
+def _attack(spec: Mapping) -> attacks.Attack:
+    """The attack of a spec, whose examples can be stored."""
+    attack = attacks.ATTACKS.make_from(spec)
+    attack.limits.check_levels()
+    return attack
 
 
-def _networks(config: Mapping) -> list[Network]:
+def _networks(sections: Sections) -> list[Network]:
     networks = []
-    for role in ('target', 'validation_target'):
-        for name, entry in config[f'{role}s'].items():
-            entry = registry.call(f'{role} {name!r}', _target, entry)
-            recipe = _recipe(config, {**config['optim'], **entry['optim']}, {'name': 'sgd'})
-            networks.append(Network(role, name, 'sgd', 0, _checked(entry['model']), recipe))
-    for name, spec in config['surrogates'].items():
-        # Plain SGD first, then in the order of the config (ml_collections sorts by name).
-        for training_name, minimiser in sorted(config['trainings'].items(), key=lambda t: t[1].get('name') != 'sgd'):
-            recipe = _recipe(config, config['optim'], minimiser)
-            for seed in range(config['seeds']):
+    for role, entries in (('target', sections.targets), ('validation_target', sections.validation_targets)):
+        for name, entry in entries.items():
+            target = options.call(f'{role} {name!r}', Target, entry)
+            recipe = _recipe(sections, {**sections.optim, **target.optim}, {'name': 'sgd'})
+            networks.append(Network(role, name, 'sgd', 0, _checked(target.model), recipe))
+    for name, spec in sections.surrogates.items():
+        # Plain SGD first, then by name (ml_collections sorts by name).
+        for training_name in sorted(sections.trainings, key=lambda t: (sections.trainings[t] != {'name': 'sgd'}, t)):
+            recipe = _recipe(sections, sections.optim, sections.trainings[training_name])
+            for seed in range(sections.seeds):
                 networks.append(Network('surrogate', name, training_name, seed, _checked(spec), recipe))
     return networks
 
 
-def _target(model: Mapping, optim: Mapping = {}) -> Mapping:
-    return {'model': model, 'optim': optim}
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A target in the config.
+
+    Attributes:
+      model: Name and options of the architecture.
+      optim: What differs from the config's `optim`.
+    """
+
+    model: Mapping
+    optim: Mapping = dataclasses.field(default_factory=dict)
 
 
 def _checked(spec: Mapping) -> Mapping:
-    """The spec, after its module was built once for any number of classes."""
-    if 'name' not in spec:
-        raise errors.InputError(f'a model needs name, got {dict(spec)}')
-    models.MODELS.make(**{**spec, 'num_classes': 2})
+    """The spec, after its module was built once for some number of classes."""
+    models.MODELS.make_from(spec, num_classes=2)
     return spec
 
 
-def _recipe(config: Mapping, optim: Mapping, minimiser: Mapping) -> training.Recipe:
-    options = {**optim, **config['augmentation'], 'minimiser': minimiser}
-    options.pop('rho', None)  # the value that trainings refer to
-    return registry.call('optim', training.Recipe, options)
+def _recipe(sections: Sections, optim: Mapping, minimiser: Mapping) -> training.Recipe:
+    values = {**optim, **sections.augmentation, 'minimiser': minimiser}
+    values.pop('rho', None)  # the value that trainings refer to
+    return options.call('optim and augmentation', training.Recipe, values)

@@ -1,9 +1,11 @@
 """Stage 2: measure the checkpoints on validation images and validation targets, and choose the early-stopping epoch."""
 
+import pathlib
+
 import numpy as np
 
-from rfn_jax import data, models, training, transfer
-from rfn_jax.core import files, rng
+from rfn_jax import data, training, transfer
+from rfn_jax.core import errors, files, rng
 from rfn_jax.experiment import context, plan
 
 EARLY_STOPPING_COLUMNS = ('surrogate', 'training', 'stops', 'epoch', 'success_rate')
@@ -28,14 +30,13 @@ def validate(ctx: context.Context) -> dict[tuple[str, str], int]:
     missing = [
         (network, origin, path)
         for network, origin, path in zip(surrogates, origins, paths, strict=True)
-        if not path.exists() or files.read_json(path)['origin'] != origin
+        if _read(path).get('origin') != origin
     ]
     if missing:
-        targets = ctx.trained('validation_target')
-        natural = transfer.predictions(targets, ctx.splits.validation, **ctx.batching)
+        natural = transfer.predictions(ctx.validation_targets, ctx.splits.validation, **ctx.batching)
         examples = transfer.eligible_examples(ctx.splits.validation, natural, at_most=ctx.plan.validation.examples)
         for network, origin, path in missing:
-            files.write_json(path, {'origin': origin, **_measure(ctx, network, targets, examples)})
+            files.write_json(path, {'origin': origin, **_measure(ctx, network, examples)})
 
     parts = [files.read_json(path) for path in paths]
     rows = [row for part in parts for row in part['transfer']]
@@ -43,6 +44,15 @@ def validate(ctx: context.Context) -> dict[tuple[str, str], int]:
     natural = [row for part in parts for row in part['natural']]
     files.write_csv(ctx.result('natural_validation.csv'), transfer.NATURAL_COLUMNS, natural)
     return _choose(ctx, rows)
+
+
+def _read(path: pathlib.Path) -> dict:
+    """What was measured of a surrogate; empty if it was not, or if the file is damaged."""
+    try:
+        part = files.read_json(path)
+    except errors.InputError:
+        return {}
+    return part if isinstance(part, dict) else {}
 
 
 def _origin(ctx: context.Context, surrogate: plan.Network) -> dict:
@@ -54,20 +64,19 @@ def _origin(ctx: context.Context, surrogate: plan.Network) -> dict:
 def _measure(
     ctx: context.Context,
     network: plan.Network,
-    targets: dict[str, models.Classifier],
     examples: data.ImageDataset,
 ) -> dict[str, list[dict]]:
     """Rows of transfer and natural accuracy of one surrogate's epochs."""
     attack = ctx.plan.validation_attack
     key = rng.key_for(ctx.plan.seed, f'validate {network.model}', network.seed)
-    epochs = ctx.plan.validation.epochs(network.recipe.epochs)
+    epochs = ctx.plan.validation.epochs(network.recipe)
     everything = ctx.splits.validation
     rows, natural = [], []
     with ctx.console.task(f'validate {network.title}', len(epochs)) as advance:
         for epoch, surrogate in zip(epochs, ctx.trained_at(network, epochs), strict=True):
             images = transfer.craft(attack, surrogate, examples, key, **ctx.batching)
             crafted = ctx.crafted(network, network.training, epoch, attack.name, attack)
-            success = transfer.successes(targets, images, examples, **ctx.batching)
+            success = transfer.successes(ctx.validation_targets, images, examples, **ctx.batching)
             rows += [transfer.transfer_row(crafted, name, transfer.BLACK_BOX, s) for name, s in success.items()]
             own = transfer.successes({network.model: surrogate}, images, examples, **ctx.batching)[network.model]
             rows.append(transfer.transfer_row(crafted, network.model, transfer.WHITE_BOX, own))

@@ -1,4 +1,4 @@
-"""The layers of the zoo, with PyTorch's padding, epsilon, momentum and initialisation.
+"""The layers of the zoo, with PyTorch's padding, epsilon and momentum, and the initialisation of torchvision's kernels.
 
 All images are `[B, H, W, C]`. Padding is always explicit, so that weights trained elsewhere keep their meaning.
 """

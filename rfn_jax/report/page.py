@@ -26,6 +26,7 @@ class Section(NamedTuple):
     by_target: dict[tuple[str, str], dict[str, float]]
     target_plot: str
     epoch_plot: str | None
+    validation_title: str
     stopping: list[results.EarlyStoppingRow]
 
 
@@ -94,7 +95,8 @@ def _template() -> jinja2.Template:
 def _section(found: results.Results, group: results.Group, palette: dict[str, str], place: int) -> Section:
     summary, gains = results.in_group(found.summary, group), results.in_group(found.gains, group)
     transfer = results.in_group(found.transfer, group)
-    validation = results.in_group(found.transfer_validation, group)
+    # Their attack may have fewer steps than the reported one, so only the surrogate is the same.
+    validation = [row for row in found.transfer_validation if row.surrogate == group.surrogate]
     stopping = [row for row in found.early_stopping if row.surrogate == group.surrogate]
     natural = [r for r in found.natural_validation if r.role == 'surrogate' and r.model == group.surrogate]
     decay_epochs = found.config.get('optim', {}).get('decay_epochs', ())
@@ -111,6 +113,7 @@ def _section(found: results.Results, group: results.Group, palette: dict[str, st
         by_target=results.rates_by_target(transfer),
         target_plot=markupsafe.Markup(target_plot),  # matplotlib has escaped the names in it
         epoch_plot=epoch_plot and markupsafe.Markup(epoch_plot),
+        validation_title=words.setting(results.group_of(validation[0])) if validation else '',
         stopping=stopping,
     )
 

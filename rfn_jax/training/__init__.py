@@ -2,13 +2,13 @@
 
 from rfn_jax.training.checkpoints import CheckpointStore
 from rfn_jax.training.evaluation import accuracy, predict
-from rfn_jax.training.loop import fit
+from rfn_jax.training.loop import fit, needed_epochs
 from rfn_jax.training.metrics import MetricsLog
 from rfn_jax.training.recipe import Recipe
 from rfn_jax.training.state import TrainState, create
 from rfn_jax.training.step import DeviceData, train_step
 
 __all__ = [
-    'CheckpointStore', 'DeviceData', 'MetricsLog', 'Recipe', 'TrainState', 'accuracy', 'create', 'fit', 'predict',
-    'train_step',
+    'CheckpointStore', 'DeviceData', 'MetricsLog', 'Recipe', 'TrainState', 'accuracy', 'create', 'fit', 'needed_epochs',
+    'predict', 'train_step',
 ]  # fmt: skip

@@ -7,6 +7,7 @@ checkpoint therefore carries the SHA-256 of its arrays, and whatever goes wrong 
 import contextlib
 import os
 import pathlib
+import shutil
 
 import jax
 import numpy as np
@@ -59,15 +60,22 @@ class CheckpointStore:
         # Copies on the host: the next step donates the buffers while Orbax is still writing.
         variables = jax.tree.map(np.array, state.variables)
         optimiser = jax.tree.map(np.array, {'step': state.step, 'opt_state': state.opt_state})
-        meta = {'epoch': epoch, 'sha256': {'variables': files.array_digest(variables)}}
-        meta['sha256']['optimiser'] = files.array_digest(optimiser)
+        trees = {'variables': variables, 'optimiser': optimiser}
+        meta = {
+            'epoch': epoch,
+            'leaves': {name: _leaves(tree) for name, tree in trees.items()},
+            'sha256': {name: files.array_digest(tree) for name, tree in trees.items()},
+        }
         items = ocp.args.Composite(
             variables=ocp.args.StandardSave(variables),
             optimiser=ocp.args.StandardSave(optimiser),
             meta=ocp.args.JsonSave(meta),
         )
         # An error may be that of the save before, which ran in the background.
-        _guarded(f'save checkpoints in {self.directory}', lambda: self._manager.save(epoch, args=items))
+        what = f'save checkpoints in {self.directory}'
+        # Forced, since Orbax would pass over an epoch that is older than the latest one.
+        if not _guarded(what, lambda: self._manager.save(epoch, args=items, force=True)):
+            raise errors.RunError(f'could not {what}: Orbax passed over epoch {epoch}')
 
     def wait(self) -> None:
         """Waits until everything is on disk.
@@ -85,7 +93,8 @@ class CheckpointStore:
           template: A state (or its shapes) of the same model and optimiser.
 
         Raises:
-          RunError: The checkpoint is missing, damaged or of another model.
+          InputError: The checkpoint is of another model or optimiser.
+          RunError: The checkpoint is missing or damaged.
         """
         optimiser = {'step': template.step, 'opt_state': template.opt_state}
         saved = self._restore(epoch, variables=template.variables, optimiser=optimiser)
@@ -99,7 +108,8 @@ class CheckpointStore:
           template: A classifier of the same architecture, whose variables are replaced.
 
         Raises:
-          RunError: The checkpoint is missing, damaged or of another model.
+          InputError: The checkpoint is of another model.
+          RunError: The checkpoint is missing or damaged.
         """
         variables = {'batch_stats': {}, **template.variables}
         saved = self._restore(epoch, variables=variables)['variables']
@@ -107,30 +117,50 @@ class CheckpointStore:
 
     def digest(self, epoch: int) -> str:
         """The SHA-256 of the variables saved after `epoch`, as noted when they were saved."""
-        items = ocp.args.Composite(meta=ocp.args.JsonRestore())
-        what = f'read checkpoint {self.directory / str(epoch)}'
-        return _guarded(what, lambda: self._manager.restore(epoch, args=items).meta['sha256']['variables'])
+        return self._meta(epoch)['sha256']['variables']
 
-    def delete(self, epoch: int) -> None:
-        """Deletes one checkpoint."""
-        self._manager.delete(epoch)
+    def set_aside(self, epoch: int) -> pathlib.Path:
+        """Moves one checkpoint out of the way, and returns where it is now."""
+        aside = self.directory.parent / f'damaged_epoch{epoch}'
+        shutil.rmtree(aside, ignore_errors=True)
+        (self.directory / str(epoch)).rename(aside)
+        self._manager.reload()
+        return aside
 
     def close(self) -> None:
         """Lets go of the directory; a save that failed was reported by `save` or `wait`."""
         with contextlib.suppress(Exception):
             self._manager.close()
 
+    def _meta(self, epoch: int) -> dict:
+        def read():
+            meta = self._manager.restore(epoch, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+            for entry in ('leaves', 'sha256'):
+                meta[entry]['variables'], meta[entry]['optimiser']  # KeyError or TypeError if it is damaged
+            return meta
+
+        return _guarded(f'read checkpoint {self.directory / str(epoch)}', read)
+
     def _restore(self, epoch: int, **templates) -> dict:
+        meta = self._meta(epoch)
+        for name, template in templates.items():
+            found, wanted = meta['leaves'][name], _leaves(template)
+            for leaf in sorted(found.keys() | wanted.keys()):
+                if found.get(leaf) != wanted.get(leaf):
+                    raise errors.InputError(
+                        f'checkpoint {self.directory / str(epoch)} is of another model or optimiser: {name}{leaf} is '
+                        f'{found.get(leaf, "absent")} there and {wanted.get(leaf, "absent")} here'
+                    )
+
         def read():
             shapes = {
                 name: jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), template)
                 for name, template in templates.items()
             }
             arguments = {name: ocp.args.StandardRestore(shape) for name, shape in shapes.items()}
-            restored = self._manager.restore(epoch, args=ocp.args.Composite(meta=ocp.args.JsonRestore(), **arguments))
-            for name, shape in shapes.items():
-                _check_shapes(restored[name], shape)
-                if files.array_digest(restored[name]) != restored['meta']['sha256'][name]:
+            restored = self._manager.restore(epoch, args=ocp.args.Composite(**arguments))
+            for name in templates:
+                if files.array_digest(restored[name]) != meta['sha256'][name]:
                     raise ValueError(f'the SHA-256 of its {name} is not the one that was saved')
             return {name: restored[name] for name in templates}
 
@@ -148,15 +178,9 @@ def _guarded(what: str, work):
         raise errors.RunError(f'could not {what}: {type(error).__name__}: {reason}') from error
 
 
-def _check_shapes(restored, template) -> None:
-    """Raises ValueError unless two trees have the same structure, shapes and types; Orbax does not ask for all of it."""
-    found, wanted = (
-        {
-            jax.tree_util.keystr(path): (leaf.shape, leaf.dtype)
-            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-        }
-        for tree in (restored, template)
-    )
-    for name in sorted(found.keys() | wanted.keys()):
-        if found.get(name) != wanted.get(name):
-            raise ValueError(f'it is of another model: {name} is {found.get(name)} there, {wanted.get(name)} here')
+def _leaves(tree) -> dict[str, str]:
+    """The type and shape of each leaf, by its path."""
+    return {
+        jax.tree_util.keystr(path): f'{np.dtype(leaf.dtype).name}{list(leaf.shape)}'
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }

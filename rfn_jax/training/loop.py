@@ -36,7 +36,9 @@ def fit(
     After each epoch it saves `checkpoints/<epoch>` and appends to `metrics.jsonl`: loss and accuracy on the (augmented)
     training batches, norm of the parameters, natural accuracy on the validation images, learning rate and seconds. A run
     that was stopped, at any point, goes on from the newest readable checkpoint and ends with the same weights, bit for
-    bit; a checkpoint that cannot be read is reported, deleted and made again. If the last epoch is there, nothing is done.
+    bit where the platform and the number of devices are the same and XLA is deterministic, as on the CPU. A checkpoint
+    that cannot be read is reported and moved aside, and one that is missing is made again from the one before it. If all
+    are there, nothing is done.
 
     Args:
       classifier: The classifier with its initial variables.
@@ -52,7 +54,7 @@ def fit(
       mesh: Mesh with the axis `'data'`; its size must divide the batch size.
 
     Raises:
-      InputError: The batch size does not fit the examples or the devices.
+      InputError: The batch size does not fit the examples or the devices, or a checkpoint is of another model.
       RunError: The loss or the parameters are not finite, or a checkpoint cannot be saved.
     """
     if plan.batch_size % mesh.size:
@@ -60,18 +62,22 @@ def fit(
     steps_per_epoch = len(data.epoch_order(len(train), plan.batch_size, seed=seed, epoch=0))
     directory = pathlib.Path(directory)
     with checkpoints.CheckpointStore(directory / 'checkpoints', keep_all=keep_all) as store:
-        if plan.epochs in store.epochs():
+        there = store.epochs()
+        missing = needed_epochs(plan, keep_all) - set(there)
+        if not missing:
             return
         tx, train_step = _compiled(classifier.module, classifier.mean, classifier.std, plan, steps_per_epoch, mesh)
-        done, current = _resume(store, state.create(classifier, tx), console)
+        earlier = [epoch for epoch in there if epoch < min(missing)]
+        done, current = _resume(store, earlier, state.create(classifier, tx), console)
+        there = store.epochs()  # without those moved aside
         log = metrics.MetricsLog(directory / 'metrics.jsonl', keep_epochs=done)
         current = sharding.replicate(current, mesh)
         resident = sharding.replicate(step.DeviceData(train.images, train.labels, train.ids.astype(np.uint32)), mesh)
         with console.task(name, plan.epochs, done=done) as advance:
             for epoch in range(done + 1, plan.epochs + 1):
                 start = time.monotonic()
-                order = data.epoch_order(len(train), plan.batch_size, seed=seed, epoch=epoch)
-                order = jax.device_put(order, sharding.batch_sharding(mesh, axis=1))
+                # Rows of host memory: the step puts each on its devices while the one before is still running.
+                order = np.asarray(data.epoch_order(len(train), plan.batch_size, seed=seed, epoch=epoch))
                 key = jax.device_put(rng.key_for(seed, 'augment', epoch), sharding.replicated(mesh))
                 history = []
                 for positions in order:
@@ -88,7 +94,8 @@ def fit(
                 values['learning_rate'] = float(
                     plan.schedule(steps_per_epoch)(jnp.int32((epoch - 1) * steps_per_epoch))
                 )
-                store.save(epoch, current)
+                if epoch not in there:
+                    store.save(epoch, current)
                 log.write(epoch, **values, seconds=round(time.monotonic() - start, 3))
                 advance(**values)
 
@@ -100,14 +107,20 @@ def _compiled(module, mean, std, plan: recipe.Recipe, steps_per_epoch: int, mesh
     return tx, step.train_step(module, mean, std, tx, plan.augmentation(), mesh)
 
 
-def _resume(store: checkpoints.CheckpointStore, fresh: state.TrainState, console: console_lib.Console):
-    """The number of epochs done and the state after them: of the newest readable checkpoint, else 0 and `fresh`."""
-    for epoch in reversed(store.epochs()):
+def needed_epochs(plan: recipe.Recipe, keep_all: bool) -> set[int]:
+    """The epochs whose checkpoints a finished run has at least."""
+    return set(range(1, plan.epochs + 1)) if keep_all else {plan.epochs}
+
+
+def _resume(
+    store: checkpoints.CheckpointStore, epochs: list[int], fresh: state.TrainState, console: console_lib.Console
+):
+    """The number of epochs done and the state after them: of the newest readable one of `epochs`, else 0 and `fresh`."""
+    for epoch in reversed(epochs):
         try:
             return epoch, store.restore(epoch, fresh)
         except errors.RunError as error:
-            console.info(f'{error}; going on from the epoch before')
-            store.delete(epoch)
+            console.info(f'{error}; moved to {store.set_aside(epoch)}, going on from the epoch before')
     return 0, fresh
 
 

@@ -45,6 +45,10 @@ class Recipe:
     def __post_init__(self):
         if self.epochs < 1:
             raise errors.InputError(f'epochs must be at least 1, got {self.epochs}')
+        if self.batch_size < 1:
+            raise errors.InputError(f'batch_size must be at least 1, got {self.batch_size}')
+        if self.decay_epochs and self.decay_epochs[-1] >= self.epochs:
+            raise errors.InputError(f'decay_epochs {tuple(self.decay_epochs)} must be below epochs, {self.epochs}')
         self.optimiser(steps_per_epoch=1)
         self.augmentation()
 
@@ -60,7 +64,7 @@ class Recipe:
     def optimiser(self, steps_per_epoch: int) -> optax.GradientTransformationExtraArgs:
         """SGD with momentum behind the minimiser."""
         try:
-            minimiser = optim.MINIMISERS.make(**self.minimiser)
+            minimiser = optim.MINIMISERS.make_from(self.minimiser)
         except (TypeError, ValueError) as error:
             raise errors.InputError(str(error)) from error
         return optim.momentum_sgd(

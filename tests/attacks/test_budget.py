@@ -83,11 +83,40 @@ def test_quantised_l2_images_are_inside_the_budget(eps):
     change = quantised.astype(np.float64) - levels
     lengths = np.sqrt(np.sum((change / 255) ** 2, axis=(1, 2, 3)))
     assert np.all(lengths <= eps * (1 + 1e-6))
-    # Towards zero: never past the image, and less than one level short of it.
+    # Every value is one of the two levels around it, and the nearest one where nothing had to be shortened.
     wanted = images.astype(np.float64) * 255 - levels
     assert np.all(change * wanted >= 0)
-    assert np.all(np.abs(change) <= np.abs(wanted) + 1e-4)
-    assert np.all(np.abs(change) > np.abs(wanted) - 1 - 1e-4)
+    assert np.all(np.abs(change - wanted) < 1 + 1e-4)
+    nearest = np.rint(wanted)
+    for result, whole, exact in zip(change, nearest, wanted, strict=True):
+        moved = result != whole
+        assert np.all(np.abs(whole[moved]) > np.abs(exact[moved]))  # only what rounding had lengthened
+        if moved.any():  # as few as it takes: with the last one back the image would be outside
+            last = np.min((np.abs(whole) - np.abs(exact))[moved])
+            back = result.copy()
+            first = np.flatnonzero(moved & np.isclose(np.abs(whole) - np.abs(exact), last))[0]
+            back.flat[first] = whole.flat[first]
+            assert np.sqrt(np.sum((back / 255) ** 2)) > eps
+
+
+def test_quantised_l2_images_keep_their_length():
+    generator = np.random.default_rng(0)
+    levels = generator.integers(60, 200, size=(4, 32, 32, 3)).astype(np.uint8)
+    originals = levels.astype(np.float32) / 255
+    direction = generator.normal(size=originals.shape).astype(np.float32)
+    for eps, share in ((0.25, 0.97), (0.5, 0.99), (1.0, 0.997)):  # truncation would leave 0.72, 0.84 and 0.92
+        images = np.asarray(Budget(eps, 'l2').project(originals + direction, originals))
+        change = Budget(eps, 'l2').quantise(images, levels).astype(np.float64) - levels
+        lengths = np.sqrt(np.sum((change / 255) ** 2, axis=(1, 2, 3)))
+        assert np.all(lengths <= eps * (1 + 1e-6))
+        assert np.all(lengths >= share * eps), (eps, lengths)
+
+
+def test_a_budget_below_one_level_is_refused_for_storage():
+    with pytest.raises(InputError, match=r'eps 0\.003 is below 1/255'):
+        Budget(0.003).check_levels()
+    Budget(1 / 255).check_levels()
+    Budget(0.003, 'l2').check_levels()
 
 
 @pytest.mark.parametrize(('norm', 'eps'), [('linf', 1.0), ('l2', 300.0)])

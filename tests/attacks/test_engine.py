@@ -5,7 +5,7 @@ import numpy as np
 import optax
 import pytest
 
-from rfn_jax.attacks import Attack, Budget, bim, mi_fgsm, pgd, steepest
+from rfn_jax.attacks import Attack, Budget, GradientEstimate, bim, mi_fgsm, pgd, steepest
 from rfn_jax.core import losses, rng
 from rfn_jax.core.errors import InputError
 from rfn_jax.models import Classifier
@@ -213,7 +213,7 @@ def test_the_number_of_keys_is_checked(problem):
 
 @pytest.mark.parametrize('count', [2, 3])
 def test_a_key_of_the_old_kind_is_refused(count, problem):
-    with pytest.raises(InputError, match=r'key must be made by jax\.random\.key, got uint32 \(2,\)'):
+    with pytest.raises(InputError, match=r'key must be made by jax\.random\.key, got Array\(\[0, 0\], dtype=uint32\)'):
         BIM(problem.surrogate, problem.images[:count], problem.labels[:count], jax.random.PRNGKey(0))
 
 
@@ -232,3 +232,74 @@ def test_steps_must_be_a_whole_number_of_at_least_one(steps):
 def test_step_size_must_be_a_number_above_zero(step_size):
     with pytest.raises(InputError, match=r'step_size must be .*got'):
         bim(step_size=step_size)
+
+
+def test_a_gradient_estimate_owns_the_evaluations_and_their_number(problem, keys):
+    seen = []
+
+    def update(grad_fn, images, state, step_keys):
+        seen.append(step_keys.shape)
+        first = grad_fn(images, step_keys)
+        return (first + grad_fn(images + 0.01 * state, step_keys)) / 2, state + 1.0
+
+    two = GradientEstimate(init=lambda images: jnp.zeros(()), update=update, evaluations=2)
+    attack = make(steps=3, gradient=two)
+    assert attack.gradient_evaluations == 6
+    result = attack(problem.surrogate, problem.images, problem.labels, keys)
+    assert seen == [problem.labels.shape]
+
+    def gradient(x):
+        return jax.grad(lambda x: jnp.sum(losses.cross_entropy(problem.surrogate(x), problem.labels)))(x)
+
+    x = jnp.asarray(problem.images)
+    for t in range(3):
+        g = (gradient(x) + gradient(x + 0.01 * t)) / 2
+        x = jnp.clip(jnp.clip(x + EPS / 2 * jnp.sign(g), problem.images - EPS, problem.images + EPS), 0, 1)
+    np.testing.assert_allclose(result, x, atol=1e-6, rtol=0)
+
+
+@jax.tree_util.register_pytree_node_class
+class Alternating:
+    """One set of variables on even steps and another on odd ones, with noise from the keys."""
+
+    varies_by_step = True
+
+    def __init__(self, apply, variables):
+        self.apply, self.variables = apply, variables
+
+    def tree_flatten(self):
+        return (self.variables,), self.apply
+
+    @classmethod
+    def tree_unflatten(cls, apply, children):
+        return cls(apply, *children)
+
+    def __call__(self, images, *, keys, step):
+        even, odd = self.variables
+        variables = jax.tree.map(lambda a, b: jnp.where(step % 2 == 0, a, b), even, odd)
+        noise = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:]))(keys)
+        return self.apply(variables, images + 1e-3 * noise)
+
+
+def test_a_surrogate_that_varies_by_step_gets_the_step_and_new_keys(problem, keys):
+    surrogate = Alternating(problem.apply, (problem.variables, problem.other_variables))
+    result = make(steps=3)(surrogate, problem.images, problem.labels, keys)
+
+    def fold(keys, number):
+        return jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
+
+    x = jnp.asarray(problem.images)
+    for t in range(3):
+        at_step = jax.tree_util.Partial(surrogate, keys=fold(fold(keys, t + 1), 0), step=t)
+        g = jax.grad(lambda x, f=at_step: jnp.sum(losses.cross_entropy(f(x), problem.labels)))(x)
+        x = jnp.clip(jnp.clip(x + EPS / 2 * jnp.sign(g), problem.images - EPS, problem.images + EPS), 0, 1)
+    np.testing.assert_allclose(result, x, atol=1e-6, rtol=0)
+    only_even = make(steps=3)(problem.surrogate, problem.images, problem.labels, keys)
+    assert np.abs(np.asarray(result) - only_even).max() > EPS / 2
+
+
+def test_an_empty_batch_and_a_number_for_a_key_are_refused(problem, keys):
+    with pytest.raises(InputError, match='at least one image'):
+        BIM(problem.surrogate, problem.images[:0], problem.labels[:0], keys[:0])
+    with pytest.raises(InputError, match=r'key must be made by jax\.random\.key, got 0'):
+        BIM(problem.surrogate, problem.images, problem.labels, 0)

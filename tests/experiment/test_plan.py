@@ -42,10 +42,10 @@ def test_seeds_of_one_training_share_a_recipe_and_so_its_compiled_step(config):
 
 
 def test_epochs_to_validate():
-    validation = plan.Validation(attack={}, examples=1, every_epochs=4)
-    assert validation.epochs(10) == [4, 8, 10]
-    assert validation.epochs(8) == [4, 8]
-    assert validation.epochs(2) == [2]
+    recipe = plan.read(digits.get_config().to_dict()).networks[-1].recipe
+    assert (recipe.epochs, recipe.decay_epochs) == (40, [20, 30])
+    validation = plan.Validation(attack={}, examples=1, every_epochs=12)
+    assert validation.epochs(recipe) == [12, 21, 24, 31, 36, 40]  # 21 and 31: the first ones after the decays
 
 
 def _set(path, value):
@@ -71,7 +71,10 @@ def _set(path, value):
         (_set('data.name', 'digit'), "unknown data set 'digit'; did you mean 'digits'"),
         (_set('trainings.rfn.name', 'rfn_sma'), "unknown minimiser 'rfn_sma'; did you mean 'rfn_sam'"),
         (_set('trainings.rfn.rho', -1.0), 'rho must be at least 0 and finite, got -1.0'),
-        (_set('optim.learning_rte', 0.1), "unknown option of optim: 'learning_rte'; did you mean 'learning_rate'"),
+        (
+            _set('optim.learning_rte', 0.1),
+            "'learning_rte'; did you mean 'learning_rate'",
+        ),
         (_set('optim.learning_rate', 0.0), 'learning_rate must be above 0, got 0.0'),
         (_set('optim.momentum', 1.0), r'momentum must be in \[0, 1\), got 1.0'),
         (_set('optim.decay_epochs', (3, 2)), r'decay_epochs must be positive and increasing, got \(3, 2\)'),
@@ -83,9 +86,27 @@ def _set(path, value):
         (_set('early_stopping', {'rfn': 'sgd'}), "early_stopping has the name 'rfn', which is a training"),
         (_set('seeds', 0), 'seeds must be at least 1, got 0'),
         (_set('evaluation.batch_size', 0), 'must be at least 1, got'),
-        (_set('evaluatoin', {}), "unknown config section 'evaluatoin'; did you mean 'evaluation'"),
+        (_set('optim.epochs', 25), r'decay_epochs \(20, 30\) must be below epochs, 25'),
+        (_set('optim.epochs', 2.5), 'epochs of optim and augmentation must be int, got 2.5'),
+        (_set('optim.epochs', '40'), "epochs of optim and augmentation must be int, got '40'"),
+        (_set('optim.decay_epochs', 5), 'decay_epochs of optim and augmentation must be .*, got 5'),
+        (_set('optim.learning_rate', 'x'), "learning_rate of optim and augmentation must be float, got 'x'"),
+        (_set('optim.batch_size', 0), 'batch_size must be at least 1, got 0'),
+        (_set('optim', None), 'optim of the config must be Mapping, got None'),
+        (_set('seeds', '3'), "seeds of the config must be int, got '3'"),
+        (_set('seed', -1), 'seed must be 0 to'),
+        (_set('early_stopping', None), 'early_stopping of the config must be Mapping, got None'),
+        (_set('evaluation.batch_size', '8'), "batch_size of evaluation must be int, got '8'"),
+        (_set('surrogates.resnet.widths', 16), "widths of model 'resnet' must be .*, got 16"),
+        (_set('surrogates.resnet.num_classes', 3), 'num_classes of model .* is not an option of a config'),
+        (_set('surrogates.resnet.dtype', object()), 'a config may hold only plain values'),
+        (_set('targets.vit', None), "target 'vit' needs a mapping of options, got None"),
+        (_set('attacks.bim', {'eps': 0.1}), 'the spec of attack needs a mapping with name, got'),
+        (_set('attacks.bim.eps', 0.003), 'eps 0.003 is below 1/255'),
+        (_set('surrogates', {'../up': {'name': 'mlp'}}), r"letters, digits, _ and \. only, got '../up'"),
+        (_set('evaluatoin', {}), "unknown option of the config: 'evaluatoin'; did you mean 'evaluation'"),
         (lambda config: config.pop('attacks'), 'the config needs attacks'),
-        (lambda config: config['optim'].pop('momentum'), 'optim needs momentum'),
+        (lambda config: config['optim'].pop('momentum'), 'optim and augmentation needs momentum'),
         (lambda config: config['validation'].pop('examples'), 'validation needs examples'),
     ],
 )

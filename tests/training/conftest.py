@@ -14,7 +14,7 @@ OPTIONS = {
     'learning_rate': 0.05,
     'momentum': 0.9,
     'weight_decay': 5e-4,
-    'decay_epochs': (2,),
+    'decay_epochs': (),
     'decay_factor': 0.1,
     'crop_padding': 1,
     'flip': False,

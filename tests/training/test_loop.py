@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 
@@ -5,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from rfn_jax import training
-from rfn_jax.core import errors, files
+from rfn_jax import models, training
+from rfn_jax.core import errors, files, rng
 
 
 def digest(state):
@@ -37,6 +38,27 @@ def test_same_seed_same_bits_and_other_seed_other_bits(bench, tmp_path):
     assert a != c
 
 
+def test_an_epoch_that_is_missing_is_made_again_from_the_one_before(bench, tmp_path):
+    bench.fit(tmp_path)
+    before = {epoch: digest(bench.state(tmp_path, epoch)) for epoch in (1, 2, 3)}
+    shutil.rmtree(tmp_path / 'checkpoints' / '2')
+    bench.fit(tmp_path)
+    assert {epoch: digest(bench.state(tmp_path, epoch)) for epoch in (1, 2, 3)} == before
+    assert [json.loads(line)['epoch'] for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()] == [1, 2, 3]
+
+
+def test_checkpoints_of_another_model_are_refused_and_kept(bench, tmp_path):
+    bench.fit(tmp_path, epochs=2)
+    module = models.MODELS.make('mlp', num_classes=10, widths=(16,))
+    other = models.initialise(module, rng.key_for(0, 'other'), (8, 8, 1), num_classes=10)
+    with pytest.raises(errors.InputError, match=r'checkpoint .*/2 is of another model or optimiser: .*\[32'):
+        dataclasses.replace(bench, classifier=other).fit(tmp_path)
+    with pytest.raises(errors.InputError, match='is of another model or optimiser'):
+        bench.fit(tmp_path, minimiser={'name': 'sgd'})
+    with training.CheckpointStore(tmp_path / 'checkpoints', keep_all=True) as store:
+        assert store.epochs() == [1, 2]
+
+
 def test_a_finished_run_is_left_alone(bench, tmp_path):
     bench.fit(tmp_path, epochs=1)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')}
@@ -57,13 +79,15 @@ def test_a_damaged_newest_checkpoint_is_reported_and_made_again(bench, tmp_path,
     # The last epoch is looked at only when it is used, so ask for one more.
     bench.fit(tmp_path / 'other', epochs=3)
     bench.fit(tmp_path, epochs=3)
-    assert 'could not read checkpoint' in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert 'could not read checkpoint' in printed
+    assert f'moved to {tmp_path / "other" / "damaged_epoch2"}' in printed
     assert digest(bench.state(tmp_path / 'other', 2)) == whole
     assert digest(bench.state(tmp_path / 'other', 3)) == digest(bench.state(tmp_path, 3))
 
 
 def test_learning_rate_decays_at_the_epoch(bench, tmp_path):
-    bench.fit(tmp_path)
+    bench.fit(tmp_path, decay_epochs=(2,))
     rates = [json.loads(line)['learning_rate'] for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
     np.testing.assert_allclose(rates, [0.05, 0.05, 0.005], rtol=1e-6)
 

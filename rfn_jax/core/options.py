@@ -1,0 +1,58 @@
+"""Options that a user wrote, checked against the signature of what they are for."""
+
+import collections.abc
+import inspect
+import numbers
+import types
+import typing
+from collections.abc import Callable, Mapping
+
+from rfn_jax.core import errors
+
+
+def call(what: str, factory: Callable, options: Mapping[str, object]):
+    """Calls `factory` with options by name, after their names and types are checked.
+
+    Args:
+      what: What is made, for messages.
+      factory: A function or class whose parameters all have names.
+      options: The values. Those of parameters annotated with numbers, strings, booleans, mappings or sequences of them are
+        checked; a whole number will do for a float, and a list for a tuple.
+
+    Raises:
+      InputError: An option is unknown (with the nearest names), missing, or of the wrong type.
+    """
+    if not isinstance(options, Mapping):
+        raise errors.InputError(f'{what} needs a mapping of options, got {options!r}')
+    parameters = inspect.signature(factory).parameters
+    for option, value in options.items():
+        if option not in parameters:
+            raise errors.unknown_name(f'option of {what}:', option, parameters)
+        annotation = parameters[option].annotation
+        if not _fits(value, annotation):
+            wanted = getattr(annotation, '__name__', None) if isinstance(annotation, type) else str(annotation)
+            raise errors.InputError(f'{option} of {what} must be {wanted}, got {value!r}')
+    missing = [name for name, p in parameters.items() if p.default is p.empty and name not in options]
+    if missing:
+        raise errors.InputError(f'{what} needs {", ".join(missing)}')
+    return factory(**options)
+
+
+def _fits(value: object, annotation: object) -> bool:
+    """Whether a value is of an annotated type; true for annotations that say nothing of plain values."""
+    origin = typing.get_origin(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, part) for part in typing.get_args(annotation))
+    if annotation is bool:
+        return isinstance(value, bool)
+    if annotation is int:
+        return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if annotation is float:
+        return isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if annotation in (str, types.NoneType):
+        return isinstance(value, annotation)
+    if annotation is Mapping or origin is collections.abc.Mapping:
+        return isinstance(value, Mapping)
+    if origin in (tuple, collections.abc.Sequence):
+        return isinstance(value, (list, tuple)) and all(_fits(v, typing.get_args(annotation)[0]) for v in value)
+    return True

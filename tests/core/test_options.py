@@ -1,0 +1,58 @@
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from rfn_jax.core import errors, options
+
+
+def made(
+    *,
+    count: int = 1,
+    rate: float = 0.1,
+    flag: bool = False,
+    word: str = 'a',
+    sizes: Sequence[int] = (1,),
+    stages: Sequence[Sequence[int]] = ((1,),),
+    rest: Mapping[str, object] | None = None,
+    anything=None,
+):
+    return count, rate, flag, word, sizes, stages, rest, anything
+
+
+@pytest.mark.parametrize(
+    'option',
+    [
+        {'count': 3}, {'rate': 3}, {'rate': 0.5}, {'flag': True}, {'word': 'b'}, {'sizes': [1, 2]}, {'sizes': (1, 2)},
+        {'sizes': ()}, {'stages': [[1], (2, 3)]}, {'rest': {'a': 1}}, {'rest': None}, {'anything': object()},
+    ],
+)  # fmt: skip
+def test_values_of_the_right_type_are_passed(option):
+    assert next(iter(option.values())) in options.call('a thing', made, option)
+
+
+@pytest.mark.parametrize(
+    ('option', 'message'),
+    [
+        ({'count': 2.5}, 'count of a thing must be int, got 2.5'),
+        ({'count': True}, 'count of a thing must be int, got True'),
+        ({'rate': 'x'}, "rate of a thing must be float, got 'x'"),
+        ({'rate': False}, 'rate of a thing must be float, got False'),
+        ({'flag': 1}, 'flag of a thing must be bool, got 1'),
+        ({'word': 1}, 'word of a thing must be str, got 1'),
+        ({'sizes': 5}, r'sizes of a thing must be .*Sequence.*, got 5'),
+        ({'sizes': [1, 'x']}, r"sizes of a thing must be .*, got \[1, 'x'\]"),
+        ({'sizes': True}, 'sizes of a thing must be .*, got True'),
+        ({'stages': [1]}, r'stages of a thing must be .*, got \[1\]'),
+        ({'rest': 3}, 'rest of a thing must be .*, got 3'),
+        ({'cuont': 3}, "unknown option of a thing: 'cuont'; did you mean 'count'"),
+        ([1], r'a thing needs a mapping of options, got \[1\]'),
+    ],
+)
+def test_wrong_options_are_named(option, message):
+    with pytest.raises(errors.InputError, match=message):
+        options.call('a thing', made, option)
+
+
+def test_missing_options_are_named():
+    with pytest.raises(errors.InputError, match=r'a thing needs a, b$'):
+        options.call('a thing', lambda a, b, c=1: None, {})
