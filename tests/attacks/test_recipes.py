@@ -294,12 +294,17 @@ def test_momentum_without_decay_is_bim(problem):
         ({'eps': '4/255'}, "eps must be a number, got '4/255'"),
         ({'norm': 'l1'}, "unknown norm 'l1'; did you mean 'l2'"),
         ({'norm': 'Linf'}, "unknown norm 'Linf'; did you mean 'linf'"),
-        ({'epsilon': 0.1}, "unknown option of attack '{name}': 'epsilon'; did you mean 'eps'"),
     ],
 )
 def test_options_that_every_recipe_has_are_checked(name, options, message):
-    with pytest.raises(InputError, match=message.format(name=name)):
-        ATTACKS.make(name, **options)
+    with pytest.raises(InputError, match=message):
+        ATTACKS[name](**options)
+
+
+@pytest.mark.parametrize('name', list(ATTACKS))
+def test_an_unknown_option_is_answered_with_the_nearest_one(name):
+    with pytest.raises(InputError, match=f"unknown option of attack '{name}': 'epsilon'; did you mean 'eps'"):
+        ATTACKS.make(name, epsilon=0.1)
 
 
 @pytest.mark.parametrize('name', sorted(set(ATTACKS) - {'fgsm'}))
@@ -317,7 +322,7 @@ def test_options_that_every_recipe_has_are_checked(name, options, message):
 )
 def test_options_of_iterative_recipes_are_checked(name, options, message):
     with pytest.raises(InputError, match=message):
-        ATTACKS.make(name, **options)
+        ATTACKS[name](**options)
 
 
 def test_decay_is_checked():
