@@ -21,7 +21,7 @@ class Budget:
     """The set of allowed images: within `eps` of the original in a norm, and within [0, 1].
 
     Attributes:
-      eps: Radius, above 0, for images in [0, 1]: 4/255 is four grey levels for `'linf'`.
+      eps: Radius, above 0 (and at most 1 for `'linf'`), for images in [0, 1]: 4/255 is four grey levels for `'linf'`.
       norm: `'linf'` (the largest change of a value) or `'l2'` (Euclidean norm of the change of an image).
 
     Raises:
@@ -38,6 +38,10 @@ class Budget:
             raise errors.InputError(f'eps must be a number, got {self.eps!r}')
         if not (math.isfinite(self.eps) and self.eps > 0):
             raise errors.InputError(f'eps must be above 0 and finite, got {self.eps!r}')
+        if self.norm == 'linf' and self.eps > 1:
+            raise errors.InputError(
+                f'eps must be at most 1, since images are in [0, 1], got {self.eps!r}; did you mean {self.eps:g}/255?'
+            )
 
     def project(self, images: jax.Array, originals: jax.Array) -> jax.Array:
         """The images `[B, H, W, C]` moved into the budget around `originals`, then clipped to [0, 1].

@@ -50,7 +50,29 @@ class Attack:
       start: Function of images, keys `[B]` and budget to the first images.
 
     Raises:
-      InputError: `steps` or `step_size` is out of its range.
+      InputError: A part is not of its kind, or `steps` or `step_size` is out of its range.
+
+    Example:
+      Adam's direction, on images with noise of their own at every step; parts that step downhill, such as `optax.sgd`,
+      are not directions.
+
+      >>> import jax, jax.numpy as jnp, optax
+      >>> from rfn_jax import attacks
+      >>> def noise(images, keys):
+      ...     return images + 0.01 * jax.vmap(lambda key: jax.random.normal(key, images.shape[1:]))(keys)
+      >>> attack = attacks.Attack(
+      ...     name='adam',
+      ...     limits=attacks.Budget(eps=8 / 255),
+      ...     direction=optax.chain(optax.scale_by_adam(), attacks.steepest('linf')),
+      ...     step_size=1 / 255,
+      ...     steps=10,
+      ...     transforms=(noise,),
+      ... )
+      >>> surrogate = jax.tree_util.Partial(lambda w, x: x.reshape(len(x), -1) @ w, jnp.eye(4))
+      >>> images, labels = jnp.full((2, 2, 2, 1), 0.5), jnp.array([0, 3])
+      >>> adversarial = attack(surrogate, images, labels, jax.random.key(0))
+      >>> bool(jnp.max(jnp.abs(adversarial - images)) <= 8 / 255 + 1e-6)
+      True
     """
 
     name: str
@@ -66,6 +88,11 @@ class Attack:
     def __post_init__(self):
         if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
             raise errors.InputError(f'steps must be a whole number of at least 1, got {self.steps!r}')
+        if callable(self.transforms) or not all(map(callable, self.transforms)):
+            raise errors.InputError(f'transforms must be a tuple of functions, got {self.transforms!r}')
+        object.__setattr__(self, 'transforms', tuple(self.transforms))  # a list could not be hashed
+        if not hasattr(self.direction, 'init') or not hasattr(self.direction, 'update'):
+            raise errors.InputError(f'direction must be one optax transformation, got {self.direction!r}')
         if isinstance(self.step_size, bool) or not isinstance(self.step_size, numbers.Real):
             raise errors.InputError(f'step_size must be a number, got {self.step_size!r}')
         if not (math.isfinite(self.step_size) and self.step_size > 0):
@@ -111,7 +138,10 @@ class Attack:
             raise errors.InputError(
                 f'key must be one key or one for each of the {len(images)} examples, got {key.shape}'
             )
-        check_labels(labels, len(images), _logits.eval_shape(surrogate, images, keys).shape[-1])
+        logits = _logits.eval_shape(surrogate, images, keys)
+        if getattr(logits, 'shape', ())[:-1] != images.shape[:1]:
+            raise errors.InputError(f'the surrogate must return logits [{len(images)}, K], got {logits}')
+        check_labels(labels, len(images), logits.shape[-1])
         return _run(self, surrogate, images, labels, keys)
 
 

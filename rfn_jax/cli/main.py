@@ -48,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print('rfn-jax: interrupted; the same command goes on from here', file=sys.stderr)
-        return 130
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(130)  # at once: threads of XLA and Orbax that still run would crash an orderly exit
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
@@ -42,8 +43,13 @@ def parse(
     if any(argument.lstrip('-') in ('help', 'h') for argument in arguments[1:]):
         print(f'rfn-jax {command} [flags]: {summary}\n{values.get_help()}')
         raise SystemExit(0)
+    given = [argument for argument in arguments if argument.lstrip('-').startswith(('config=', 'config '))]
+    if config_file is None and not given and any(a.lstrip('-').startswith('config.') for a in arguments):
+        raise errors.InputError('overrides such as --config.KEY=VALUE need --config=FILE before them')
     try:
         rest = values(arguments)[1:]
+        if values.config is not None and not isinstance(values.config, ml_collections.ConfigDict):
+            raise TypeError(f'get_config of {given[0]} must return a ConfigDict, got {values.config!r}')
         config = None if values.config is None else values.config.to_dict()
     except errors.InputError:
         raise
@@ -53,9 +59,12 @@ def parse(
         raise errors.InputError(f'unexpected argument {rest[0]!r}; see rfn-jax {command} --help')
     if not values.workdir:
         raise errors.InputError(f'rfn-jax {command} needs --workdir=DIRECTORY')
+    if config is None and given:
+        raise errors.InputError(f'get_config of {given[0]} must return a ConfigDict, got None')
     if config is None and not workdir_lib.is_bound(values.workdir):
         raise errors.InputError(
-            f'rfn-jax {command} needs --config=FILE, such as --config=configs/digits.py, for a new work directory'
+            f'{values.workdir} is no work directory so far: rfn-jax {command} needs --config=FILE, such as '
+            '--config=configs/digits.py'
         )
     return workdir_lib.bound_config(values.workdir) if config is None else config, values.workdir
 
@@ -68,7 +77,7 @@ def _one_line(error: Exception) -> str:
         where = [line for line in lines if line.startswith('File ')][-1]
         return f'the config fails: {lines[-1]} ({where})'
     if isinstance(error, (AttributeError, KeyError)):  # an override of a key that is not there
-        return f'unknown config key {text.strip(chr(34))}'
+        return f'unknown config key {" ".join(str(error.args[0]).split())}'
     if isinstance(error, OSError):
-        return f'cannot load the config: {text.split(": ", 1)[-1]}'
+        return f'cannot load the config: {text.rsplit("[Errno", 1)[-1].split("]", 1)[-1].strip()}'
     return text

@@ -25,5 +25,7 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> InputError:
     """
     known = sorted(known)
     near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+    if not known:
+        return InputError(f'unknown {kind} {str(name)!r}; there are none')
     hint = f'did you mean {" or ".join(map(repr, near))}?' if near else f'known: {", ".join(known)}'
     return InputError(f'unknown {kind} {str(name)!r}; {hint}')

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 
 import flax.linen as nn
+import jax.numpy as jnp
 
 from rfn_jax import attacks, data, models, training
 from rfn_jax.core import errors, options, workdir
@@ -176,12 +177,20 @@ def read(config: Mapping) -> Plan:
         raise errors.InputError(f'seed must be 0 to 2**32 - 1, got {sections.seed}')
     if 'name' in sections.data:
         data.SOURCES[sections.data['name']]  # an unknown name is told before anything is read
+    for name, entry in sections.validation_targets.items():
+        for target, other in sections.targets.items():
+            if name == target or entry == other:
+                raise errors.InputError(
+                    f'validation target {name!r} is the target {target!r}: what is chosen on a target must not be reported '
+                    'on it'
+                )
     for name, of in sections.early_stopping.items():
         if of not in sections.trainings:
             raise errors.unknown_name(f'training that {name!r} stops:', of, sections.trainings)
         if name in sections.trainings:
             raise errors.InputError(f'early_stopping has the name {name!r}, which is a training')
 
+    options.call('augmentation', data.CropAndFlip, sections.augmentation)
     validation = options.call('validation', Validation, sections.validation)
     evaluation = options.call('evaluation', Evaluation, sections.evaluation)
     if min(validation.examples, validation.every_epochs, evaluation.examples, evaluation.batch_size) < 1:
@@ -241,10 +250,16 @@ class Target:
 def _checked(spec: Mapping) -> Mapping:
     """The spec, after its module was built once for some number of classes."""
     models.MODELS.make_from(spec, num_classes=2)
+    try:
+        jnp.dtype(spec.get('dtype', 'float32'))
+    except TypeError as error:
+        raise errors.InputError(
+            f'dtype of model {spec["name"]!r}: {error}; known: float32, bfloat16, float16'
+        ) from error
     return spec
 
 
 def _recipe(sections: Sections, optim: Mapping, minimiser: Mapping) -> training.Recipe:
     values = {**optim, **sections.augmentation, 'minimiser': minimiser}
     values.pop('rho', None)  # the value that trainings refer to
-    return options.call('optim and augmentation', training.Recipe, values)
+    return options.call('optim', training.Recipe, values)

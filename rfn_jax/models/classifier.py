@@ -1,5 +1,6 @@
 """A trained network as one value: module, variables and the normalisation of its images."""
 
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,6 +33,16 @@ class Classifier:
     num_classes: int = struct.field(pytree_node=False)
     mean: tuple[float, ...] = struct.field(pytree_node=False, default=(0.0,))
     std: tuple[float, ...] = struct.field(pytree_node=False, default=(1.0,))
+
+    def __post_init__(self):
+        for name in ('mean', 'std'):
+            values = getattr(self, name)
+            if not (isinstance(values, tuple) and values and all(isinstance(v, numbers.Real) for v in values)):
+                raise errors.InputError(
+                    f'{name} must be a tuple of numbers, one for all channels or for each, got {values!r}'
+                )
+        if not min(self.std) > 0:
+            raise errors.InputError(f'std must be above 0, got {self.std!r}')
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """Logits `[B, K]` of float images `[B, H, W, C]` in [0, 1], in evaluation mode."""

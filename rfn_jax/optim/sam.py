@@ -59,8 +59,8 @@ def rfn_sam(
     Raises:
       ValueError: At construction, `rho` is negative or not finite; at `update`, `params` or `grad_fn` is missing, or
         `grad_fn` returns something else than a gradient of `params`.
-      TypeError: `rho` is neither a number nor a function; or the updates have holes from `optax.masked` or
-        `optax.partition`.
+      TypeError: `rho` is neither a number nor a function, or `mask` holds something else than booleans; or the updates
+        have holes from `optax.masked` or `optax.partition`.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, rfn_jax
@@ -114,6 +114,10 @@ def rfn_sam(
       *Under jit.* Compile the whole step: `jax.jit(tx.update)` cannot take the function `grad_fn` as an argument.
     """
     _check_rho(rho)
+    if not callable(mask) and not all(
+        hasattr(leaf, 'dtype') or isinstance(leaf, bool) for leaf in jax.tree.leaves(mask)
+    ):
+        raise TypeError(f'mask must be a pytree of booleans or a function that makes one from params, got {mask!r}')
 
     def init_fn(params: optax.Params) -> RfnSamState:
         del params
@@ -172,8 +176,8 @@ def _check_update(updates: Any, params: Any, grad_fn: Any) -> None:
         )
     if grad_fn is None:
         raise ValueError(
-            'rfn_sam needs the gradient function: call tx.update(grads, opt_state, params, grad_fn=jax.grad(loss_fn)), '
-            'and wrap a transformation that does not take extra arguments in optax.chain'
+            'rfn_sam needs the gradient function: call tx.update(grads, opt_state, params, grad_fn=jax.grad(loss_fn)); '
+            'wrappers that take no extra arguments, and TrainState.apply_gradients of Flax, do not pass it on'
         )
     leaves = jax.tree.leaves(updates, is_leaf=lambda leaf: isinstance(leaf, optax.MaskedNode))
     if any(isinstance(leaf, optax.MaskedNode) for leaf in leaves):

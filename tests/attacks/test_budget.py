@@ -31,7 +31,7 @@ def slow_project(image, original, eps, norm):
 
 
 @pytest.mark.parametrize('norm', ['linf', 'l2'])
-@pytest.mark.parametrize('eps', [0.004, 0.3, 2.5])
+@pytest.mark.parametrize('eps', [0.004, 0.3, 1.0])
 def test_project_equals_a_slow_projection(norm, eps):
     _, originals = random_images(6)
     scales = np.array([0.0, 1e-4, 0.01, 0.1, 1.0, 10.0]).reshape(-1, 1, 1, 1)

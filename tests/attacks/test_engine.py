@@ -1,3 +1,5 @@
+import doctest
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -5,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from rfn_jax.attacks import Attack, Budget, GradientEstimate, bim, mi_fgsm, pgd, steepest
+from rfn_jax.attacks import Attack, Budget, GradientEstimate, bim, engine, mi_fgsm, pgd, steepest
 from rfn_jax.core import losses, rng
 from rfn_jax.core.errors import InputError
 from rfn_jax.models import Classifier
@@ -303,3 +305,27 @@ def test_an_empty_batch_and_a_number_for_a_key_are_refused(problem, keys):
         BIM(problem.surrogate, problem.images[:0], problem.labels[:0], keys[:0])
     with pytest.raises(InputError, match=r'key must be made by jax\.random\.key, got 0'):
         BIM(problem.surrogate, problem.images, problem.labels, 0)
+
+
+def test_the_example_of_the_docstring_runs():
+    failed, run = doctest.testmod(engine)
+    assert run > 5
+    assert not failed
+
+
+@pytest.mark.parametrize(
+    ('parts', 'message'),
+    [
+        ({'transforms': lambda images, keys: images}, 'transforms must be a tuple of functions'),
+        ({'transforms': (1,)}, 'transforms must be a tuple of functions'),
+        ({'direction': [steepest('linf')]}, 'direction must be one optax transformation'),
+    ],
+)
+def test_parts_of_another_kind_are_refused(parts, message):
+    with pytest.raises(InputError, match=message):
+        make(**parts)
+
+
+def test_a_surrogate_must_return_logits(problem, keys):
+    with pytest.raises(InputError, match=r'the surrogate must return logits \[14, K\]'):
+        BIM(lambda images: (images.reshape(len(images), -1), {}), problem.images, problem.labels, keys)

@@ -72,7 +72,8 @@ def test_usage(capsys):
     ('arguments', 'message'),
     [
         (['quickstrat'], "unknown command 'quickstrat'; did you mean 'quickstart'"),
-        (['run', '--workdir=x'], 'rfn-jax run needs --config=FILE'),
+        (['run', '--workdir=x'], 'x is no work directory so far: rfn-jax run needs --config=FILE'),
+        (['run', '--workdir=x', '--config.optim.rho=1'], 'overrides such as --config.KEY=VALUE need --config=FILE'),
         (['run', CONFIG], 'rfn-jax run needs --workdir=DIRECTORY'),
         (['run', '--config=missing.py', '--workdir=x'], 'missing.py'),
         (['run', CONFIG, '--workdri=x'], 'workdri'),

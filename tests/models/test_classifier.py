@@ -125,3 +125,16 @@ def test_a_bad_normalisation(options):
 def test_a_wrong_number_of_classes():
     with pytest.raises(errors.InputError, match=r'the model gives logits of shape \(5,\), not 4 classes'):
         classifier(num_classes=4)
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'std': (0.0,)}, r'std must be above 0, got \(0\.0,\)'),
+        ({'mean': [0.5]}, r'mean must be a tuple of numbers, .* got \[0\.5\]'),
+        ({'std': ()}, r'std must be a tuple of numbers'),
+    ],
+)
+def test_a_classifier_checks_its_normalisation(options, message):
+    with pytest.raises(errors.InputError, match=message):
+        models.Classifier({}, models.MODELS.make('mlp', num_classes=10), 10, **options)
