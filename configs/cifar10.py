@@ -3,8 +3,8 @@
     TFDS_DATA_DIR=... rfn-jax run --config=configs/cifar10.py --workdir=runs/cifar10
 
 ResNet-18 surrogates, 150 epochs, rho = 0.4, BIM with eps = 4/255 and 50 steps of eps/10, on about 1000 test images that all
-targets classify correctly. Of the paper's ten target families those that the zoo has so far. For an accelerator: on two CPU
-cores an epoch of one surrogate takes about an hour. No score is given here, since this config has not been run to its end.
+targets classify correctly. Of the paper's ten target families those that the zoo has so far. For an accelerator.
+No time and no score are given here, since this config has not been run to its end.
 """
 
 import ml_collections

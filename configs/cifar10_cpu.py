@@ -2,7 +2,12 @@
 
     TFDS_DATA_DIR=... rfn-jax run --config=configs/cifar10_cpu.py --workdir=runs/cifar10_cpu
 
-PLACEHOLDER
+About 52 minutes on two cores of a Xeon, shared with other work. Mean black-box success of two seeds on 500 test images:
+SGD 22.6 %, early-stopped SGD 23.2 % (epoch 13, the first after a decay), RFN 33.3 %; natural accuracy 56.1, 55.0 and 54.0 %.
+
+The surrogate has 1.2 million parameters for 3000 images, so that SGD fits them (99 % of the training images at the end): a
+surrogate too small or too briefly trained to fit its data loses by a large rho. rho = 0.2 was taken from an earlier
+prototype and kept after the first seed led on the validation images and validation targets; no other value was tried.
 """
 
 import ml_collections
