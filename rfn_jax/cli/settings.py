@@ -43,7 +43,7 @@ def parse(
     if any(argument.lstrip('-') in ('help', 'h') for argument in arguments[1:]):
         print(f'rfn-jax {command} [flags]: {summary}\n{values.get_help()}')
         raise SystemExit(0)
-    given = [argument for argument in arguments if argument.lstrip('-').startswith(('config=', 'config '))]
+    given = [argument for argument in arguments if argument.lstrip('-').split('=')[0] == 'config']
     if config_file is None and not given and any(a.lstrip('-').startswith('config.') for a in arguments):
         raise errors.InputError('overrides such as --config.KEY=VALUE need --config=FILE before them')
     try:

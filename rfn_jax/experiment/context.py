@@ -85,6 +85,11 @@ class Context:
                     ) from error
                 yield classifier
 
+    def trained(self, network: plan_lib.Network, epoch: int) -> models.Classifier:
+        """The classifier after one epoch; raises like `trained_at`."""
+        (classifier,) = self.trained_at(network, [epoch])
+        return classifier
+
     @functools.cached_property
     def targets(self) -> dict[str, models.Classifier]:
         """The targets after their last epoch, by name; raises like `trained_at`."""
@@ -96,7 +101,7 @@ class Context:
         return self._trained('validation_target')
 
     def _trained(self, role: str) -> dict[str, models.Classifier]:
-        return {n.model: next(self.trained_at(n, [n.recipe.epochs])) for n in self.plan.of_role(role)}
+        return {n.model: self.trained(n, n.recipe.epochs) for n in self.plan.of_role(role)}
 
     @functools.cached_property
     def test_examples(self) -> data.ImageDataset:
@@ -160,23 +165,26 @@ def open_workdir(config: Mapping, directory, console: console_lib.Console) -> Co
     if jax.process_count() > 1:
         raise errors.InputError(f'experiments run on one host so far, not on {jax.process_count()}')
     ctx = Context(plan, pathlib.Path(directory), console, _mesh(plan, console))
-    if workdir.is_bound(directory):
-        workdir.bind(directory, plan.config)
-        return ctx
-    # What only the data can tell is found out before the directory is bound to a config that cannot run.
-    for network in plan.networks:
-        ctx.template(network)
-        data.epoch_order(len(ctx.splits.train), network.recipe.batch_size, seed=0, epoch=0)
+    if not workdir.is_bound(directory):
+        # What only the data can tell is found out before the directory is bound to a config that cannot run.
+        for network in plan.networks:
+            ctx.template(network)
+            data.epoch_order(len(ctx.splits.train), network.recipe.batch_size, seed=0, epoch=0)
     workdir.bind(directory, plan.config)
+    if not (ctx.workdir / 'environment.json').exists():
+        files.write_json(ctx.workdir / 'environment.json', _environment(ctx.mesh))
+    return ctx
+
+
+def _environment(mesh: Mesh) -> dict[str, str]:
+    """The versions, platform and devices that results were made with."""
     versions = {name: importlib.metadata.version(name) for name in ('jax', 'flax', 'optax', 'rfn_jax')}
-    environment = {
+    return {
         'python': platform.python_version(),
         **versions,
         'platform': f'{platform.system()} {platform.machine()}',
-        'devices': f'{ctx.mesh.size} x {ctx.mesh.devices.flat[0].device_kind}',
+        'devices': f'{mesh.size} x {mesh.devices.flat[0].device_kind}',
     }
-    files.write_json(ctx.workdir / 'environment.json', environment)
-    return ctx
 
 
 def _mesh(plan: plan_lib.Plan, console: console_lib.Console) -> Mesh:

@@ -63,7 +63,7 @@ def craft(ctx: context.Context) -> None:
     for job in todo:
         batches = -(-len(examples) // min(ctx.plan.evaluation.batch_size, len(examples)))
         title = f'craft {job.crafted.attack} on {job.network.model}-{job.crafted.training} seed {job.network.seed}'
-        surrogate = next(ctx.trained_at(job.network, [job.crafted.epoch]))
+        surrogate = ctx.trained(job.network, job.crafted.epoch)
         key = rng.key_for(ctx.plan.seed, f'craft {job.crafted.attack} {job.network.model}', job.network.seed)
         attack = ctx.plan.attacks[job.crafted.attack]
         with ctx.console.task(title, batches) as advance:

@@ -38,7 +38,7 @@ def write(ctx: context.Context, jobs: list[crafting.Job]) -> None:
             continue
         images = transfer.load(job.directory).images[positions]
         arrays[f'adversarial_{crafted.training}'] = images
-        surrogate = next(ctx.trained_at(job.network, [crafted.epoch]))
+        surrogate = ctx.trained(job.network, crafted.epoch)
         attacked = dataclasses.replace(shown, images=images)
         kinds = {transfer.BLACK_BOX: ctx.targets, transfer.WHITE_BOX: {crafted.surrogate: surrogate}}
         for kind, classifiers in kinds.items():

@@ -56,7 +56,7 @@ def measure(ctx: context.Context) -> None:
     with ctx.console.task('measure', len(jobs)) as advance:
         for job in jobs:
             images = transfer.load(job.directory).images
-            surrogate = next(ctx.trained_at(job.network, [job.crafted.epoch]))
+            surrogate = ctx.trained(job.network, job.crafted.epoch)
             own = transfer.successes({job.network.model: surrogate}, images, eligible, **ctx.batching)
             weights = job.origin['weights_sha256']
             if weights not in right:  # the same for all attacks on a checkpoint

@@ -175,8 +175,7 @@ def read(config: Mapping) -> Plan:
         raise errors.InputError(f'seeds must be at least 1, got {sections.seeds}')
     if not 0 <= sections.seed < 2**32:
         raise errors.InputError(f'seed must be 0 to 2**32 - 1, got {sections.seed}')
-    if 'name' in sections.data:
-        data.SOURCES[sections.data['name']]  # an unknown name is told before anything is read
+    data.SOURCES[str(sections.data.get('name'))]  # an unknown name is told before anything is read
     for name, entry in sections.validation_targets.items():
         for target, other in sections.targets.items():
             if name == target or entry == other:

@@ -62,6 +62,12 @@ def test_a_work_directory_goes_on_with_its_own_config(finished, tmp_path):
     assert (tmp_path / 'copy' / table).read_bytes() == (finished / table).read_bytes()
 
 
+def test_a_flag_and_its_value_may_be_two_arguments(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ('run', '--config', small_experiment.__file__, '--workdir', 'x', '--config.optim.epochs=0')
+    assert 'epochs must be at least 1, got 0' in refused(capsys, *arguments)
+
+
 def test_usage(capsys):
     assert main.main(['--help']) == 0
     assert main.main([]) == 2

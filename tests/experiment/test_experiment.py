@@ -121,7 +121,7 @@ def test_a_second_run_does_nothing(copy):
     before = times()
     run(small_experiment.get_config().to_dict(), copy)
     changed = {p.name for p, t in times().items() if before.get(p) != t}
-    assert changed <= {'environment.json', 'transfer_validation.csv', 'natural_validation.csv', 'early_stopping.csv'}
+    assert changed <= {'transfer_validation.csv', 'natural_validation.csv', 'early_stopping.csv'}
 
 
 def test_a_lost_stage_is_made_again_and_the_rest_is_kept(copy, finished):
@@ -146,6 +146,12 @@ def test_a_lost_epoch_is_trained_again(copy, finished):
     (copy / 'results' / 'validation' / 'resnet-rfn-seed0.json').unlink()
     run(small_experiment.get_config().to_dict(), copy)
     assert contents(copy) == contents(finished)
+
+
+def test_a_run_killed_before_the_environment_was_written_gets_it(copy):
+    (copy / 'environment.json').unlink()
+    experiment.open_workdir(small_experiment.get_config().to_dict(), copy, console.Console())
+    assert files.read_json(copy / 'environment.json')['devices'].startswith('8 x ')
 
 
 def test_a_config_that_the_data_refuse_does_not_take_the_directory(tmp_path):

@@ -104,6 +104,7 @@ def _set(path, value):
         (_set('attacks.bim', {'eps': 0.1}), 'the spec of attack needs a mapping with name, got'),
         (_set('attacks.bim.eps', 0.003), 'eps 0.003 is below 1/255'),
         (_set('surrogates', {'../up': {'name': 'mlp'}}), r"letters, digits, _ and \. only, got '../up'"),
+        (_set('data', {}), "unknown data set 'None'; known: cifar10, digits"),
         (_set('augmentation', {'crop_padding': 'x'}), "crop_padding of augmentation must be int, got 'x'"),
         (_set('attacks.bim.eps', 16), r'eps must be at most 1, .* got 16; did you mean 16/255'),
         (_set('surrogates.resnet.dtype', 'fp16'), "dtype of model 'resnet': .*fp16"),
