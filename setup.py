@@ -20,6 +20,7 @@ setuptools.setup(
     package_dir={'rfn_jax.configs': 'configs'},
     package_data={
         'rfn_jax.attacks': ['README.md'],
+        'rfn_jax.models': ['sizes.csv'],
         'rfn_jax.optim': ['README.md'],
         'rfn_jax.report': ['page.html.jinja'],
     },
@@ -39,6 +40,7 @@ setuptools.setup(
         'pillow',
         'rich',
         'markupsafe',
+        'safetensors',
         'scipy',
         'scikit-learn',
         'tensorflow-datasets>=4.9.7',

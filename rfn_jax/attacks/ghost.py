@@ -57,7 +57,7 @@ class GhostNetwork:
             if self.skip_scale:
                 stack.enter_context(hooks.intercept(hooks.Residual, erode_skip))
             if self.dropout:
-                stack.enter_context(hooks.intercept((hooks.Relu, hooks.Gelu), erode_activation))
+                stack.enter_context(hooks.intercept(hooks.Activation, erode_activation))
             logits = self.surrogate(images, **at_step)
         if not sites.numbers and (self.skip_scale or self.dropout):
             raise errors.InputError(

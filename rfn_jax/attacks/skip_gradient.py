@@ -39,10 +39,10 @@ class SkipGradient:
             count += 1
             return call(x, lambda x: scale_gradient(branch(x), self.gamma), skip)
 
-        with hooks.intercept(hooks.Residual, scaled):
+        with hooks.intercept((hooks.Residual, hooks.Concatenation), scaled):
             logits = self.surrogate(images, **at_step)
         if not count:
-            raise errors.InputError('skip_gradient needs residual sums, and the surrogate has none')
+            raise errors.InputError('skip_gradient needs skip connections, and the surrogate has none')
         return logits
 
 
@@ -53,9 +53,10 @@ def skip_gradient(gamma: float = 0.2) -> Callable[[Any], SkipGradient]:
 
     .. math:: g_i = g_{i+1} \Big(1 + \gamma \frac{\partial f_i}{\partial z_i}\Big);
 
-    the forward pass, and so the loss, is as before. A transformer has two such sums in a block, behind its attention and
-    behind its perceptron. The authors' PyTorch code puts a power of gamma on every ReLU instead, and divides by the
-    standard deviation of the gradient after every block; this is the definition of the paper.
+    the forward pass, and so the loss, is as before. The layers of a DenseNet, where the skip is a concatenation, are treated
+    alike. A transformer has two such sums in a block, behind its attention and behind its perceptron. The authors' PyTorch
+    code puts a power of gamma on every ReLU instead, and divides by the standard deviation of the gradient after every
+    block; this is the definition of the paper.
 
     Args:
       gamma: Factor, in [0, 1]; 1 is the plain gradient, and 0 leaves the skips alone. 0.2 is the paper's for ResNets (0.5
@@ -66,7 +67,7 @@ def skip_gradient(gamma: float = 0.2) -> Callable[[Any], SkipGradient]:
 
     Raises:
       InputError: `gamma` is out of its range; of the function: interceptions do not reach the surrogate; of the surrogate:
-        the network has no residual sums.
+        the network has no skip connections.
 
     References:
       Wu et al., `Skip Connections Matter: On the Transferability of Adversarial Examples Generated with ResNets

@@ -6,17 +6,18 @@ from collections.abc import Sequence
 
 from rfn_jax.core import errors
 
+SUMMARY = 'shows the models, attacks, minimisers, data sets and configs that can be named.'
 KINDS = ('models', 'attacks', 'components', 'presets', 'minimisers', 'datasets', 'configs')
 
 
-def main(arguments: Sequence[str], summary: str) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Prints the tables named in `arguments`, all by default.
 
     Raises:
       InputError: A table is unknown.
     """
     if any(argument in ('-h', '--help') for argument in arguments):
-        print(f'rfn-jax list [{"|".join(KINDS)}]: {summary}')
+        print(f'rfn-jax list [{"|".join(KINDS)}]: {SUMMARY}')
         return 0
     for kind in arguments:
         if kind not in KINDS:
@@ -29,18 +30,34 @@ def _lines(kind: str) -> list[str]:
     if kind == 'configs':
         files = (f for f in importlib.resources.files('rfn_jax.configs').iterdir() if f.name.endswith('.py'))
         return [f'  {f.name:<16} {_first_line(f.read_text())}' for f in sorted(files, key=str) if f.name[0] != '_']
-    from rfn_jax import attacks, data, models, optim
+    from rfn_jax import attacks, data, optim
 
     tables = {
-        'models': models.MODELS,
         'attacks': attacks.ATTACKS,
         'components': attacks.COMPONENTS,
         'minimisers': optim.MINIMISERS,
         'datasets': data.SOURCES,
     }
+    if kind == 'models':
+        return _models()
     if kind == 'presets':
         return [f'  {name:<16} {", ".join(table)}' for name, table in attacks.PRESETS.items()]
     return [f'  {name:<16} {_options(tables[kind][name])}' for name in tables[kind]]
+
+
+def _models() -> list[str]:
+    """The models that are complete by their name with their sizes, then the general ones with their options."""
+    from rfn_jax import models
+    from rfn_jax.models import sizes
+
+    lines = [f'  {"":<26} {"parameters":>11}  {"images":>9}  {"GFLOPs":>6}  {"torchvision"}']
+    for name, size in sizes.table().items():
+        images = f'{size.image_size} x {size.image_size}'
+        lines.append(
+            f'  {name:<26} {size.parameters:>11,}  {images:>9}  {size.gflops:>6.2f}  {size.torchvision or "-"}'
+        )
+    lines.append('  with options (a GFLOP is 10^9 multiply-adds of one image):')
+    return lines + [f'  {name:<26} {_options(models.MODELS[name])}' for name in models.MODELS if name in sizes.GENERAL]
 
 
 def _first_line(source: str) -> str:

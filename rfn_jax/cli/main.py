@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from rfn_jax.cli import listing, settings
+from rfn_jax.cli import listing, settings, weights
 from rfn_jax.core import console as console_lib
 from rfn_jax.core import errors, workdir
 
@@ -20,7 +20,11 @@ STAGES = {
     'report': ('prints the tables and writes report/index.html from the result tables.', ('report',)),
 }
 ALL_STAGES = ('train', 'craft', 'measure', 'report')
-LIST_SUMMARY = 'shows the models, attacks, minimisers, data sets and configs that can be named.'
+OTHERS = {
+    'import-weights': (weights.IMPORT_SUMMARY, weights.import_weights),
+    'export-weights': (weights.EXPORT_SUMMARY, weights.export_weights),
+    'list': (listing.SUMMARY, listing.main),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,10 +62,10 @@ def _dispatch(arguments: list[str]) -> int:
         print(_usage())
         return 0 if arguments else 2
     command, rest = arguments[0], arguments[1:]
-    if command == 'list':
-        return listing.main(rest, LIST_SUMMARY)
+    if command in OTHERS:
+        return OTHERS[command][1](rest)
     if command not in STAGES:
-        raise errors.unknown_name('command', command, [*STAGES, 'list'])
+        raise errors.unknown_name('command', command, [*STAGES, *OTHERS])
     summary, stages = STAGES[command]
     defaults = {}
     if command == 'quickstart':
@@ -83,12 +87,11 @@ def _run(config: dict, directory: str, stages: Sequence[str]) -> None:
             getattr(experiment, stage)(ctx)
     if 'report' in stages:
         if not work and workdir.is_bound(directory):
-            workdir.bind(directory, config)
+            workdir.bind(directory, experiment.read(config).config)
         report.print_tables(directory, console)
         console.info(f'report: {report.write_page(directory)}')
 
 
 def _usage() -> str:
-    lines = [f'  {name:<11} {summary}' for name, (summary, _) in STAGES.items()]
-    lines.append(f'  {"list":<11} {LIST_SUMMARY}')
+    lines = [f'  {name:<15} {summary}' for name, (summary, _) in {**STAGES, **OTHERS}.items()]
     return '\n'.join(['usage: rfn-jax COMMAND [flags]', '', *lines, '', 'rfn-jax COMMAND --help shows the flags.'])

@@ -18,10 +18,15 @@ def key_for(seed: int, purpose: str, *indices: int) -> jax.Array:
     Returns:
       A scalar key (`jax.random.key`), the same on every machine.
     """
-    key = jax.random.fold_in(jax.random.key(seed), _number(purpose))
+    key = subkey(jax.random.key(seed), purpose)
     for index in indices:
         key = jax.random.fold_in(key, index)
     return key
+
+
+def subkey(key: jax.Array, purpose: str) -> jax.Array:
+    """The key of one purpose among those that a scalar key serves."""
+    return jax.random.fold_in(key, _number(purpose))
 
 
 def seed_for(seed: int, purpose: str) -> int:

@@ -11,6 +11,7 @@ from rfn_jax.experiment.crafting import craft
 from rfn_jax.experiment.measurement import measure
 from rfn_jax.experiment.networks import train
 from rfn_jax.experiment.plan import Plan, read
+from rfn_jax.experiment.saved import saved_classifier
 from rfn_jax.experiment.validation import validate
 
-__all__ = ['Context', 'Plan', 'craft', 'measure', 'open_workdir', 'read', 'train', 'validate']
+__all__ = ['Context', 'Plan', 'craft', 'measure', 'open_workdir', 'read', 'saved_classifier', 'train', 'validate']

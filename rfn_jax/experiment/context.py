@@ -44,15 +44,33 @@ class Context:
         return {'batch_size': self.plan.evaluation.batch_size, 'mesh': self.mesh}
 
     def fresh(self, network: plan_lib.Network) -> models.Classifier:
-        """The classifier before training.
+        """The classifier before training: imported weights if there are any, else fresh ones.
 
-        Its initial values depend on its role, name and seed, not on its training: surrogates of one seed start alike.
+        Fresh values depend on its role, name and seed, not on its training: surrogates of one seed start alike.
+
+        Raises:
+          RunError: Imported weights cannot be read.
         """
+        if network.weights:
+            return training.load_weights(network.weights, image_shape=self.splits.train.image_shape)
         key = rng.key_for(self.plan.seed, f'initialise {network.role} {network.model}', network.seed)
         return models.initialise(network.module(self.splits.train.num_classes), key, **self._shape)
 
     def template(self, network: plan_lib.Network) -> models.Classifier:
-        """The classifier with shapes in place of values."""
+        """The classifier with shapes in place of values.
+
+        Raises:
+          InputError: Imported weights are of another number of classes than the data, or not for such images.
+        """
+        if network.weights:
+            train = self.splits.train
+            template = training.abstract_weights(network.weights, image_shape=train.image_shape)
+            if template.num_classes != train.num_classes:
+                raise errors.InputError(
+                    f'{network.title}: the weights in {network.weights} have {template.num_classes} classes, and the data '
+                    f'{train.num_classes}'
+                )
+            return template
         return models.abstract(network.module(self.splits.train.num_classes), **self._shape)
 
     @functools.cached_property
@@ -64,6 +82,8 @@ class Context:
 
     def store(self, network: plan_lib.Network) -> training.CheckpointStore:
         """The checkpoints of a network."""
+        if network.recipe is None:
+            return training.CheckpointStore(training.weights_store(network.weights), keep_all=True)
         path = self.workdir / network.folder / 'checkpoints'
         return training.CheckpointStore(path, keep_all=network.role == 'surrogate')
 
@@ -102,7 +122,7 @@ class Context:
         return self._trained('validation_target')
 
     def _trained(self, role: str) -> dict[str, models.Classifier]:
-        return {n.model: self.trained(n, n.recipe.epochs) for n in self.plan.of_role(role)}
+        return {n.model: self.trained(n, n.last_epoch) for n in self.plan.of_role(role)}
 
     @functools.cached_property
     def test_examples(self) -> data.ImageDataset:
@@ -170,7 +190,8 @@ def open_workdir(config: Mapping, directory, console: console_lib.Console) -> Co
         # What only the data can tell is found out before the directory is bound to a config that cannot run.
         for network in plan.networks:
             ctx.template(network)
-            data.epoch_order(len(ctx.splits.train), network.recipe.batch_size, seed=0, epoch=0)
+            if network.recipe:
+                data.epoch_order(len(ctx.splits.train), network.recipe.batch_size, seed=0, epoch=0)
         _check_attacks(ctx)
     workdir.bind(directory, plan.config)
     if not (ctx.workdir / 'environment.json').exists():
@@ -210,7 +231,7 @@ def _mesh(plan: plan_lib.Plan, console: console_lib.Console) -> Mesh:
         devices = jax.devices()
     except RuntimeError as error:  # such as a platform in JAX_PLATFORMS that is not there
         raise errors.InputError(f'JAX has no device: {str(error).splitlines()[0]}') from error
-    sizes = {network.recipe.batch_size for network in plan.networks}
+    sizes = {network.recipe.batch_size for network in plan.networks if network.recipe}
     used = max(n for n in range(1, len(devices) + 1) if all(size % n == 0 for size in sizes))
     if used < len(devices):
         console.info(f'using {used} of {len(devices)} devices, which divide batch_size {", ".join(map(str, sizes))}')

@@ -84,7 +84,7 @@ def _is_done(ctx: context.Context, inputs: str) -> bool:
 def _inputs(ctx: context.Context, jobs: list[crafting.Job]) -> str:
     """A hash of everything that the tables depend on."""
     networks = [network for network in ctx.plan.networks if network.role != 'surrogate']
-    inputs = [job.origin for job in jobs], [ctx.digest(network, network.recipe.epochs) for network in networks]
+    inputs = [job.origin for job in jobs], [ctx.digest(network, network.last_epoch) for network in networks]
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
@@ -111,7 +111,7 @@ def _natural_rows(ctx: context.Context, outcomes: list[Outcome]) -> list[dict]:
     for role, classifiers in (('target', ctx.targets), ('validation_target', ctx.validation_targets)):
         predicted = transfer.predictions(classifiers, ctx.splits.test, **ctx.batching)
         for network in ctx.plan.of_role(role):
-            key = (network.model, role, network.training, network.seed, network.recipe.epochs)
+            key = (network.model, role, network.training, network.seed, network.last_epoch)
             rows[key] = transfer.natural_row(*key, predicted[network.model] == ctx.splits.test.labels)
     return list(rows.values())
 

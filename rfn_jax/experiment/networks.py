@@ -16,6 +16,8 @@ def train(ctx: context.Context) -> None:
       RunError: A training diverged or could not be saved.
     """
     for network in ctx.plan.networks:
+        if network.recipe is None:
+            continue
         keep_all = network.role == 'surrogate'
         with ctx.store(network) as store:
             if training.needed_epochs(network.recipe, keep_all) <= set(store.epochs()):

@@ -36,15 +36,16 @@ class Sections:
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """One network to train.
+    """One network: to train, or a target whose weights were imported.
 
     Attributes:
       role: `'surrogate'`, `'target'` or `'validation_target'`.
       model: Name in the config.
-      training: Name of the training of a surrogate; `'sgd'` for a target.
+      training: Name of the training of a surrogate; `'sgd'` for a target that is trained, else `'imported'`.
       seed: Number of the seed; 0 for a target.
       spec: Name and options of the architecture, as `models.MODELS` takes them.
-      recipe: Its hyper-parameters.
+      recipe: Its hyper-parameters; None for a target that is not trained.
+      weights: Directory of imported weights: those of a target, or what the training of a surrogate starts from.
     """
 
     role: str
@@ -52,7 +53,13 @@ class Network:
     training: str
     seed: int
     spec: Mapping
-    recipe: training.Recipe
+    recipe: training.Recipe | None
+    weights: str | None = None
+
+    @property
+    def last_epoch(self) -> int:
+        """The epoch of its last checkpoint; 0 if it is not trained."""
+        return self.recipe.epochs if self.recipe else 0
 
     @property
     def folder(self) -> str:
@@ -111,7 +118,7 @@ class Plan:
     Attributes:
       config: The config as plain nested values.
       seed: Seed that every other one is derived from.
-      networks: What to train: targets, validation targets, then surrogates.
+      networks: What to train or to import: targets, validation targets, then surrogates.
       early_stopping: For each early-stopped training, the training that it stops.
       attacks: The attacks of the reported figures, by their name in the config.
       validation: What the early-stopping epoch is chosen with.
@@ -164,6 +171,7 @@ def read(config: Mapping) -> Plan:
       InputError: A section, name or option is unknown or missing, or a value is out of its range.
     """
     config = workdir.plain(config)
+    _pin_weights(config)
     sections = options.call('the config', Sections, config)
     for name in ('surrogates', 'targets', 'trainings', 'attacks', 'validation_targets', 'early_stopping'):
         if not config[name] and name != 'early_stopping':
@@ -178,7 +186,7 @@ def read(config: Mapping) -> Plan:
     data.SOURCES[str(sections.data.get('name'))]  # an unknown name is told before anything is read
     for name, entry in sections.validation_targets.items():
         for target, other in sections.targets.items():
-            if name == target or entry == other:
+            if name == target or entry == other or (_is_imported(entry) and entry['sha256'] == other.get('sha256')):
                 raise errors.InputError(
                     f'validation target {name!r} is the target {target!r}: what is chosen on a target must not be reported '
                     'on it'
@@ -223,21 +231,65 @@ def _networks(sections: Sections) -> list[Network]:
     networks = []
     for role, entries in (('target', sections.targets), ('validation_target', sections.validation_targets)):
         for name, entry in entries.items():
+            if _is_imported(entry):
+                imported = options.call(f'{role} {name!r}', Imported, entry)
+                networks.append(Network(role, name, 'imported', 0, imported.model, None, imported.weights))
+                continue
             target = options.call(f'{role} {name!r}', Target, entry)
             recipe = _recipe(sections, {**sections.optim, **target.optim}, {'name': 'sgd'})
             networks.append(Network(role, name, 'sgd', 0, _checked(target.model), recipe))
-    for name, spec in sections.surrogates.items():
+    for name, entry in sections.surrogates.items():
+        spec, weights = entry, None
+        if _is_imported(entry):
+            imported = options.call(f'surrogate {name!r}', Imported, entry)
+            spec, weights = imported.model, imported.weights
         # Plain SGD first, then by name (ml_collections sorts by name).
         for training_name in sorted(sections.trainings, key=lambda t: (sections.trainings[t] != {'name': 'sgd'}, t)):
             recipe = _recipe(sections, sections.optim, sections.trainings[training_name])
             for seed in range(sections.seeds):
-                networks.append(Network('surrogate', name, training_name, seed, _checked(spec), recipe))
+                networks.append(Network('surrogate', name, training_name, seed, _checked(spec), recipe, weights))
     return networks
+
+
+def _pin_weights(config: dict) -> None:
+    """Adds the hash of all imported weights to a config, so that what is bound to it is bound to them."""
+    for section in ('targets', 'validation_targets', 'surrogates'):
+        entries = config.get(section)
+        for name, entry in entries.items() if isinstance(entries, dict) else ():
+            if _is_imported(entry):
+                found = training.read_weights(str(entry['weights'])).sha256
+                if entry.setdefault('sha256', found) != found:
+                    raise errors.InputError(
+                        f'{section}.{name}.sha256 is {entry["sha256"]!r}, and the weights in {entry["weights"]} have '
+                        f'{found!r}: they were imported again from something else'
+                    )
+
+
+def _is_imported(entry: object) -> bool:
+    return isinstance(entry, Mapping) and 'weights' in entry
+
+
+@dataclasses.dataclass(frozen=True)
+class Imported:
+    """Imported weights in the config: a target, or what the training of a surrogate starts from.
+
+    Attributes:
+      weights: Their directory, as `rfn-jax import-weights` makes it.
+      sha256: The hash of their variables; added where a config leaves it out.
+    """
+
+    weights: str
+    sha256: str
+
+    @property
+    def model(self) -> Mapping:
+        """Name and options of the architecture."""
+        return training.read_weights(self.weights).model
 
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """A target in the config.
+    """A target in the config that is trained.
 
     Attributes:
       model: Name and options of the architecture.

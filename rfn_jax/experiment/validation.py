@@ -58,7 +58,7 @@ def _read(path: pathlib.Path) -> dict:
 def _origin(ctx: context.Context, surrogate: plan.Network) -> dict:
     """What a surrogate's validation figures depend on, beside the config: the weights."""
     networks = [surrogate, *ctx.plan.of_role('validation_target')]
-    return {network.folder: ctx.digest(network, network.recipe.epochs) for network in networks}
+    return {network.folder: ctx.digest(network, network.last_epoch) for network in networks}
 
 
 def _measure(

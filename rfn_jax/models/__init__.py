@@ -1,7 +1,26 @@
 """The Flax zoo, and `Classifier`: variables and preprocessing together, from [0, 1] images to logits."""
 
-from rfn_jax.models import hooks, mlp, resnet, vgg, vit  # fill the table of models
+from rfn_jax.models import (  # fill the table of models
+    convnext,
+    densenet,
+    efficientnet,
+    googlenet,
+    hooks,
+    inception,
+    mlp,
+    mobilenet_v2,
+    mobilenet_v3,
+    preact_resnet,
+    resnet,
+    swin,
+    vgg,
+    vit,
+)
 from rfn_jax.models.classifier import Classifier, abstract, initialise, normalise
 from rfn_jax.models.zoo import MODELS
 
-__all__ = ['MODELS', 'Classifier', 'abstract', 'hooks', 'initialise', 'mlp', 'normalise', 'resnet', 'vgg', 'vit']
+__all__ = [
+    'MODELS', 'Classifier', 'abstract', 'convnext', 'densenet', 'efficientnet', 'googlenet', 'hooks', 'inception',
+    'initialise', 'mlp', 'mobilenet_v2', 'mobilenet_v3', 'normalise', 'preact_resnet', 'resnet', 'swin', 'vgg',
+    'vit',
+]  # fmt: skip

@@ -34,22 +34,22 @@ def conv_general_dilated(
 ):
     """`jax.lax.conv_general_dilated`, for the argument `conv_general_dilated` of `flax.linen.Conv`.
 
-    On the CPU, plain two-dimensional NHWC convolutions (no groups, no dilation, explicit padding) get gradients that are
-    fast inside loops; they equal XLA's. All other calls, and all other backends, are passed to XLA unchanged.
+    On the CPU, two-dimensional NHWC convolutions with explicit padding and no dilation get gradients that are fast inside
+    loops; they equal XLA's. All other calls, and all other backends, are passed to XLA unchanged.
     """
     plain = (
         jax.default_backend() == 'cpu'
         and lhs.ndim == 4
         and not isinstance(padding, str)
         and all(d == 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
-        and feature_group_count == batch_group_count == 1
+        and batch_group_count == 1
         and precision is None
         and preferred_element_type is None
         and (dimension_numbers is None or lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers) == _SPEC)
         and all(k > p for k, pads in zip(rhs.shape, padding, strict=False) for p in pads)
     )
     if plain and dimension_numbers is not None:
-        return _conv(lhs, rhs, tuple(window_strides), tuple(map(tuple, padding)))
+        return _conv(lhs, rhs, tuple(window_strides), tuple(map(tuple, padding)), feature_group_count)
     return lax.conv_general_dilated(
         lhs,
         rhs,
@@ -68,18 +68,19 @@ def conv_general_dilated(
 _SPEC = lax.conv_dimension_numbers((1, 1, 1, 1), (1, 1, 1, 1), NHWC)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _conv(x: jax.Array, w: jax.Array, strides, padding) -> jax.Array:
-    """Convolution of x `[N, H, W, C]` with w `[h, w, C, D]`; padding is ((top, bottom), (left, right))."""
-    return lax.conv_general_dilated(x, w, strides, padding, dimension_numbers=NHWC)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _conv(x: jax.Array, w: jax.Array, strides, padding, groups) -> jax.Array:
+    """Convolution of x `[N, H, W, C]` with w `[h, w, C / groups, D]`; padding is ((top, bottom), (left, right))."""
+    return lax.conv_general_dilated(x, w, strides, padding, dimension_numbers=NHWC, feature_group_count=groups)
 
 
-def _conv_forward(x, w, strides, padding):
+def _conv_forward(x, w, strides, padding, groups):
     # Not _conv: forward-mode derivatives of a gradient (Hessian-vector products) pass through here.
-    return lax.conv_general_dilated(x, w, strides, padding, dimension_numbers=NHWC), (x, w)
+    y = lax.conv_general_dilated(x, w, strides, padding, dimension_numbers=NHWC, feature_group_count=groups)
+    return y, (x, w)
 
 
-def _conv_backward(strides, padding, residuals, g):
+def _conv_backward(strides, padding, groups, residuals, g):
     x, w = residuals
     kernel = w.shape[:2]
     # Rows (columns) at the end that no window covers: they get no gradient and take no part in the kernel's.
@@ -87,21 +88,27 @@ def _conv_backward(strides, padding, residuals, g):
         size + lo + hi - k - (out - 1) * stride
         for size, k, out, stride, (lo, hi) in zip(x.shape[1:3], kernel, g.shape[1:3], strides, padding, strict=True)
     ]
-    dx = lax.conv_general_dilated(
-        g,
-        jnp.flip(w, (0, 1)).transpose(0, 1, 3, 2),
-        (1, 1),
-        [(k - 1 - lo, k - 1 - hi + e) for k, (lo, hi), e in zip(kernel, padding, uncovered, strict=True)],
-        lhs_dilation=strides,
-        dimension_numbers=NHWC,
-    )
+    if groups > 1:  # the gradient of the images is not the slow one then
+        _, transposed = jax.vjp(lambda x: _conv_forward(x, w, strides, padding, groups)[0], x)
+        (dx,) = transposed(g)
+    else:
+        dx = lax.conv_general_dilated(
+            g,
+            jnp.flip(w, (0, 1)).transpose(0, 1, 3, 2),
+            (1, 1),
+            [(k - 1 - lo, k - 1 - hi + e) for k, (lo, hi), e in zip(kernel, padding, uncovered, strict=True)],
+            lhs_dilation=strides,
+            dimension_numbers=NHWC,
+        )
+    batch, height, width, _ = x.shape
     dw = lax.conv_general_dilated(
-        x.transpose(3, 1, 2, 0),
+        x.reshape(batch, height, width, groups, -1).transpose(4, 1, 2, 3, 0).reshape(-1, height, width, groups * batch),
         g.transpose(1, 2, 0, 3),
         (1, 1),
         [(lo, hi - e) for (lo, hi), e in zip(padding, uncovered, strict=True)],
         rhs_dilation=strides,
         dimension_numbers=NHWC,
+        feature_group_count=groups,
     ).transpose(1, 2, 0, 3)
     return dx.astype(x.dtype), dw.astype(w.dtype)
 

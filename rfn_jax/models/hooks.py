@@ -1,7 +1,8 @@
 """Hooks: the places of a network that methods may change from outside, without a network that knows of them.
 
-A network adds its residual branches with `Residual` and calls its activations through `Relu` and `Gelu`. These modules have
-no parameters; what they compute are functions among their arguments. `intercept` puts a function in front of them:
+A network adds its residual branches with `Residual`, grows by `Concatenation` where it is a DenseNet, and calls its
+activations through kinds of `Activation`, such as `Relu`. These modules have no parameters; what they compute are functions
+among their arguments. `intercept` puts a function in front of them:
 
     def halved(call, module, x, branch, skip=hooks.identity):
         return call(x, lambda x: branch(x) / 2, skip)
@@ -47,7 +48,20 @@ class Residual(nn.Module):
         return skip(x) + y
 
 
-class Relu(nn.Module):
+class Concatenation(nn.Module):
+    """The dense counterpart of a residual sum: the channels of `skip(x)`, then those of `branch(x)`."""
+
+    def __call__(self, x: jax.Array, branch: Function, skip: Function = identity) -> jax.Array:
+        """Two functions of x side by side in the last axis."""
+        y = branch(x)
+        return jnp.concatenate([skip(x), y], axis=-1)
+
+
+class Activation(nn.Module):
+    """What all activations have in common, to intercept them together."""
+
+
+class Relu(Activation):
     """The rectifier.
 
     Attributes:
@@ -61,10 +75,34 @@ class Relu(nn.Module):
         return function(x)
 
 
-class Gelu(nn.Module):
+class Gelu(Activation):
     """The exact GELU."""
 
     def __call__(self, x: jax.Array, function: Function = lambda x: nn.gelu(x, approximate=False)) -> jax.Array:
+        """`function(x)`, an array of the shape of x."""
+        return function(x)
+
+
+class Relu6(Activation):
+    """The rectifier that is cut at 6."""
+
+    def __call__(self, x: jax.Array, function: Function = nn.relu6) -> jax.Array:
+        """`function(x)`, an array of the shape of x."""
+        return function(x)
+
+
+class Silu(Activation):
+    """The SiLU (swish), `x sigmoid(x)`."""
+
+    def __call__(self, x: jax.Array, function: Function = nn.silu) -> jax.Array:
+        """`function(x)`, an array of the shape of x."""
+        return function(x)
+
+
+class HardSwish(Activation):
+    """The piecewise form of the SiLU, `x relu6(x + 3) / 6`."""
+
+    def __call__(self, x: jax.Array, function: Function = nn.hard_swish) -> jax.Array:
         """`function(x)`, an array of the shape of x."""
         return function(x)
 

@@ -4,10 +4,13 @@ All images are `[B, H, W, C]`. Padding is always explicit, so that weights train
 """
 
 import functools
+import math
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rfn_jax.models import convolution
 
@@ -18,38 +21,129 @@ batch_norm = functools.partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5)
 dense = functools.partial(nn.Dense, kernel_init=dense_init)
 
 
-def conv(features: int, kernel: int, *, strides: int = 1, use_bias: bool = False, dtype=jnp.float32, name: str | None):
-    """A square convolution with padding `kernel // 2` on every side.
+def conv(
+    features: int,
+    kernel: int | tuple[int, int],
+    *,
+    strides: int = 1,
+    padding: int | tuple[int, int] | None = None,
+    groups: int = 1,
+    use_bias: bool = False,
+    dtype=jnp.float32,
+    kernel_init=conv_init,
+    name: str | None,
+):
+    """A convolution with the same padding on both sides.
 
     Args:
       features: Output channels.
-      kernel: Rows and columns of the kernel.
+      kernel: Rows and columns of the kernel, or one number for both.
       strides: Stride in both directions.
+      padding: Rows and columns added on each side, or one number for both; `kernel // 2` by default.
+      groups: Groups that the channels are cut into.
       use_bias: Whether to add a bias; models with batch normalisation need none.
       dtype: Type of the computation.
+      kernel_init: Initialisation of the kernel.
       name: Name of the parameters.
 
     Returns:
       A `flax.linen.Conv`.
     """
+    kernel = _pair(kernel)
+    padding = tuple(k // 2 for k in kernel) if padding is None else _pair(padding)
     return nn.Conv(
         features,
-        (kernel, kernel),
+        kernel,
         strides=strides,
-        padding=[(kernel // 2, kernel // 2)] * 2,
+        padding=[(p, p) for p in padding],
+        feature_group_count=groups,
         use_bias=use_bias,
         dtype=dtype,
-        kernel_init=conv_init,
+        kernel_init=kernel_init,
         conv_general_dilated=convolution.conv_general_dilated,
         name=name,
     )
 
 
-def max_pool(x: jax.Array, size: int = 2) -> jax.Array:
-    """Maximum over `size x size` windows that do not overlap; rows and columns that fill no window are dropped."""
-    return nn.max_pool(x, (size, size), strides=(size, size))
+def max_pool(
+    x: jax.Array, size: int = 2, *, strides: int | None = None, padding: int = 0, ceil_mode: bool = False
+) -> jax.Array:
+    """Maximum over `size x size` windows; padding never wins.
+
+    Args:
+      x: `[B, H, W, C]`.
+      size: Rows and columns of a window.
+      strides: Distance of windows; `size` by default.
+      padding: Rows and columns added on each side.
+      ceil_mode: Whether a last window that is not full counts, as long as it starts inside; else it is dropped.
+    """
+    strides = strides or size
+    pads = [(padding, padding + _excess(length, size, strides, padding, ceil_mode)) for length in x.shape[1:3]]
+    return nn.max_pool(x, (size, size), strides=(strides, strides), padding=pads)
+
+
+def _excess(length: int, size: int, strides: int, padding: int, ceil_mode: bool) -> int:
+    """Rows to add at the end for the last window of PyTorch's `ceil_mode`."""
+    if not ceil_mode:
+        return 0
+    count = math.ceil((length + 2 * padding - size) / strides) + 1
+    if (count - 1) * strides >= length + padding:
+        count -= 1
+    return max((count - 1) * strides + size - length - 2 * padding, 0)
+
+
+def avg_pool(x: jax.Array, size: int, *, strides: int | None = None, padding: int = 0) -> jax.Array:
+    """Mean over `size x size` windows, at a distance of `strides` (`size` by default); padding counts as zeros."""
+    strides = strides or size
+    return nn.avg_pool(x, (size, size), strides=(strides, strides), padding=[(padding, padding)] * 2)
+
+
+def adaptive_avg_pool(x: jax.Array, size: int) -> jax.Array:
+    """Mean over `size x size` bins that cover an image of any size: `[B, H, W, C]` to `[B, size, size, C]`.
+
+    Bin i of n holds the rows from `floor(i H / n)` up to, and without, `ceil((i + 1) H / n)`, as in PyTorch.
+    """
+    for axis in (1, 2):
+        length = x.shape[axis]
+        if length != size:
+            bins = np.zeros((length, size), np.float32)
+            for i in range(size):
+                start, stop = i * length // size, -(-(i + 1) * length // size)
+                bins[start:stop, i] = 1 / (stop - start)
+            x = jnp.moveaxis(jnp.tensordot(x, jnp.asarray(bins, x.dtype), (axis, 0)), -1, axis)
+    return x
 
 
 def mean_over_positions(x: jax.Array) -> jax.Array:
     """Global average pooling: `[B, H, W, C]` to `[B, C]`."""
     return jnp.mean(x, axis=(1, 2))
+
+
+def flatten(x: jax.Array) -> jax.Array:
+    """`[B, H, W, C]` to `[B, C H W]`, channels first as in PyTorch, so that dense kernels from there fit."""
+    return x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
+
+
+class StochasticDepth(nn.Module):
+    """In training a residual branch is left out for each example with some probability, and scaled up else.
+
+    Huang et al., Deep Networks with Stochastic Depth, https://arxiv.org/abs/1603.09382. The draws are from `'dropout'`.
+
+    Attributes:
+      rate: Probability of leaving it out, in [0, 1).
+    """
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """`x` `[B, ...]`, in training with examples set to zero and the rest divided by `1 - rate`."""
+        if not train or not self.rate:
+            return x
+        shape = (x.shape[0],) + (1,) * (x.ndim - 1)
+        kept = jax.random.bernoulli(self.make_rng('dropout'), 1 - self.rate, shape)
+        return jnp.where(kept, x / (1 - self.rate), jnp.zeros_like(x))
+
+
+def _pair(value: int | Sequence[int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else tuple(value)

@@ -1,7 +1,8 @@
-"""Residual networks for small images: basic and bottleneck blocks, any depth and width, both kinds of shortcut.
+"""Residual networks: basic and bottleneck blocks, any depth and width, both kinds of shortcut, for small and large images.
 
-He et al., Deep Residual Learning for Image Recognition, https://arxiv.org/abs/1512.03385. The stem is the 3x3 convolution
-of the CIFAR networks. Parameters are named as in PyTorch implementations (`conv1`, `bn1`, `layer1_0`, ..., `fc`).
+He et al., Deep Residual Learning for Image Recognition, https://arxiv.org/abs/1512.03385; with groups, Xie et al., Aggregated
+Residual Transformations (ResNeXt), https://arxiv.org/abs/1611.05431. As in torchvision, a bottleneck has its stride at the
+3x3 convolution. Parameters are named as in PyTorch implementations (`conv1`, `bn1`, `layer1_0`, ..., `fc`).
 """
 
 import functools
@@ -19,14 +20,16 @@ SHORTCUTS = ('projection', 'parameter_free')
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions (`basic`), or 1x1, 3x3, 1x1 with four times the channels at the end (`bottleneck`).
+    """Two 3x3 convolutions (`basic`), or 1x1, 3x3, 1x1 with four times the width at the end (`bottleneck`).
 
     Attributes:
-      width: Channels of the 3x3 convolutions.
+      width: Channels of the 3x3 convolutions, where `groups` and `base_width` are their defaults.
       block: `'basic'` or `'bottleneck'`.
       strides: Stride of the first 3x3 convolution and of the shortcut.
       shortcut: Where the shape changes, `'projection'` is a 1x1 convolution with batch normalisation, and
         `'parameter_free'` is He's option A: every second pixel, padded with zero channels.
+      groups: Groups of the 3x3 convolution of a bottleneck.
+      base_width: The 3x3 convolution of a bottleneck has `width * base_width / 64` channels in each group.
       dtype: Type of the computation.
     """
 
@@ -34,14 +37,17 @@ class ResidualBlock(nn.Module):
     block: str
     strides: int
     shortcut: str
+    groups: int = 1
+    base_width: int = 64
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Maps features `[B, H, W, C]` to features; `train` chooses batch statistics over running ones."""
 
-        def conv_bn(features, kernel, strides, prefix, number=''):
-            conv = layers.conv(features, kernel, strides=strides, dtype=self.dtype, name=f'{prefix}conv{number}')
+        def conv_bn(features, kernel, strides, prefix, number='', groups=1):
+            name = f'{prefix}conv{number}'
+            conv = layers.conv(features, kernel, strides=strides, groups=groups, dtype=self.dtype, name=name)
             bn = layers.batch_norm(use_running_average=not train, dtype=self.dtype, name=f'{prefix}bn{number}')
             return lambda y: bn(conv(y))
 
@@ -49,9 +55,12 @@ class ResidualBlock(nn.Module):
             features = self.width
             steps = [(self.width, 3, self.strides), (features, 3, 1)]
         else:
-            features = 4 * self.width
-            steps = [(self.width, 1, 1), (self.width, 3, self.strides), (features, 1, 1)]
-        first, *rest = [conv_bn(*step, '', number) for number, step in enumerate(steps, start=1)]
+            features, inner = 4 * self.width, self.width * self.base_width // 64 * self.groups
+            steps = [(inner, 1, 1), (inner, 3, self.strides), (features, 1, 1)]
+        first, *rest = [
+            conv_bn(*step, '', number, self.groups if (self.block, number) == ('bottleneck', 2) else 1)
+            for number, step in enumerate(steps, start=1)
+        ]
         relus = [hooks.Relu(name=f'relu{number}') for number in range(1, len(steps))]
 
         def branch(x):
@@ -76,7 +85,7 @@ def _every_second_pixel(x: jax.Array, strides: int, features: int) -> jax.Array:
 
 
 class ResNet(nn.Module):
-    """A residual network for small images; `__call__` gives logits `[B, num_classes]` in float32.
+    """A residual network; `__call__` gives logits `[B, num_classes]` in float32.
 
     Attributes:
       num_classes: Number of classes.
@@ -84,7 +93,11 @@ class ResNet(nn.Module):
       widths: Channels of the 3x3 convolutions in each stage.
       block: `'basic'` or `'bottleneck'`.
       shortcut: `'projection'` or `'parameter_free'`.
+      stem_kernel: Rows and columns of the first convolution: 3 for small images, 7 for those of ImageNet.
       stem_strides: Stride of the first convolution.
+      stem_pool: Whether a 3x3 maximum with stride 2 follows it, as for images of ImageNet.
+      groups: Groups of the 3x3 convolutions of bottlenecks.
+      base_width: Their channels in each group, in 64ths of the width of the stage.
       dtype: Type of the computation; parameters, statistics and logits stay float32.
     """
 
@@ -93,20 +106,27 @@ class ResNet(nn.Module):
     widths: Sequence[int]
     block: str = 'basic'
     shortcut: str = 'projection'
+    stem_kernel: int = 3
     stem_strides: int = 1
+    stem_pool: bool = False
+    groups: int = 1
+    base_width: int = 64
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Maps normalised images `[B, H, W, C]` to logits `[B, num_classes]`."""
-        x = layers.conv(self.widths[0], 3, strides=self.stem_strides, dtype=self.dtype, name='conv1')(x)
+        conv1 = layers.conv(self.widths[0], self.stem_kernel, strides=self.stem_strides, dtype=self.dtype, name='conv1')
+        x = conv1(x)
         x = layers.batch_norm(use_running_average=not train, dtype=self.dtype, name='bn1')(x)
         x = hooks.Relu(name='relu1')(x)
+        if self.stem_pool:
+            x = layers.max_pool(x, 3, strides=2, padding=1)
         for stage, (size, width) in enumerate(zip(self.stage_sizes, self.widths, strict=True)):
             for index in range(size):
                 strides = 2 if stage > 0 and index == 0 else 1
-                name = f'layer{stage + 1}_{index}'
-                x = ResidualBlock(width, self.block, strides, self.shortcut, self.dtype, name=name)(x, train=train)
+                options = (self.block, strides, self.shortcut, self.groups, self.base_width, self.dtype)
+                x = ResidualBlock(width, *options, name=f'layer{stage + 1}_{index}')(x, train=train)
         x = layers.mean_over_positions(x).astype(jnp.float32)
         return layers.dense(self.num_classes, name='fc')(x)
 
@@ -119,7 +139,11 @@ def resnet(
     widths: Sequence[int] = (64, 128, 256, 512),
     block: str = 'basic',
     shortcut: str = 'projection',
+    stem_kernel: int = 3,
     stem_strides: int = 1,
+    stem_pool: bool = False,
+    groups: int = 1,
+    base_width: int = 64,
     dtype=jnp.float32,
 ) -> ResNet:
     """A residual network of any depth and width; the attributes of `ResNet` are the arguments.
@@ -131,21 +155,46 @@ def resnet(
         raise errors.InputError(
             f'stage_sizes {tuple(stage_sizes)} and widths {tuple(widths)} need the same number of stages'
         )
-    if min(*stage_sizes, *widths, stem_strides) < 1:
+    if min(*stage_sizes, *widths, stem_strides, groups, base_width) < 1:
         raise errors.InputError(
-            f'stage_sizes {tuple(stage_sizes)}, widths {tuple(widths)} and stem_strides {stem_strides} must be positive'
+            f'stage_sizes {tuple(stage_sizes)}, widths {tuple(widths)}, stem_strides {stem_strides}, groups {groups} and '
+            f'base_width {base_width} must be positive'
         )
+    if stem_kernel < 1 or stem_kernel % 2 == 0:
+        raise errors.InputError(f'stem_kernel must be an odd number of at least 1, got {stem_kernel}')
     if block not in BLOCKS:
         raise errors.unknown_name('residual block', block, BLOCKS)
     if shortcut not in SHORTCUTS:
         raise errors.unknown_name('shortcut', shortcut, SHORTCUTS)
-    return ResNet(num_classes, tuple(stage_sizes), tuple(widths), block, shortcut, stem_strides, dtype)
+    if block == 'basic' and (groups, base_width) != (1, 64):
+        raise errors.InputError(
+            f"groups {groups} and base_width {base_width} are of bottlenecks; blocks of the kind 'basic' have 1 and 64"
+        )
+    if any(width * base_width % 64 for width in widths):
+        raise errors.InputError(f'widths {tuple(widths)} times base_width {base_width} must be multiples of 64')
+    stem = (stem_kernel, stem_strides, stem_pool)
+    return ResNet(num_classes, tuple(stage_sizes), tuple(widths), block, shortcut, *stem, groups, base_width, dtype)
 
 
-# With the stem for small images: 11.2, 23.5 and 42.5 million parameters at 10 classes.
-zoo.MODELS.add('resnet18', functools.partial(resnet, stage_sizes=(2, 2, 2, 2)))
-zoo.MODELS.add('resnet50', functools.partial(resnet, stage_sizes=(3, 4, 6, 3), block='bottleneck'))
-zoo.MODELS.add('resnet101', functools.partial(resnet, stage_sizes=(3, 4, 23, 3), block='bottleneck'))
+_IMAGENET = {'stem_kernel': 7, 'stem_strides': 2, 'stem_pool': True}
+_BASIC = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+_BOTTLENECK = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+
+for _depth, _sizes in {**_BASIC, **_BOTTLENECK}.items():
+    _form = functools.partial(resnet, stage_sizes=_sizes, block='basic' if _depth in _BASIC else 'bottleneck')
+    zoo.MODELS.add(f'resnet{_depth}', functools.partial(_form, **_IMAGENET))
+    zoo.MODELS.add(f'cifar_resnet{_depth}', _form)
+
+_BOTTLENECKS = functools.partial(resnet, block='bottleneck', **_IMAGENET)
+for _depth, _groups, _width in ((50, 32, 4), (101, 32, 8)):
+    zoo.MODELS.add(
+        f'resnext{_depth}_{_groups}x{_width}d',
+        functools.partial(_BOTTLENECKS, stage_sizes=_BOTTLENECK[_depth], groups=_groups, base_width=_width),
+    )
+for _depth in (50, 101):
+    zoo.MODELS.add(
+        f'wide_resnet{_depth}_2', functools.partial(_BOTTLENECKS, stage_sizes=_BOTTLENECK[_depth], base_width=128)
+    )
 
 
 @zoo.MODELS.register
@@ -168,3 +217,7 @@ def cifar_resnet(
         raise errors.InputError(f'depth of a CIFAR ResNet must be 6n + 2 (8, 14, 20, 32, 44, 56, 110), got {depth}')
     widths = (width, 2 * width, 4 * width)
     return resnet(num_classes, stage_sizes=((depth - 2) // 6,) * 3, widths=widths, shortcut=shortcut, dtype=dtype)
+
+
+for _depth in (20, 32, 44, 56, 110):
+    zoo.MODELS.add(f'cifar_resnet{_depth}', functools.partial(cifar_resnet, depth=_depth))

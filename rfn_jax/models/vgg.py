@@ -1,7 +1,8 @@
-"""VGG networks with batch normalisation for small images.
+"""VGG networks, with or without batch normalisation, for small and large images.
 
-Simonyan and Zisserman, Very Deep Convolutional Networks, https://arxiv.org/abs/1409.1556; the head is the single dense
-layer of the common CIFAR forms.
+Simonyan and Zisserman, Very Deep Convolutional Networks, https://arxiv.org/abs/1409.1556. `vgg11`, ..., `vgg19_bn` have the
+paper's head of three dense layers, as in torchvision; `cifar_vgg11`, ... that of the common CIFAR forms, the mean over
+positions and a single dense layer.
 """
 
 import functools
@@ -12,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from rfn_jax.core import errors
-from rfn_jax.models import hooks, layers, zoo
+from rfn_jax.models import hooks, layers, ranges, zoo
 
 
 class VGG(nn.Module):
@@ -21,11 +22,19 @@ class VGG(nn.Module):
     Attributes:
       num_classes: Number of classes.
       stages: Channels of the convolutions, stage by stage.
-      dtype: Type of the computation.
+      batch_norm: Whether a normalisation follows each convolution.
+      pool_size: Rows and columns of bins over which the features are averaged before the dense layers.
+      hidden_widths: Widths of the dense layers before the last.
+      dropout: Probability of dropout after each of them, in training.
+      dtype: Type of the computation; parameters, statistics and logits stay float32.
     """
 
     num_classes: int
     stages: Sequence[Sequence[int]]
+    batch_norm: bool = True
+    pool_size: int = 1
+    hidden_widths: Sequence[int] = ()
+    dropout: float = 0.5
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -36,30 +45,57 @@ class VGG(nn.Module):
                 f'an image of {x.shape[1]} x {x.shape[2]} pixels is too small for a VGG of {len(self.stages)} stages, '
                 f'which needs at least {2 ** len(self.stages)} rows and columns'
             )
-        for stage, widths in enumerate(self.stages):
+        for stage, widths in enumerate(self.stages, start=1):
             for index, width in enumerate(widths):
-                x = layers.conv(width, 3, use_bias=True, dtype=self.dtype, name=f'conv{stage + 1}_{index}')(x)
-                bn = layers.batch_norm(use_running_average=not train, dtype=self.dtype, name=f'bn{stage + 1}_{index}')
-                x = hooks.Relu(name=f'relu{stage + 1}_{index}')(bn(x))
+                name = f'{stage}_{index}'
+                x = layers.conv(width, 3, use_bias=True, dtype=self.dtype, name=f'conv{name}')(x)
+                if self.batch_norm:
+                    x = layers.batch_norm(use_running_average=not train, dtype=self.dtype, name=f'bn{name}')(x)
+                x = hooks.Relu(name=f'relu{name}')(x)
             x = layers.max_pool(x)
-        x = layers.mean_over_positions(x).astype(jnp.float32)
-        return layers.dense(self.num_classes, name='fc')(x)
+        if self.pool_size == 1:
+            x = layers.mean_over_positions(x)
+        else:
+            x = layers.flatten(layers.adaptive_avg_pool(x, self.pool_size))
+        kernel_init = nn.initializers.normal(0.01) if self.hidden_widths else layers.dense_init
+        dense = functools.partial(layers.dense, kernel_init=kernel_init)
+        for number, width in enumerate(self.hidden_widths, start=1):
+            x = hooks.Relu(name=f'relu_fc{number}')(dense(width, dtype=self.dtype, name=f'fc{number}')(x))
+            x = nn.Dropout(self.dropout, deterministic=not train, name=f'dropout{number}')(x)
+        return dense(self.num_classes, name='fc')(x.astype(jnp.float32))
 
 
 @zoo.MODELS.register
-def vgg(num_classes: int, *, stages: Sequence[Sequence[int]], dtype=jnp.float32) -> VGG:
+def vgg(
+    num_classes: int,
+    *,
+    stages: Sequence[Sequence[int]],
+    batch_norm: bool = True,
+    pool_size: int = 1,
+    hidden_widths: Sequence[int] = (),
+    dropout: float = 0.5,
+    dtype=jnp.float32,
+) -> VGG:
     """A VGG of any depth and width; the attributes of `VGG` are the arguments.
 
     The image needs at least `2 ** len(stages)` rows and columns.
 
     Raises:
-      InputError: A stage is empty or a width is not positive.
+      InputError: A stage is empty, a size is not positive, or `dropout` is not in [0, 1).
     """
     if not stages or not all(stages) or min(min(widths) for widths in stages) < 1:
         raise errors.InputError(f'stages of a VGG need at least one positive width each, got {stages!r}')
-    return VGG(num_classes, tuple(map(tuple, stages)), dtype)
+    if min((pool_size, *hidden_widths)) < 1:
+        raise errors.InputError(
+            f'pool_size {pool_size} and hidden_widths {tuple(hidden_widths)} of a VGG must be positive'
+        )
+    ranges.check_rates(dropout=dropout)
+    return VGG(num_classes, tuple(map(tuple, stages)), batch_norm, pool_size, tuple(hidden_widths), dropout, dtype)
 
 
-# For 32x32 images and larger: 9.4 and 20.0 million parameters at 10 classes.
-zoo.MODELS.add('vgg13', functools.partial(vgg, stages=((64,) * 2, (128,) * 2, (256,) * 2, (512,) * 2, (512,) * 2)))
-zoo.MODELS.add('vgg19', functools.partial(vgg, stages=((64,) * 2, (128,) * 2, (256,) * 4, (512,) * 4, (512,) * 4)))
+for _depth, _counts in ((11, (1, 1, 2, 2, 2)), (13, (2, 2, 2, 2, 2)), (16, (2, 2, 3, 3, 3)), (19, (2, 2, 4, 4, 4))):
+    _stages = tuple((width,) * count for width, count in zip((64, 128, 256, 512, 512), _counts, strict=True))
+    _large = functools.partial(vgg, stages=_stages, pool_size=7, hidden_widths=(4096, 4096))
+    zoo.MODELS.add(f'cifar_vgg{_depth}', functools.partial(vgg, stages=_stages))
+    zoo.MODELS.add(f'vgg{_depth}', functools.partial(_large, batch_norm=False))
+    zoo.MODELS.add(f'vgg{_depth}_bn', _large)

@@ -1,15 +1,19 @@
-"""A small vision transformer.
+"""Vision transformers: pre-norm blocks, learned positions, and a class token or the mean over positions.
 
-Dosovitskiy et al., An Image is Worth 16x16 Words, https://arxiv.org/abs/2010.11929; pre-norm blocks, learned positions,
-and the mean over positions in place of a class token.
+Dosovitskiy et al., An Image is Worth 16x16 Words, https://arxiv.org/abs/2010.11929. The names of ImageNet models are
+torchvision's, with a class token; for small images the mean over positions takes its place.
 """
+
+import functools
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from rfn_jax.core import errors
-from rfn_jax.models import convolution, hooks, layers, zoo
+from rfn_jax.models import hooks, layers, ranges, zoo
+
+POOLS = ('mean', 'token')
 
 
 class EncoderBlock(nn.Module):
@@ -18,23 +22,26 @@ class EncoderBlock(nn.Module):
     Attributes:
       heads: Attention heads.
       mlp_width: Hidden width of the perceptron.
+      dropout: Probability of dropout after the attention and after each layer of the perceptron, in training.
       dtype: Type of the computation.
     """
 
     heads: int
     mlp_width: int
+    dropout: float = 0.0
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Maps a sequence `[B, positions, width]` to another one."""
         ln1, ln2 = (nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name=name) for name in ('ln1', 'ln2'))
         attention = nn.MultiHeadDotProductAttention(self.heads, dtype=self.dtype, name='attention')
         fc1 = nn.Dense(self.mlp_width, dtype=self.dtype, name='fc1')
         fc2 = nn.Dense(x.shape[-1], dtype=self.dtype, name='fc2')
         gelu = hooks.Gelu(name='gelu')
-        x = hooks.Residual(name='residual1')(x, lambda x: attention(ln1(x)))
-        return hooks.Residual(name='residual2')(x, lambda x: fc2(gelu(fc1(ln2(x)))))
+        drop = nn.Dropout(self.dropout, deterministic=not train, name='drop')
+        x = hooks.Residual(name='residual1')(x, lambda x: drop(attention(ln1(x))))
+        return hooks.Residual(name='residual2')(x, lambda x: drop(fc2(drop(gelu(fc1(ln2(x)))))))
 
 
 class ViT(nn.Module):
@@ -47,6 +54,8 @@ class ViT(nn.Module):
       depth: Number of encoder blocks.
       heads: Attention heads; divides `width`.
       mlp_width: Hidden width of the perceptrons.
+      pool: What the logits are made of: `'mean'` over positions, or `'token'`, a class token before the patches.
+      dropout: Probability of dropout after the positions are added and in the encoder blocks, in training.
       dtype: Type of the computation.
     """
 
@@ -56,30 +65,38 @@ class ViT(nn.Module):
     depth: int
     heads: int
     mlp_width: int
+    pool: str = 'mean'
+    dropout: float = 0.0
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Maps normalised images `[B, H, W, C]` to logits `[B, num_classes]`."""
-        del train  # no batch statistics and no dropout
         p = self.patch_size
         if x.shape[1] % p or x.shape[2] % p:
             raise errors.InputError(f'patch_size {p} does not divide an image of {x.shape[1]} x {x.shape[2]} pixels')
-        x = nn.Conv(
+        x = layers.conv(
             self.width,
-            (p, p),
+            p,
             strides=p,
             padding=0,
+            use_bias=True,
             dtype=self.dtype,
-            conv_general_dilated=convolution.conv_general_dilated,
+            kernel_init=nn.initializers.lecun_normal(),
             name='patch_embedding',
         )(x)
         x = x.reshape(x.shape[0], -1, self.width)
+        if self.pool == 'token':
+            token = self.param('class_token', nn.initializers.zeros, (1, 1, self.width)).astype(self.dtype)
+            x = jnp.concatenate([jnp.broadcast_to(token, (x.shape[0], 1, self.width)), x], axis=1)
         x = x + self.param('positions', nn.initializers.normal(0.02), (1, *x.shape[1:])).astype(self.dtype)
+        if self.dropout:  # without dropout it is no layer
+            x = nn.Dropout(self.dropout, deterministic=not train, name='drop')(x)
         for index in range(self.depth):
-            x = EncoderBlock(self.heads, self.mlp_width, self.dtype, name=f'block{index}')(x)
+            block = EncoderBlock(self.heads, self.mlp_width, self.dropout, self.dtype, name=f'block{index}')
+            x = block(x, train=train)
         x = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name='ln')(x)
-        x = jnp.mean(x, axis=1).astype(jnp.float32)
+        x = (x[:, 0] if self.pool == 'token' else jnp.mean(x, axis=1)).astype(jnp.float32)
         return layers.dense(self.num_classes, name='fc')(x)
 
 
@@ -92,16 +109,32 @@ def vit(
     depth: int = 6,
     heads: int = 3,
     mlp_width: int = 768,
+    pool: str = 'mean',
+    dropout: float = 0.0,
     dtype=jnp.float32,
 ) -> ViT:
     """A vision transformer of any size; the attributes of `ViT` are the arguments.
 
     Raises:
-      InputError: `heads` does not divide `width`, or a number is not positive.
+      InputError: `heads` does not divide `width`, a size is not positive, `dropout` is not in [0, 1), or `pool` is
+        unknown.
     """
     if min(patch_size, width, depth, heads, mlp_width) < 1 or width % heads:
         raise errors.InputError(
             f'a ViT needs positive sizes and a width that heads divides, got patch_size {patch_size}, width {width}, '
             f'depth {depth}, heads {heads}, mlp_width {mlp_width}'
         )
-    return ViT(num_classes, patch_size, width, depth, heads, mlp_width, dtype)
+    if pool not in POOLS:
+        raise errors.unknown_name('pool', pool, POOLS)
+    ranges.check_rates(dropout=dropout)
+    return ViT(num_classes, patch_size, width, depth, heads, mlp_width, pool, dropout, dtype)
+
+
+# For 32x32 images: 64 patches, 2.7 million parameters at 10 classes.
+zoo.MODELS.add('cifar_vit', functools.partial(vit, patch_size=4, width=192, depth=6, heads=3, mlp_width=768))
+
+_base = {'width': 768, 'depth': 12, 'heads': 12, 'mlp_width': 3072}
+_large = {'width': 1024, 'depth': 24, 'heads': 16, 'mlp_width': 4096}
+zoo.MODELS.add('vit_b_16', functools.partial(vit, patch_size=16, pool='token', **_base))
+zoo.MODELS.add('vit_b_32', functools.partial(vit, patch_size=32, pool='token', **_base))
+zoo.MODELS.add('vit_l_16', functools.partial(vit, patch_size=16, pool='token', **_large))

@@ -8,8 +8,19 @@ from rfn_jax.training.recipe import Recipe
 from rfn_jax.training.state import TrainState, create
 from rfn_jax.training.statistics import reestimate_batch_stats
 from rfn_jax.training.step import DeviceData, train_step
+from rfn_jax.training.weights import EPOCH as IMPORTED_EPOCH
+from rfn_jax.training.weights import (
+    Weights,
+    abstract_weights,
+    load_weights,
+    read_weights,
+    save_weights,
+    weights_store,
+)
 
 __all__ = [
-    'CheckpointStore', 'DeviceData', 'MetricsLog', 'Recipe', 'TrainState', 'accuracy', 'create', 'fit', 'needed_epochs',
-    'predict', 'reestimate_batch_stats', 'train_step',
+    'IMPORTED_EPOCH', 'CheckpointStore', 'DeviceData', 'MetricsLog', 'Recipe', 'TrainState', 'Weights', 'abstract_weights',
+    'accuracy', 'create',
+    'fit', 'load_weights', 'needed_epochs', 'predict', 'read_weights', 'reestimate_batch_stats', 'save_weights', 'train_step',
+    'weights_store',
 ]  # fmt: skip

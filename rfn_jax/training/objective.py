@@ -19,7 +19,7 @@ class Evaluation(NamedTuple):
     """What one evaluation of the loss gives beside the gradient.
 
     Attributes:
-      losses: Cross-entropy of each example, `[B]`.
+      losses: Loss of each example, `[B]`.
       accuracy: Share of the examples that are predicted correctly.
       batch_stats: Running statistics after it.
     """
@@ -30,7 +30,7 @@ class Evaluation(NamedTuple):
 
 
 class Objective(NamedTuple):
-    """The mean cross-entropy of a set of examples.
+    """The mean loss of a set of examples.
 
     Attributes:
       value_and_grad: From parameters to `(Evaluation, gradient)`.
@@ -49,12 +49,17 @@ def objective(
     batch_stats: Any,
     images: jax.Array,
     labels: jax.Array,
+    key: jax.Array,
     *,
     micro_batch_size: int | None = None,
     gather: Callable[[Any], Any] = lambda params: params,
     spread: Callable[[Any], Any] = lambda examples: examples,
 ) -> Objective:
     """The objective of a network on some examples.
+
+    The loss is the cross-entropy, and for each auxiliary head of the network (`sow`n in `'auxiliary_logits'`) the
+    cross-entropy of its logits times the `auxiliary_weight` of the module. Dropout is drawn from one key in every
+    evaluation, so that a sharpness-aware minimiser compares gradients of one function.
 
     With micro-batches the gradient is summed over them one after another, which bounds the memory. Batch normalisation
     then sees one micro-batch at a time, and the running statistics move once, by the mean of what each would do.
@@ -64,6 +69,7 @@ def objective(
       batch_stats: Running statistics before.
       images: Normalised images `[B, H, W, C]`.
       labels: int32 `[B]`.
+      key: Key of dropout, for the modules that have it; each micro-batch folds in its number.
       micro_batch_size: b, a divisor of B; None for one piece. Micro-batch i holds the examples i, i + B/b, i + 2B/b, ...,
         so that each device has its share of every one where b is a multiple of the number of devices.
       gather: What is done to the parameters before each evaluation: where they are cut over devices, their placement.
@@ -73,11 +79,17 @@ def objective(
       The `Objective`; whatever the parameters, it uses the statistics of the examples, never the running ones.
     """
 
-    def mean_loss(params, images, labels):
+    def mean_loss(params, images, labels, key):
         logits, updated = module.apply(
-            {'params': gather(params), 'batch_stats': batch_stats}, images, train=True, mutable=['batch_stats']
+            {'params': gather(params), 'batch_stats': batch_stats},
+            images,
+            train=True,
+            mutable=['batch_stats', 'auxiliary_logits'],
+            rngs={'dropout': key},
         )
         values = losses.cross_entropy(logits, labels)
+        for auxiliary in jax.tree.leaves(updated.get('auxiliary_logits', {})):
+            values += module.auxiliary_weight * losses.cross_entropy(auxiliary, labels)
         accuracy = jnp.mean(jnp.argmax(logits, -1) == labels)
         return jnp.mean(values), Evaluation(values, accuracy, updated.get('batch_stats', {}))
 
@@ -85,20 +97,21 @@ def objective(
         gradient_of = jax.value_and_grad(mean_loss, has_aux=True)
         pieces = _pieces(len(labels), micro_batch_size)
         if pieces == 1:
-            (_, evaluation), gradient = gradient_of(params, images, labels)
+            (_, evaluation), gradient = gradient_of(params, images, labels, key)
             return evaluation, gradient
 
         def body(total, piece):
-            (_, evaluation), gradient = gradient_of(params, *piece)
+            *examples, number = piece
+            (_, evaluation), gradient = gradient_of(params, *examples, jax.random.fold_in(key, number))
             rest = (gradient, evaluation.accuracy, evaluation.batch_stats)
             return jax.tree.map(jnp.add, total, rest), evaluation.losses
 
         parts = [x.reshape(-1, pieces, *x.shape[1:]).swapaxes(0, 1) for x in (images, labels)]
-        shapes = jax.eval_shape(gradient_of, params, *(part[0] for part in parts))
+        shapes = jax.eval_shape(gradient_of, params, *(part[0] for part in parts), key)
         (_, evaluation), gradient = shapes
         total = (gradient, evaluation.accuracy, evaluation.batch_stats)
         total = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), total)
-        total, values = jax.lax.scan(body, total, parts)
+        total, values = jax.lax.scan(body, total, (*parts, jnp.arange(pieces)))
         gradient, accuracy, stats = jax.tree.map(lambda leaf: leaf / pieces, total)
         return Evaluation(values.swapaxes(0, 1).reshape(-1), accuracy, stats), gradient
 

@@ -11,14 +11,14 @@ import numpy as np
 from jax.sharding import Mesh
 
 from rfn_jax import data, models
-from rfn_jax.core import errors, numerics, sharding
+from rfn_jax.core import errors, numerics, rng, sharding
 
 
 def reestimate_batch_stats(
     classifier: models.Classifier, examples: data.ImageDataset, *, batch_size: int, mesh: Mesh
 ) -> models.Classifier:
     """A classifier whose running statistics are the mean of the statistics of batches (as `update_bn` of PyTorch,
-    but with the biased variance of Flax, and without the examples that fill no batch).
+    but with the biased variance of Flax, and without the examples that fill no batch). Dropout is on, and alike in all.
 
     Args:
       classifier: The classifier; only its parameters are used.
@@ -61,7 +61,8 @@ def _update(module, mean, std, params, batch_stats, images: jax.Array):
     """The running statistics after one forward pass in training mode; images uint8 `[B, H, W, C]`."""
     images = models.normalise(images.astype(jnp.float32) / 255, mean, std)
     variables = {'params': params, 'batch_stats': batch_stats}
-    return module.apply(variables, images, train=True, mutable=['batch_stats'])[1]['batch_stats']
+    rngs = {'dropout': rng.key_for(0, 'dropout')}
+    return module.apply(variables, images, train=True, mutable=['batch_stats'], rngs=rngs)[1]['batch_stats']
 
 
 def _share_of_new(once: jax.Array, twice: jax.Array) -> jax.Array:

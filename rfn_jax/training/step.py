@@ -53,9 +53,9 @@ def train_step(
 ) -> Callable[[state_lib.TrainState, DeviceData, jax.Array, jax.Array], tuple[state_lib.TrainState, Metrics]]:
     """Builds the compiled step of a network and an optimiser.
 
-    The loss is the mean cross-entropy of the batch. The minimiser receives `grad_fn`, the gradient of the same loss on the
-    same augmented batch, so that it can evaluate it elsewhere (and what `optim.esam` needs beside it); what it returns goes
-    to `descent`.
+    The loss is the mean cross-entropy of the batch (see `objective` for auxiliary heads and dropout). The minimiser receives
+    `grad_fn`, the gradient of the same loss on the same augmented batch, so that it can evaluate it elsewhere (and what
+    `optim.esam` needs beside it); what it returns goes to `descent`.
 
     How a batch is cut up decides what shares a perturbation, and what batch normalisation sees:
 
@@ -112,12 +112,13 @@ def train_step(
         return jax.lax.with_sharding_constraint(examples, cut)
 
     def sharp_gradient(shared, images, labels, group_index):
-        params, batch_stats, minimiser_state = shared
+        params, batch_stats, minimiser_state, key = shared
         objective = objective_lib.objective(
             module,
             batch_stats,
             images,
             labels,
+            jax.random.fold_in(key, group_index),
             micro_batch_size=micro_batch_size,
             gather=gather if group_size is None else lambda params: params,
             spread=spread if group_size is None else groups.over_members,
@@ -148,7 +149,8 @@ def train_step(
         images = augment(data.images[positions].astype(jnp.float32) / 255, keys)
         images = models.normalise(images, mean, std)
         minimiser_state, descent_state = state.opt_state
-        shared = (state.params, state.batch_stats, minimiser_state)
+        dropout = jax.random.fold_in(rng.subkey(key, 'dropout'), state.step)
+        shared = (state.params, state.batch_stats, minimiser_state, dropout)
         if group_size is None:
             found = sharp_gradient(shared, images, labels, 0)
         else:

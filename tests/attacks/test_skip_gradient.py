@@ -102,7 +102,7 @@ def test_it_composes_with_ghosts_and_in_ensembles():
 
 def test_a_network_without_residual_sums_and_a_function_are_refused():
     for kind in ('vgg', 'mlp'):
-        with pytest.raises(InputError, match='skip_gradient needs residual sums, and the surrogate has none'):
+        with pytest.raises(InputError, match='skip_gradient needs skip connections, and the surrogate has none'):
             attack(skip_gradient())(small_networks.classifier(kind), IMAGES, LABELS, KEYS)
     function = jax.tree_util.Partial(lambda w, x: x.reshape(len(x), -1) @ w, jnp.zeros((108, 5)))
     with pytest.raises(InputError, match='skip_gradient needs a Classifier, or surrogates made of them, got Partial'):

@@ -1,3 +1,5 @@
+import collections
+import dataclasses
 import hashlib
 
 import flax.linen as nn
@@ -5,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import small_models
 
 from rfn_jax import models
 from rfn_jax.core import errors
@@ -18,14 +21,6 @@ SMALL = {
     'vit': {'width': 4, 'depth': 2, 'heads': 2, 'mlp_width': 6},
     'cifar_resnet': {'depth': 8, 'width': 2},
 }
-LAYERS = {
-    'resnet': ('conv1', 'bn1', 'relu1', 'layer1_0', 'layer2_0', 'layer2_1', 'fc'),
-    'vgg': ('conv1_0', 'bn1_0', 'relu1_0', 'conv1_1', 'bn1_1', 'relu1_1', 'conv2_0', 'bn2_0', 'relu2_0', 'fc'),
-    'mlp': ('fc1', 'bn1', 'relu1', 'fc2', 'bn2', 'relu2', 'fc'),
-    'vit': ('patch_embedding', 'block0', 'block1', 'ln', 'fc'),
-}
-SUMS = {'resnet': 3, 'vgg': 0, 'mlp': 0, 'vit': 4}
-ACTIVATIONS = {'resnet': 7, 'vgg': 3, 'mlp': 2, 'vit': 2}
 
 
 def module(name):
@@ -56,27 +51,85 @@ def test_hooks_leave_names_and_shapes_of_variables_as_they_were(name):
     assert hashlib.sha256('\n'.join(paths).encode()).hexdigest()[:16] == INITIAL[name]
 
 
-@pytest.mark.parametrize('name', list(LAYERS))
-def test_layers_are_listed_in_the_order_of_their_calls(name):
-    assert hooks.layers(models.abstract(module(name), (8, 8, 3), num_classes=5), (8, 8, 3)) == LAYERS[name]
+@dataclasses.dataclass
+class Places:
+    """What there is to hook in the small form of a kind of model."""
+
+    layers: str
+    residual: int = 0
+    concatenation: int = 0
+    activations: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
-@pytest.mark.parametrize('name', list(SUMS))
-def test_every_sum_and_every_activation_is_a_hook(name):
-    seen = []
+PLACES = {
+    'mlp': Places('fc1 bn1 relu1 fc2 bn2 relu2 fc', activations={'Relu': 2}),
+    'cifar_resnet': Places('conv1 bn1 relu1 layer1_0 layer2_0 layer3_0 fc', 3, activations={'Relu': 7}),
+    'resnet': Places('conv1 bn1 relu1 layer1_0 layer2_0 fc', 2, activations={'Relu': 5}),
+    'resnet50': Places('conv1 bn1 relu1 layer1_0 layer2_0 fc', 2, activations={'Relu': 7}),
+    'resnext50_32x4d': Places('conv1 bn1 relu1 layer1_0 layer2_0 fc', 2, activations={'Relu': 7}),
+    'preact_resnet': Places('conv1 layer1_0 layer2_0 bn relu fc', 2, activations={'Relu': 5}),
+    'vgg': Places('conv1_0 bn1_0 relu1_0 conv1_1 bn1_1 relu1_1 conv2_0 bn2_0 relu2_0 fc', activations={'Relu': 3}),
+    'vgg11': Places(
+        'conv1_0 relu1_0 conv2_0 relu2_0 fc1 relu_fc1 dropout1 fc2 relu_fc2 dropout2 fc', activations={'Relu': 4}
+    ),
+    'densenet': Places(
+        'conv0 norm0 relu0 denseblock1_denselayer1 transition1 denseblock2_denselayer1 denseblock2_denselayer2 norm5 relu5 '
+        'classifier',
+        concatenation=3,
+        activations={'Relu': 9},
+    ),
+    'googlenet': Places(
+        'conv1 conv2 conv3 inception3a inception3b inception4a inception4b inception4c inception4d inception4e inception5a '
+        'inception5b dropout fc',
+        activations={'Relu': 57},
+    ),
+    'cifar_inception_v3': Places(
+        'Conv2d_1a_3x3 Mixed_5b Mixed_5c Mixed_5d Mixed_6a Mixed_6b Mixed_6c Mixed_6d Mixed_6e Mixed_7a Mixed_7b Mixed_7c '
+        'dropout fc',
+        activations={'Relu': 90},
+    ),
+    'vit': Places('patch_embedding block0 block1 ln fc', 4, activations={'Gelu': 2}),
+    'swin': Places(
+        'features_0_0 features_0_2 features_1_0 features_1_1 features_2 features_3_0 norm head',
+        6,
+        activations={'Gelu': 3},
+    ),
+    'convnext': Places(
+        'features_0_0 features_0_1 features_1_0 features_2_0 features_2_1 features_3_0 features_3_1 classifier_0 '
+        'classifier_2',
+        3,
+        activations={'Gelu': 3},
+    ),
+    'mobilenet_v2': Places(
+        'features_0 features_1 features_2 features_3 features_4 dropout classifier', 1, activations={'Relu6': 7}
+    ),
+    'mobilenet_v3_small': Places(
+        'features_0 features_1 features_2 features_3 classifier_0 hard_swish dropout classifier_3',
+        1,
+        activations={'HardSwish': 5, 'Relu': 3},
+    ),
+    'efficientnet': Places(
+        'features_0 features_1_0 features_2_0 features_2_1 features_3 dropout classifier', 2, activations={'Silu': 10}
+    ),
+}
+
+
+@pytest.mark.parametrize('name', small_models.KINDS)
+def test_layers_sums_and_activations_are_where_they_should_be(name):
+    places, seen, images = PLACES[name], [], small_models.images(name)
+    network = models.abstract(small_models.small(name), images.shape[1:], num_classes=5)
+    assert hooks.layers(network, images.shape[1:]) == tuple(places.layers.split())
 
     def visit(call, module, *args, **kwargs):
-        seen.append(type(module))
+        seen.append(type(module).__name__)
         return call(*args, **kwargs)
 
-    network = classifier(name)
-    with hooks.intercept((hooks.Residual, hooks.Relu, hooks.Gelu), visit):
-        jaxpr = jax.make_jaxpr(lambda c, x: c(x))(network, IMAGES)
-    assert seen.count(hooks.Residual) == SUMS[name]
-    assert seen.count(hooks.Relu) + seen.count(hooks.Gelu) == ACTIVATIONS[name]
-    kind = hooks.Gelu if name == 'vit' else hooks.Relu
-    assert seen.count(kind) == ACTIVATIONS[name]
-    assert str(jaxpr).count('custom_jvp_call[') == (0 if name == 'vit' else ACTIVATIONS[name])  # none beside the hooks
+    with hooks.intercept((hooks.Residual, hooks.Concatenation, hooks.Activation), visit):
+        jaxpr = jax.make_jaxpr(lambda c, x: c(x))(network, images)
+    sums = {'Residual': places.residual, 'Concatenation': places.concatenation}
+    assert collections.Counter(seen) == collections.Counter({**sums, **places.activations})
+    if places.activations.keys() <= {'Relu', 'Relu6'}:  # none beside the hooks
+        assert str(jaxpr).count('custom_jvp_call[') == sum(places.activations.values())
 
 
 def test_a_relu_after_a_sum_is_known():
@@ -89,7 +142,9 @@ def test_a_relu_after_a_sum_is_known():
     with hooks.intercept(hooks.Relu, visit):
         jax.eval_shape(classifier('resnet'), IMAGES)
     assert seen == {'relu1': False} | {
-        f'{block}/{name}': name == 'relu' for block in LAYERS['resnet'][3:6] for name in ('relu1', 'relu')
+        f'{block}/{name}': name == 'relu'
+        for block in ('layer1_0', 'layer2_0', 'layer2_1')
+        for name in ('relu1', 'relu')
     }
 
 

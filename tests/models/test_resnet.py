@@ -2,39 +2,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from textbook_layers import batch_norm, conv, randomised, relu
 
 from rfn_jax import models
 from rfn_jax.core import errors
-from rfn_jax.models import resnet
-
-
-def randomised(variables, seed=0):
-    """Variables with random values everywhere, so that a batch normalisation left out would show."""
-    rng = np.random.default_rng(seed)
-
-    def draw(path, leaf):
-        value = rng.normal(size=leaf.shape) / np.sqrt(max(np.prod(leaf.shape[:-1]), 1))
-        return np.float32(np.abs(value) + 0.5 if path[-1].key in ('var', 'scale') else value)
-
-    return jax.tree_util.tree_map_with_path(draw, variables)
-
-
-# The network of the paper in NumPy, float64.
-
-
-def conv(x, kernel, stride):
-    k = kernel.shape[0]
-    x = np.pad(x, ((0, 0), (k // 2, k // 2), (k // 2, k // 2), (0, 0)))
-    windows = np.lib.stride_tricks.sliding_window_view(x, (k, k), axis=(1, 2))[:, ::stride, ::stride]
-    return np.einsum('nijcab,abcd->nijd', windows, kernel.astype(np.float64))
-
-
-def batch_norm(x, params, stats):
-    return (x - stats['mean']) / np.sqrt(stats['var'] + 1e-5) * params['scale'] + params['bias']
-
-
-def relu(x):
-    return np.maximum(x, 0)
+from rfn_jax.models import hooks, resnet
 
 
 def network(variables, x, *, stage_sizes, block, shortcut, stem_strides=1):
@@ -72,6 +44,20 @@ def test_the_network_equals_the_textbook(block, shortcut, size, stem_strides):
     logits = jax.jit(lambda v, x: module.apply(v, x, train=False))(variables, x)
     expected = network(variables, x, **options)
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_groups_and_base_width_widen_the_bottleneck():
+    module = resnet.resnet(5, stage_sizes=(1,), widths=(8,), block='bottleneck', groups=2, base_width=32)
+    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3))))['params']['layer1_0']
+    kernels = [shapes[f'conv{number}']['kernel'].shape for number in (1, 2, 3)]
+    assert kernels == [(1, 1, 8, 8), (3, 3, 4, 8), (1, 1, 8, 32)]  # 8 * 32 / 64 channels in each of 2 groups
+
+
+def test_the_stem_of_imagenet_quarters_the_image():
+    module = models.MODELS.make('resnet18', num_classes=10)
+    with hooks.outputs('layer1_0') as found:
+        jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, 65, 64, 3))))
+    assert found[0].shape == (1, 17, 16, 64)
 
 
 @pytest.mark.parametrize(('channels', 'width', 'before'), [(4, 8, 2), (3, 8, 2), (16, 32, 8)])
@@ -116,7 +102,13 @@ def test_a_bad_depth(depth):
         ({'stage_sizes': (1, 1)}, r'stage_sizes \(1, 1\) and widths \(64, 128, 256, 512\) need the same number'),
         ({'stage_sizes': (), 'widths': ()}, r'stage_sizes \(\) and widths \(\) need'),
         ({'stage_sizes': (1, 0, 1, 1)}, r'stage_sizes \(1, 0, 1, 1\).* must be positive'),
-        ({'stem_strides': 0}, 'stem_strides 0 must be positive'),
+        ({'stem_strides': 0}, 'stem_strides 0, groups 1 and base_width 64 must be positive'),
+        ({'stem_kernel': 4}, 'stem_kernel must be an odd number of at least 1, got 4'),
+        ({'groups': 2}, "groups 2 and base_width 64 are of bottlenecks; blocks of the kind 'basic' have 1 and 64"),
+        (
+            {'block': 'bottleneck', 'base_width': 3, 'widths': (8, 8, 8, 64)},
+            r'widths .* times base_width 3 must be mul',
+        ),
     ],
 )
 def test_bad_options(options, message):

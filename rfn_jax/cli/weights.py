@@ -1,0 +1,179 @@
+"""`rfn-jax import-weights` and `rfn-jax export-weights`: between PyTorch state dicts and checkpoints."""
+
+import ast
+import json
+import os
+from collections.abc import Sequence
+
+from absl import flags
+
+from rfn_jax.core import console as console_lib
+from rfn_jax.core import errors
+
+IMPORT_SUMMARY = 'makes a checkpoint of a PyTorch state dict, for the targets and surrogates of a config.'
+EXPORT_SUMMARY = 'writes a checkpoint as a PyTorch state dict, in a safetensors file.'
+IMAGENET = {'mean': (0.485, 0.456, 0.406), 'std': (0.229, 0.224, 0.225)}
+# torchvision's weights of these were trained on images in [-1, 1] (transform_input).
+CENTRED = {'mean': (0.5, 0.5, 0.5), 'std': (0.5, 0.5, 0.5)}
+CENTRED_MODELS = ('googlenet', 'inception_v3')
+
+
+def import_weights(arguments: Sequence[str]) -> int:
+    """Runs `rfn-jax import-weights`.
+
+    Raises:
+      InputError: A flag or the file is wrong, or the weights do not fit the model.
+      RunError: The result could not be written.
+    """
+    values = flags.FlagValues()
+    for name, default, help_text in (
+        ('model', None, 'Name of the architecture; rfn-jax list models shows them.'),
+        ('weights', None, 'The file: .safetensors, .npz, or a PyTorch file (.pt, .pth, .th, .pkl).'),
+        ('out', None, 'Directory of the result; must not be there.'),
+        ('naming', None, 'How the keys are named; by default the naming that fits best.'),
+        ('entry', None, 'Where the state dict lies in the file, such as state_dict_ema; by default the usual places.'),
+    ):
+        flags.DEFINE_string(name, default, help_text, flag_values=values)
+    flags.DEFINE_integer('num_classes', None, 'Classes; 1000, or 10 for a cifar_ model.', flag_values=values)
+    flags.DEFINE_integer(
+        'image_size', None, 'Rows and columns; by default the usual ones of the model.', flag_values=values
+    )
+    flags.DEFINE_integer('channels', 3, 'Channels of the images.', flag_values=values)
+    for name in ('mean', 'std'):
+        help_text = (
+            f'{name} of the channels in [0, 1] that the weights were trained with; by default those of ImageNet.'
+        )
+        flags.DEFINE_list(name, None, help_text, flag_values=values)
+    help_text = 'Option of the model, such as depth=20; may be given more than once.'
+    flags.DEFINE_multi_string('option', [], help_text, flag_values=values)
+    help_text = 'Which tensors may be wrong: missing, unused, misshaped. What is missing keeps its initial values.'
+    flags.DEFINE_list('allow', [], help_text, flag_values=values)
+    _parse(values, 'import-weights', IMPORT_SUMMARY, arguments, needed=('model', 'weights', 'out'))
+
+    from rfn_jax import models, training
+    from rfn_jax.core import rng
+    from rfn_jax.models import sizes, weights
+
+    options = dict(_option(text) for text in values.option)
+    spec = {'name': values.model, **options}
+    usual = sizes.table().get(values.model)
+    cifar = values.model.startswith(sizes.CIFAR)
+    num_classes = values.num_classes or (usual.num_classes if usual else 10 if cifar else 1000)
+    image_size = values.image_size or (usual.image_size if usual else 32 if cifar else 224)
+    image_shape = (image_size, image_size, values.channels)
+    module = models.MODELS.make_from(spec, num_classes=num_classes)
+    console = console_lib.Console()
+    state = weights.read_state_dict(values.weights, entry=values.entry)
+    classifier = models.initialise(
+        module,
+        rng.key_for(0, 'initialise'),
+        image_shape,
+        num_classes=num_classes,
+        **_normalisation(values, cifar),
+    )
+    converted = weights.from_state_dict(
+        classifier, state, naming=values.naming, allow=values.allow, source=str(values.weights)
+    )
+    problems = {kind: list(getattr(converted, kind)) for kind in weights.PROBLEMS}
+    for kind, keys in problems.items():
+        for key in keys:
+            console.info(f'{kind}: {key}')
+    saved = training.save_weights(
+        values.out,
+        converted.classifier,
+        model=spec,
+        image_shape=image_shape,
+        origin={
+            'file': os.path.basename(values.weights),
+            'sha256': weights.file_sha256(values.weights),
+            'naming': converted.naming,
+            **problems,
+        },
+    )
+    console.info(
+        f'{values.out}: {values.model} with {num_classes} classes, naming {converted.naming}, SHA-256 {saved.sha256}; '
+        f"a config names it as {{'weights': {values.out!r}}}"
+    )
+    return 0
+
+
+def export_weights(arguments: Sequence[str]) -> int:
+    """Runs `rfn-jax export-weights`.
+
+    Raises:
+      InputError: A flag is wrong, or the checkpoint is not there.
+      RunError: The checkpoint is damaged, or the result could not be written.
+    """
+    values = flags.FlagValues()
+    for name, default, help_text in (
+        (
+            'checkpoint',
+            None,
+            'Imported weights, or a network of a work directory: WORKDIR/surrogates/resnet-rfn/seed0.',
+        ),
+        ('out', None, 'The file; its name must end in .safetensors.'),
+        ('naming', None, 'How the keys are named; by default as in torchvision where it has the model.'),
+    ):
+        flags.DEFINE_string(name, default, help_text, flag_values=values)
+    flags.DEFINE_integer('epoch', None, 'Which checkpoint of a network; the last by default.', flag_values=values)
+    _parse(values, 'export-weights', EXPORT_SUMMARY, arguments, needed=('checkpoint', 'out'))
+    if not values.out.endswith('.safetensors'):
+        raise errors.InputError(f'--out must end in .safetensors, got {values.out!r}')
+
+    from rfn_jax import experiment
+    from rfn_jax.models import weights
+
+    classifier, about = experiment.saved_classifier(values.checkpoint, values.epoch)
+    state = weights.to_state_dict(classifier, naming=values.naming)
+    weights.write_safetensors(values.out, state, {'rfn_jax': json.dumps(about, sort_keys=True)})
+    console_lib.Console().info(
+        f'{values.out}: {len(state)} tensors of {about["model"]["name"]}; images in [0, 1] are normalised with mean '
+        f'{about["mean"]} and std {about["std"]} first'
+    )
+    return 0
+
+
+def _parse(
+    values: flags.FlagValues, command: str, summary: str, arguments: Sequence[str], *, needed: Sequence[str]
+) -> None:
+    """Parses the flags of a command, with errors in one line."""
+    if any(argument.lstrip('-') in ('help', 'h') for argument in arguments):
+        print(f'rfn-jax {command} [flags]: {summary}\n{values.get_help()}')
+        raise SystemExit(0)
+    try:
+        rest = values([f'rfn-jax {command}', *arguments])[1:]
+    except flags.Error as error:
+        raise errors.InputError(' '.join(str(error).split())) from error
+    if rest:
+        raise errors.InputError(f'unexpected argument {rest[0]!r}; see rfn-jax {command} --help')
+    for name in needed:
+        if not values[name].value:
+            raise errors.InputError(f'rfn-jax {command} needs --{name}')
+
+
+def _option(text: str) -> tuple[str, object]:
+    """Name and value of an option of a model."""
+    name, separator, value = text.partition('=')
+    if not (name and separator):
+        raise errors.InputError(f'--option must be NAME=VALUE, such as depth=20, got {text!r}')
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+def _normalisation(values: flags.FlagValues, cifar: bool) -> dict[str, tuple[float, ...]]:
+    """Mean and standard deviation, as they were given or as they are usual."""
+    if (values.mean is None) != (values.std is None):
+        raise errors.InputError('--mean and --std belong together; give both or none')
+    if values.mean is None:
+        if cifar:
+            raise errors.InputError(
+                f'--model={values.model} needs the --mean and --std that its weights were trained with, such as '
+                '--mean=0.4914,0.4822,0.4465 --std=0.2470,0.2435,0.2616'
+            )
+        return CENTRED if values.model in CENTRED_MODELS else IMAGENET
+    try:
+        return {name: tuple(float(part) for part in values[name].value) for name in ('mean', 'std')}
+    except ValueError as error:
+        raise errors.InputError(f'--mean and --std must be numbers with commas between them: {error}') from error

@@ -1,0 +1,157 @@
+"""ConvNeXt: a convolutional network with the proportions of a vision transformer.
+
+Liu et al., A ConvNet for the 2020s, https://arxiv.org/abs/2201.03545. Parameters are named as in torchvision: the parts of
+its `features` are the stem (0), then in turn the blocks of a stage and the layer that halves the image before the next one.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rfn_jax.core import errors
+from rfn_jax.models import hooks, layers, ranges, zoo
+
+_kernel_init = nn.initializers.normal(0.02)
+_layer_norm = functools.partial(nn.LayerNorm, epsilon=1e-6)
+_dense = functools.partial(layers.dense, kernel_init=_kernel_init)
+_conv = functools.partial(layers.conv, use_bias=True, kernel_init=_kernel_init)
+
+
+class ConvNeXtBlock(nn.Module):
+    """A depthwise convolution and a two-layer perceptron of each position, behind one skip connection.
+
+    Attributes:
+      kernel_size: Rows and columns of the depthwise kernel; odd.
+      initial_scale: Initial factor of the branch, which is a parameter of each channel.
+      stochastic_depth: Probability that the branch is left out for an example, in training.
+      dtype: Type of the computation.
+    """
+
+    kernel_size: int
+    initial_scale: float
+    stochastic_depth: float
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Maps features `[B, H, W, C]` to others of that shape."""
+        channels = x.shape[-1]
+        conv = _conv(channels, self.kernel_size, groups=channels, dtype=self.dtype, name='conv')
+        norm = _layer_norm(dtype=self.dtype, name='norm')
+        fc1 = _dense(4 * channels, dtype=self.dtype, name='fc1')
+        fc2 = _dense(channels, dtype=self.dtype, name='fc2')
+        gelu = hooks.Gelu(name='gelu')
+        scale = self.param('layer_scale', nn.initializers.constant(self.initial_scale), (channels, 1, 1))
+        depth = layers.StochasticDepth(self.stochastic_depth, name='depth')
+
+        def branch(x):
+            y = fc2(gelu(fc1(norm(conv(x)))))
+            return depth(y * scale[:, 0, 0].astype(self.dtype), train=train)
+
+        return hooks.Residual(name='residual')(x, branch)
+
+
+class ConvNeXt(nn.Module):
+    """A ConvNeXt; `__call__` gives logits `[B, num_classes]` in float32.
+
+    Attributes:
+      num_classes: Number of classes.
+      patch_size: Rows and columns of the patches that the first convolution embeds.
+      depths: Blocks in each stage; every stage after the first halves the image.
+      widths: Channels of each stage.
+      kernel_size: Rows and columns of the depthwise kernels; odd.
+      layer_scale: Initial factor of the residual branches.
+      stochastic_depth: Probability that the last block is left out for an example in training; that of the first is 0,
+        and it grows linearly between them.
+      dtype: Type of the computation; parameters and logits stay float32.
+    """
+
+    num_classes: int
+    patch_size: int
+    depths: Sequence[int]
+    widths: Sequence[int]
+    kernel_size: int
+    layer_scale: float
+    stochastic_depth: float
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """Maps normalised images `[B, H, W, C]` to logits `[B, num_classes]`."""
+        least = self.patch_size * 2 ** (len(self.depths) - 1)
+        if min(x.shape[1:3]) < least:
+            raise errors.InputError(
+                f'an image of {x.shape[1]} x {x.shape[2]} pixels is too small for a ConvNeXt of {len(self.depths)} stages '
+                f'and patch_size {self.patch_size}, which needs at least {least} rows and columns'
+            )
+        rates = iter(np.linspace(0, self.stochastic_depth, sum(self.depths)).tolist())
+        x = self._reduction(self.widths[0], self.patch_size, 'features_0_0')(x)
+        x = _layer_norm(dtype=self.dtype, name='features_0_1')(x)
+        for stage, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True)):
+            if stage > 0:
+                x = _layer_norm(dtype=self.dtype, name=f'features_{2 * stage}_0')(x)
+                x = self._reduction(width, 2, f'features_{2 * stage}_1')(x)
+            for index in range(depth):
+                name = f'features_{2 * stage + 1}_{index}'
+                block = ConvNeXtBlock(self.kernel_size, self.layer_scale, next(rates), self.dtype, name=name)
+                x = block(x, train=train)
+        x = layers.mean_over_positions(x)
+        x = _layer_norm(dtype=self.dtype, name='classifier_0')(x).astype(jnp.float32)
+        return _dense(self.num_classes, name='classifier_2')(x)
+
+    def _reduction(self, features: int, size: int, name: str) -> nn.Conv:
+        """A convolution of patches that do not overlap; rows and columns that fill no patch are left out."""
+        return _conv(features, size, strides=size, padding=0, dtype=self.dtype, name=name)
+
+
+@zoo.MODELS.register
+def convnext(
+    num_classes: int,
+    *,
+    patch_size: int = 4,
+    depths: Sequence[int] = (3, 3, 9, 3),
+    widths: Sequence[int] = (96, 192, 384, 768),
+    kernel_size: int = 7,
+    layer_scale: float = 1e-6,
+    stochastic_depth: float = 0.1,
+    dtype=jnp.float32,
+) -> ConvNeXt:
+    """A ConvNeXt of any size; the attributes of `ConvNeXt` are the arguments.
+
+    The image needs at least `patch_size * 2 ** (len(depths) - 1)` rows and columns.
+
+    Raises:
+      InputError: `depths` and `widths` differ in length, a size is not positive, `kernel_size` is even, or
+        `stochastic_depth` is not in [0, 1).
+    """
+    if len(depths) != len(widths) or not depths:
+        raise errors.InputError(f'depths {tuple(depths)} and widths {tuple(widths)} need the same number of stages')
+    if min(*depths, *widths, patch_size) < 1:
+        raise errors.InputError(
+            f'depths {tuple(depths)}, widths {tuple(widths)} and patch_size {patch_size} must be positive'
+        )
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise errors.InputError(f'kernel_size of a ConvNeXt must be positive and odd, got {kernel_size}')
+    ranges.check_rates(stochastic_depth=stochastic_depth)
+    return ConvNeXt(
+        num_classes, patch_size, tuple(depths), tuple(widths), kernel_size, layer_scale, stochastic_depth, dtype
+    )
+
+
+# For 32x32 images: patches of 2x2, stages of 16, 8 and 4 rows; 2.3 million parameters at 10 classes. Nine blocks train
+# without the tiny layer scale of the deep forms, which under SGD would hold back the gradients inside of the branches.
+zoo.MODELS.add(
+    'cifar_convnext',
+    functools.partial(convnext, patch_size=2, depths=(3, 3, 3), widths=(64, 128, 256), layer_scale=0.1),
+)
+
+_deep = (3, 3, 27, 3)
+_base, _large = (128, 256, 512, 1024), (192, 384, 768, 1536)
+zoo.MODELS.add('convnext_tiny', functools.partial(convnext, depths=(3, 3, 9, 3), stochastic_depth=0.1))
+zoo.MODELS.add('convnext_small', functools.partial(convnext, depths=_deep, stochastic_depth=0.4))
+zoo.MODELS.add('convnext_base', functools.partial(convnext, depths=_deep, widths=_base, stochastic_depth=0.5))
+zoo.MODELS.add('convnext_large', functools.partial(convnext, depths=_deep, widths=_large, stochastic_depth=0.5))

@@ -1,0 +1,137 @@
+"""Inverted residual blocks, which MobileNetV2, MobileNetV3 and EfficientNet are made of.
+
+Sandler et al., MobileNetV2: Inverted Residuals and Linear Bottlenecks, https://arxiv.org/abs/1801.04381; Hu et al.,
+Squeeze-and-Excitation Networks, https://arxiv.org/abs/1709.01507. The parts of a block carry their place in it (`expand_0`,
+`depthwise_1`, ...), counted as in torchvision's state dicts: over the parts that the block has.
+"""
+
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from rfn_jax.models import hooks, layers
+
+
+def round_channels(channels: float) -> int:
+    """The multiple of 8 next to a scaled number of channels: at least 8, and no less than nine tenths of the number."""
+    rounded = max(8, int(channels + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * channels else rounded
+
+
+class ConvNorm(nn.Module):
+    """A convolution with batch normalisation, and with an activation if there is one.
+
+    Attributes:
+      features: Output channels.
+      kernel: Rows and columns of the kernel.
+      strides: Stride in both directions.
+      groups: Groups that the channels are cut into.
+      activation: Kind of the activation, or None.
+      norm: Makes the normalisation.
+      dtype: Type of the computation.
+    """
+
+    features: int
+    kernel: int
+    strides: int = 1
+    groups: int = 1
+    activation: type[hooks.Activation] | None = None
+    norm: Callable[..., nn.BatchNorm] = layers.batch_norm
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Maps features `[B, H, W, C]` to features; `train` chooses batch statistics over running ones."""
+        options = {'strides': self.strides, 'groups': self.groups, 'dtype': self.dtype}
+        x = layers.conv(self.features, self.kernel, **options, name='conv')(x)
+        x = self.norm(use_running_average=not train, dtype=self.dtype, name='bn')(x)
+        return self.activation(name='activation')(x) if self.activation else x
+
+
+class SqueezeExcite(nn.Module):
+    """Scales each channel by a number in [0, 1], which two dense layers make of the means of all channels.
+
+    Attributes:
+      width: Channels between the two layers, which are 1x1 convolutions.
+      activation: Kind of the activation between them.
+      gate: What maps their output to [0, 1].
+      dtype: Type of the computation.
+    """
+
+    width: int
+    activation: type[hooks.Activation]
+    gate: Callable[[jax.Array], jax.Array]
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Features `[B, H, W, C]`, scaled."""
+        scale = layers.mean_over_positions(x)[:, None, None]
+        scale = layers.conv(self.width, 1, use_bias=True, dtype=self.dtype, name='fc1')(scale)
+        scale = self.activation(name='activation')(scale)
+        scale = layers.conv(x.shape[-1], 1, use_bias=True, dtype=self.dtype, name='fc2')(scale)
+        return self.gate(scale) * x
+
+
+class InvertedResidual(nn.Module):
+    """A 1x1 convolution to more channels, a depthwise one, and a 1x1 one to fewer, which has no activation.
+
+    The first is left out where it would change nothing, and the residual sum where the shape changes.
+
+    Attributes:
+      expanded: Channels of the depthwise convolution.
+      features: Output channels.
+      kernel: Rows and columns of the depthwise convolution.
+      strides: Stride of the depthwise convolution.
+      activation: Kind of the activations.
+      squeeze: Channels inside of squeeze-and-excitation after the depthwise convolution; 0 for none.
+      squeeze_activation: Kind of its activation.
+      gate: Its gate.
+      stochastic_depth: Probability of leaving the branch out, in training.
+      norm: Makes the normalisations.
+      dtype: Type of the computation.
+    """
+
+    expanded: int
+    features: int
+    kernel: int
+    strides: int
+    activation: type[hooks.Activation]
+    squeeze: int = 0
+    squeeze_activation: type[hooks.Activation] = hooks.Relu
+    gate: Callable[[jax.Array], jax.Array] = nn.sigmoid
+    stochastic_depth: float = 0.0
+    norm: Callable[..., nn.BatchNorm] = layers.batch_norm
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Maps features `[B, H, W, C]` to features; `train` chooses batch statistics over running ones."""
+        steps = []
+
+        def add(kind, features, kernel=1, **options):
+            name = f'{kind}_{len(steps)}'
+            module = ConvNorm(features, kernel, **options, norm=self.norm, dtype=self.dtype, name=name)
+            steps.append(functools.partial(module, train=train))
+
+        if self.expanded != x.shape[-1]:
+            add('expand', self.expanded, activation=self.activation)
+        depthwise = {'strides': self.strides, 'groups': self.expanded, 'activation': self.activation}
+        add('depthwise', self.expanded, self.kernel, **depthwise)
+        if self.squeeze:
+            options = (self.squeeze_activation, self.gate, self.dtype)
+            steps.append(SqueezeExcite(self.squeeze, *options, name=f'squeeze_excite_{len(steps)}'))
+        add('project', self.features)
+        drop = layers.StochasticDepth(self.stochastic_depth, name='stochastic_depth')
+
+        def branch(x):
+            for step in steps:
+                x = step(x)
+            return x
+
+        if self.strides > 1 or x.shape[-1] != self.features:
+            return branch(x)
+        return hooks.Residual(name='residual')(x, lambda x: drop(branch(x), train=train))

@@ -1,0 +1,183 @@
+"""MobileNetV3, of any width.
+
+Howard et al., Searching for MobileNetV3, https://arxiv.org/abs/1905.02244. The blocks are the layers `features_1`,
+`features_2`, ..., between the first and the last convolution. With `stem_strides=1` small images are halved once less.
+"""
+
+import functools
+import numbers
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from rfn_jax.core import errors
+from rfn_jax.models import hooks, inverted_residual, layers, ranges, zoo
+
+ACTIVATIONS = {'relu': hooks.Relu, 'hard_swish': hooks.HardSwish}
+
+_NORM = functools.partial(layers.batch_norm, momentum=0.99, epsilon=1e-3)
+
+
+class Block(NamedTuple):
+    """A row of the tables of the paper.
+
+    Attributes:
+      kernel: Rows and columns of the depthwise convolution.
+      expanded: Channels of the depthwise convolution.
+      features: Output channels.
+      squeeze: Whether there is squeeze-and-excitation.
+      activation: `'relu'` or `'hard_swish'`.
+      strides: Stride of the depthwise convolution.
+    """
+
+    kernel: int
+    expanded: int
+    features: int
+    squeeze: bool
+    activation: str
+    strides: int
+
+
+class MobileNetV3(nn.Module):
+    """Inverted residual blocks with squeeze-and-excitation; `__call__` gives logits `[B, num_classes]` in float32.
+
+    Attributes:
+      num_classes: Number of classes.
+      blocks: The blocks.
+      stem_width: Channels of the first convolution.
+      hidden_width: Width of the dense layer before the last.
+      stem_strides: Stride of the first convolution.
+      dropout: Probability of dropout before the last dense layer, in training.
+      dtype: Type of the computation; parameters, statistics and logits stay float32.
+    """
+
+    num_classes: int
+    blocks: Sequence[Block]
+    stem_width: int
+    hidden_width: int
+    stem_strides: int = 2
+    dropout: float = 0.2
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """Maps normalised images `[B, H, W, C]` to logits `[B, num_classes]`."""
+        options = {'norm': _NORM, 'dtype': self.dtype}
+        conv_norm = functools.partial(inverted_residual.ConvNorm, activation=hooks.HardSwish, **options)
+        x = conv_norm(self.stem_width, 3, self.stem_strides, name='features_0')(x, train=train)
+        for number, block in enumerate(self.blocks, start=1):
+            x = inverted_residual.InvertedResidual(
+                block.expanded,
+                block.features,
+                block.kernel,
+                block.strides,
+                ACTIVATIONS[block.activation],
+                squeeze=inverted_residual.round_channels(block.expanded // 4) if block.squeeze else 0,
+                gate=nn.hard_sigmoid,
+                **options,
+                name=f'features_{number}',
+            )(x, train=train)
+        x = conv_norm(6 * x.shape[-1], 1, name=f'features_{len(self.blocks) + 1}')(x, train=train)
+        dense = functools.partial(layers.dense, kernel_init=nn.initializers.normal(0.01))
+        x = dense(self.hidden_width, dtype=self.dtype, name='classifier_0')(layers.mean_over_positions(x))
+        x = hooks.HardSwish(name='hard_swish')(x).astype(jnp.float32)
+        x = nn.Dropout(self.dropout, deterministic=not train, name='dropout')(x)
+        return dense(self.num_classes, name='classifier_3')(x)
+
+
+def mobilenet_v3(
+    num_classes: int,
+    *,
+    blocks: Sequence[Sequence[Any]],
+    hidden_width: int,
+    width_multiplier: float = 1.0,
+    stem_strides: int = 2,
+    dropout: float = 0.2,
+    dtype=jnp.float32,
+) -> MobileNetV3:
+    """A MobileNetV3 of any depth and width; at least one pixel is needed.
+
+    Args:
+      num_classes: Number of classes.
+      blocks: The entries of a `Block` for each block, in channels before scaling.
+      hidden_width: Width of the dense layer before the last, before scaling.
+      width_multiplier: Scales all channels, the 16 of the first convolution too, and `hidden_width`.
+      stem_strides: Stride of the first convolution.
+      dropout: Probability of dropout before the last dense layer, in training.
+      dtype: Type of the computation.
+
+    Raises:
+      InputError: A number is out of its range, or an activation is unknown.
+    """
+    if not blocks:
+        raise errors.InputError(f'a MobileNetV3 needs at least one block, got {blocks!r}')
+    widths = {'hidden_width': hidden_width, 'width_multiplier': width_multiplier}
+    ranges.check_positive(**widths, stem_strides=stem_strides)
+    ranges.check_rates(dropout=dropout)
+    scaled = tuple(_scaled(entries, width_multiplier) for entries in blocks)
+    stem_width, hidden_width = (inverted_residual.round_channels(c * width_multiplier) for c in (16, hidden_width))
+    return MobileNetV3(num_classes, scaled, stem_width, hidden_width, stem_strides, dropout, dtype)
+
+
+def _scaled(entries: Sequence[Any], width_multiplier: float) -> Block:
+    if len(entries) != len(Block._fields):
+        raise errors.InputError(f'a block of a MobileNetV3 needs {", ".join(Block._fields)}, got {entries!r}')
+    block = Block(*entries)
+    sizes = (block.kernel, block.expanded, block.features, block.strides)
+    if not all(isinstance(size, numbers.Integral) and size > 0 for size in sizes) or block.kernel % 2 == 0:
+        raise errors.InputError(f'a block of a MobileNetV3 needs positive numbers and an odd kernel, got {entries!r}')
+    if block.activation not in ACTIVATIONS:
+        raise errors.unknown_name('activation', block.activation, ACTIVATIONS)
+    expanded, features = (
+        inverted_residual.round_channels(c * width_multiplier) for c in (block.expanded, block.features)
+    )
+    return block._replace(expanded=expanded, features=features)
+
+
+zoo.MODELS.add(
+    'mobilenet_v3_small',
+    functools.partial(
+        mobilenet_v3,
+        blocks=(
+            Block(3, 16, 16, True, 'relu', 2),
+            Block(3, 72, 24, False, 'relu', 2),
+            Block(3, 88, 24, False, 'relu', 1),
+            Block(5, 96, 40, True, 'hard_swish', 2),
+            Block(5, 240, 40, True, 'hard_swish', 1),
+            Block(5, 240, 40, True, 'hard_swish', 1),
+            Block(5, 120, 48, True, 'hard_swish', 1),
+            Block(5, 144, 48, True, 'hard_swish', 1),
+            Block(5, 288, 96, True, 'hard_swish', 2),
+            Block(5, 576, 96, True, 'hard_swish', 1),
+            Block(5, 576, 96, True, 'hard_swish', 1),
+        ),
+        hidden_width=1024,
+    ),
+)
+zoo.MODELS.add(
+    'mobilenet_v3_large',
+    functools.partial(
+        mobilenet_v3,
+        blocks=(
+            Block(3, 16, 16, False, 'relu', 1),
+            Block(3, 64, 24, False, 'relu', 2),
+            Block(3, 72, 24, False, 'relu', 1),
+            Block(5, 72, 40, True, 'relu', 2),
+            Block(5, 120, 40, True, 'relu', 1),
+            Block(5, 120, 40, True, 'relu', 1),
+            Block(3, 240, 80, False, 'hard_swish', 2),
+            Block(3, 200, 80, False, 'hard_swish', 1),
+            Block(3, 184, 80, False, 'hard_swish', 1),
+            Block(3, 184, 80, False, 'hard_swish', 1),
+            Block(3, 480, 112, True, 'hard_swish', 1),
+            Block(3, 672, 112, True, 'hard_swish', 1),
+            Block(5, 672, 160, True, 'hard_swish', 2),
+            Block(5, 960, 160, True, 'hard_swish', 1),
+            Block(5, 960, 160, True, 'hard_swish', 1),
+        ),
+        hidden_width=1280,
+    ),
+)

@@ -1,0 +1,118 @@
+"""How large the named models are: parameters, and multiply-adds of one image.
+
+`sizes.csv` holds the figures, so that listing models needs no tracing; `python -m rfn_jax.models.sizes` makes it again.
+"""
+
+import csv
+import dataclasses
+import functools
+import importlib.resources
+import math
+import pathlib
+from collections.abc import Iterator
+
+import jax
+import jax.extend.core
+import jax.numpy as jnp
+import numpy as np
+
+from rfn_jax import models
+from rfn_jax.core import files
+
+# torchvision's models are named as there, the forms for small images begin with `cifar_`, and the rest are general.
+CIFAR = 'cifar_'
+GENERAL = ('convnext', 'densenet', 'efficientnet', 'mlp', 'preact_resnet', 'resnet', 'swin', 'vgg', 'vit')
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """A named model with its usual images and classes.
+
+    Attributes:
+      image_size: Rows and columns of the images.
+      num_classes: Number of classes.
+      parameters: Number of parameters.
+      gflops: Multiply-adds of convolutions and matrix products for one image, in units of 10^9 (which torchvision, and
+        most papers, call GFLOPs).
+      torchvision: Name of torchvision's model with the same definition; empty if there is none.
+    """
+
+    image_size: int
+    num_classes: int
+    parameters: int
+    gflops: float
+    torchvision: str
+
+
+@functools.cache
+def table() -> dict[str, Size]:
+    """The sizes of all models that are complete by their name."""
+    text = (importlib.resources.files('rfn_jax.models') / 'sizes.csv').read_text(encoding='utf-8')
+    return {row.pop('model'): Size(**_typed(row)) for row in csv.DictReader(text.splitlines())}
+
+
+def _typed(row: dict[str, str]) -> dict[str, object]:
+    return {field.name: field.type(row[field.name]) for field in dataclasses.fields(Size)}
+
+
+def template(name: str) -> models.Classifier:
+    """A named model for its usual images and classes, with shapes in place of values.
+
+    Raises:
+      InputError: The name is unknown.
+    """
+    image_size, num_classes = _image_size(name), 10 if name.startswith(CIFAR) else 1000
+    module = models.MODELS.make(name, num_classes=num_classes)
+    return models.abstract(module, (image_size, image_size, 3), num_classes=num_classes)
+
+
+def measure(name: str, classifier: models.Classifier) -> Size:
+    """The size of a named model, by tracing its `template`; nothing is computed."""
+    image_size = _image_size(name)
+    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    jaxpr = jax.make_jaxpr(lambda c, x: c(x))(classifier, images).jaxpr
+    return Size(
+        image_size=image_size,
+        num_classes=classifier.num_classes,
+        parameters=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(classifier.variables['params'])),
+        gflops=sum(_multiply_adds(equation) for equation in _equations(jaxpr)) / 1e9,
+        torchvision='' if name.startswith(CIFAR) else name,
+    )
+
+
+def complete() -> list[str]:
+    """The names of the models that need no options; the others are general factories."""
+    return [name for name in models.MODELS if name not in GENERAL]
+
+
+def _image_size(name: str) -> int:
+    return 32 if name.startswith(CIFAR) else 299 if name == 'inception_v3' else 224
+
+
+def _equations(jaxpr) -> Iterator:
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jax.extend.core.jaxprs_in_params(equation.params):
+            yield from _equations(inner)
+
+
+def _multiply_adds(equation) -> int:
+    if equation.primitive.name == 'conv_general_dilated':
+        kernel = equation.invars[1].aval.shape  # [h, w, C / groups, D]
+        return math.prod(equation.outvars[0].aval.shape) * math.prod(kernel[:3])
+    if equation.primitive.name == 'dot_general':
+        (contracted, _), _ = equation.params['dimension_numbers']
+        shape = np.asarray(equation.invars[0].aval.shape)
+        return math.prod(equation.outvars[0].aval.shape) * math.prod(shape[list(contracted)].tolist())
+    return 0
+
+
+def main() -> None:
+    """Writes `sizes.csv` beside this file."""
+    rows = [{'model': name, **dataclasses.asdict(measure(name, template(name)))} for name in complete()]
+    columns = ['model', *(field.name for field in dataclasses.fields(Size))]
+    files.write_csv(pathlib.Path(__file__).with_name('sizes.csv'), columns, rows)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,276 @@
+"""Swin transformers: attention inside of windows, which are shifted in every second block, and patches that merge.
+
+Liu et al., Swin Transformer: Hierarchical Vision Transformer using Shifted Windows, https://arxiv.org/abs/2103.14030.
+Parameters are named as in torchvision: the parts of its `features` are the embedding of patches (0), then in turn the blocks
+of a stage and the merging of patches before the next one.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rfn_jax.core import errors
+from rfn_jax.models import hooks, layers, ranges, zoo
+
+_normal = nn.initializers.normal(0.02)
+_layer_norm = functools.partial(nn.LayerNorm, epsilon=1e-5)
+_dense = functools.partial(layers.dense, kernel_init=_normal)
+
+
+class WindowAttention(nn.Module):
+    """Self-attention among the positions of a window, with a learned bias for each relative position.
+
+    Where windows do not divide the image, it is padded with zeros at the end; these positions take part like others.
+
+    Attributes:
+      heads: Attention heads; divides the channels.
+      window_size: Rows and columns of a window.
+      shift: Rows and columns that the windows are shifted by, cyclically; positions that are neighbours by that alone do
+        not see each other. Along an axis with one window there is no shift.
+      dtype: Type of the computation.
+    """
+
+    heads: int
+    window_size: int
+    shift: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps features `[B, H, W, C]` to others of that shape."""
+        _, height, width, channels = x.shape
+        size = self.window_size
+        padded = tuple(-(-length // size) * size for length in (height, width))
+        shifts = tuple(self.shift if length > size else 0 for length in padded)
+        table = self.param('relative_position_bias_table', _normal, ((2 * size - 1) ** 2, self.heads))
+        bias = jnp.moveaxis(table[relative_positions(size)], -1, 0)
+        if any(shifts):
+            bias = bias + separation(padded, shifts, size)[:, None]
+
+        x = jnp.pad(x, ((0, 0), (0, padded[0] - height), (0, padded[1] - width), (0, 0)))
+        x = _windows(jnp.roll(x, [-shift for shift in shifts], (1, 2)), size)
+        qkv = _dense(3 * channels, dtype=self.dtype, name='qkv')(x)
+        qkv = jnp.moveaxis(qkv.reshape(*x.shape[:3], 3, self.heads, -1), 3, 0)
+        x = nn.dot_product_attention(*qkv, bias=bias.astype(self.dtype), dtype=self.dtype).reshape(x.shape)
+        x = _dense(channels, dtype=self.dtype, name='proj')(x)
+        return jnp.roll(_image(x, padded, size), shifts, (1, 2))[:, :height, :width]
+
+
+def relative_positions(size: int) -> np.ndarray:
+    """Rows of the table of biases, `[size^2, size^2]`, for each query and key of a window.
+
+    The table holds the differences of rows, and for each those of columns, from `1 - size` to `size - 1`.
+    """
+    positions = np.stack(np.divmod(np.arange(size * size), size))
+    rows, columns = positions[:, :, None] - positions[:, None, :] + size - 1
+    return rows * (2 * size - 1) + columns
+
+
+def separation(shape: tuple[int, int], shifts: tuple[int, int], size: int) -> np.ndarray:
+    """What keeps positions of shifted windows apart that were not neighbours before: -100 for such pairs, else 0.
+
+    Args:
+      shape: Rows and columns of the padded image.
+      shifts: Rows and columns that it was shifted by.
+      size: Rows and columns of a window.
+
+    Returns:
+      float32 `[windows, size^2, size^2]`, to be added to the scores.
+    """
+    rows, columns = (np.arange(length) >= length - shift for length, shift in zip(shape, shifts, strict=True))
+    region = _windows((2 * rows[:, None] + columns)[None, :, :, None], size)[0, :, :, 0]
+    return np.where(region[:, :, None] == region[:, None, :], np.float32(0), np.float32(-100))
+
+
+def _windows(x, size: int):
+    """`[B, H, W, C]` to `[B, windows, size^2, C]`."""
+    batch, height, width, channels = x.shape
+    x = x.reshape(batch, height // size, size, width // size, size, channels)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, -1, size * size, channels)
+
+
+def _image(x: jax.Array, shape: tuple[int, int], size: int) -> jax.Array:
+    """Undoes `_windows`."""
+    batch, _, _, channels = x.shape
+    x = x.reshape(batch, shape[0] // size, shape[1] // size, size, size, channels)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, *shape, channels)
+
+
+class SwinBlock(nn.Module):
+    """Attention inside of windows and a two-layer perceptron, each behind a layer norm and a skip connection.
+
+    Attributes:
+      heads: Attention heads.
+      window_size: Rows and columns of a window.
+      shift: Rows and columns that the windows are shifted by.
+      mlp_ratio: Hidden width of the perceptron in widths of the block.
+      dropout: Probability of dropout after the attention and after each layer of the perceptron, in training.
+      stochastic_depth: Probability that a branch is left out for an example, in training.
+      dtype: Type of the computation.
+    """
+
+    heads: int
+    window_size: int
+    shift: int
+    mlp_ratio: int
+    dropout: float
+    stochastic_depth: float
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Maps features `[B, H, W, C]` to others of that shape."""
+        channels = x.shape[-1]
+        norm1, norm2 = (_layer_norm(dtype=self.dtype, name=name) for name in ('norm1', 'norm2'))
+        attention = WindowAttention(self.heads, self.window_size, self.shift, self.dtype, name='attn')
+        fc1 = _dense(self.mlp_ratio * channels, dtype=self.dtype, name='fc1')
+        fc2 = _dense(channels, dtype=self.dtype, name='fc2')
+        gelu = hooks.Gelu(name='gelu')
+        drop = nn.Dropout(self.dropout, deterministic=not train, name='drop')
+        depth = layers.StochasticDepth(self.stochastic_depth, name='depth')
+
+        def attend(x):
+            return depth(drop(attention(norm1(x))), train=train)
+
+        def perceptron(x):
+            return depth(drop(fc2(drop(gelu(fc1(norm2(x)))))), train=train)
+
+        x = hooks.Residual(name='residual1')(x, attend)
+        return hooks.Residual(name='residual2')(x, perceptron)
+
+
+class PatchMerging(nn.Module):
+    """Joins the channels of 2x2 positions, and maps them to twice as many as one had; odd images are padded with zeros.
+
+    Attributes:
+      dtype: Type of the computation.
+    """
+
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps features `[B, H, W, C]` to `[B, ceil(H / 2), ceil(W / 2), 2 C]`."""
+        _, height, width, channels = x.shape
+        x = jnp.pad(x, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)))
+        x = jnp.concatenate([x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)], axis=-1)
+        x = _layer_norm(dtype=self.dtype, name='norm')(x)
+        return _dense(2 * channels, use_bias=False, dtype=self.dtype, name='reduction')(x)
+
+
+class Swin(nn.Module):
+    """A Swin transformer; `__call__` gives logits `[B, num_classes]` in float32.
+
+    Attributes:
+      num_classes: Number of classes.
+      patch_size: Rows and columns of a patch.
+      width: Channels of the first stage; each next stage has twice as many, and half the rows and columns.
+      depths: Blocks in each stage; every second one is shifted by half a window.
+      heads: Attention heads in each stage.
+      window_size: Rows and columns of a window.
+      mlp_ratio: Hidden width of the perceptrons in widths of the stage.
+      dropout: Probability of dropout in the blocks, in training.
+      stochastic_depth: Probability that a branch of the last block is left out for an example in training; that of the
+        first is 0, and it grows linearly between them.
+      dtype: Type of the computation; parameters and logits stay float32.
+    """
+
+    num_classes: int
+    patch_size: int
+    width: int
+    depths: Sequence[int]
+    heads: Sequence[int]
+    window_size: int
+    mlp_ratio: int
+    dropout: float
+    stochastic_depth: float
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """Maps normalised images `[B, H, W, C]` to logits `[B, num_classes]`."""
+        p = self.patch_size
+        if min(x.shape[1:3]) < p:
+            raise errors.InputError(
+                f'an image of {x.shape[1]} x {x.shape[2]} pixels is too small for a Swin transformer of patch_size {p}'
+            )
+        rates = iter(np.linspace(0, self.stochastic_depth, sum(self.depths)).tolist())
+        options = {'use_bias': True, 'dtype': self.dtype, 'kernel_init': layers.dense_init}
+        x = layers.conv(self.width, p, strides=p, padding=0, name='features_0_0', **options)(x)
+        x = _layer_norm(dtype=self.dtype, name='features_0_2')(x)
+        for stage, (depth, heads) in enumerate(zip(self.depths, self.heads, strict=True)):
+            if stage > 0:
+                x = PatchMerging(self.dtype, name=f'features_{2 * stage}')(x)
+            for index in range(depth):
+                block = SwinBlock(
+                    heads,
+                    self.window_size,
+                    index % 2 * (self.window_size // 2),
+                    self.mlp_ratio,
+                    self.dropout,
+                    next(rates),
+                    self.dtype,
+                    name=f'features_{2 * stage + 1}_{index}',
+                )
+                x = block(x, train=train)
+        x = _layer_norm(dtype=self.dtype, name='norm')(x)
+        x = layers.mean_over_positions(x).astype(jnp.float32)
+        return _dense(self.num_classes, name='head')(x)
+
+
+@zoo.MODELS.register
+def swin(
+    num_classes: int,
+    *,
+    patch_size: int = 4,
+    width: int = 96,
+    depths: Sequence[int] = (2, 2, 6, 2),
+    heads: Sequence[int] = (3, 6, 12, 24),
+    window_size: int = 7,
+    mlp_ratio: int = 4,
+    dropout: float = 0.0,
+    stochastic_depth: float = 0.2,
+    dtype=jnp.float32,
+) -> Swin:
+    """A Swin transformer of any size; the attributes of `Swin` are the arguments.
+
+    The image needs at least `patch_size` rows and columns; those at the end that fill no patch are left out.
+
+    Raises:
+      InputError: `depths` and `heads` differ in length, a size is not positive, the heads of a stage do not divide its
+        channels, or a rate is not in [0, 1).
+    """
+    if len(depths) != len(heads) or not depths:
+        raise errors.InputError(f'depths {tuple(depths)} and heads {tuple(heads)} need the same number of stages')
+    sizes = (*depths, *heads, patch_size, width, window_size, mlp_ratio)
+    if min(sizes) < 1 or any(width * 2**stage % count for stage, count in enumerate(heads)):
+        raise errors.InputError(
+            'a Swin transformer needs positive sizes and heads that divide the channels of their stage, got '
+            f'patch_size {patch_size}, width {width}, depths {tuple(depths)}, heads {tuple(heads)}, '
+            f'window_size {window_size}, mlp_ratio {mlp_ratio}'
+        )
+    ranges.check_rates(dropout=dropout, stochastic_depth=stochastic_depth)
+    return Swin(
+        num_classes,
+        patch_size,
+        width,
+        tuple(depths),
+        tuple(heads),
+        window_size,
+        mlp_ratio,
+        dropout,
+        stochastic_depth,
+        dtype,
+    )
+
+
+zoo.MODELS.add('swin_t', functools.partial(swin, depths=(2, 2, 6, 2), stochastic_depth=0.2))
+zoo.MODELS.add('swin_s', functools.partial(swin, depths=(2, 2, 18, 2), stochastic_depth=0.3))
+zoo.MODELS.add(
+    'swin_b',
+    functools.partial(swin, width=128, depths=(2, 2, 18, 2), heads=(4, 8, 16, 32), stochastic_depth=0.5),
+)

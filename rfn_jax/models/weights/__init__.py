@@ -1,0 +1,14 @@
+"""Weights from PyTorch checkpoints and back: files, which are read without executing anything, and names of tensors.
+
+state = weights.read_state_dict('resnet50-0676ba61.pth')          # {'conv1.weight': array, ...}
+converted = weights.from_state_dict(classifier, state)            # with a Classifier of these variables
+weights.write_safetensors('resnet50.safetensors', weights.to_state_dict(converted.classifier))
+"""
+
+from rfn_jax.models.weights.conversion import PROBLEMS, Converted, from_state_dict, namings, to_state_dict
+from rfn_jax.models.weights.files import file_sha256, read_state_dict, write_safetensors
+
+__all__ = [
+    'PROBLEMS', 'Converted', 'file_sha256', 'from_state_dict', 'namings', 'read_state_dict', 'to_state_dict',
+    'write_safetensors',
+]  # fmt: skip

@@ -1,0 +1,179 @@
+"""How PyTorch implementations name the tensors of each family: data.
+
+A parameter of a Flax module has a path, such as `layer1_0.bn1.scale`. Its last part is renamed first (`kernel` and `scale`
+to `weight`, `mean` and `var` to `running_mean` and `running_var`); then the rules of a naming are applied one after another,
+each a regular expression and what takes the place of what it matches. The result is the key in the state dict. A key that
+ends in `[i/n]` is the i-th of n equal pieces of a tensor, along its first axis.
+
+The tables are keyed by the class of the module, then by the name of the naming. Of several that fit equally, the first is
+taken. Where the numbers in keys depend on the stages of a network, a function of the module makes its table.
+"""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+
+from rfn_jax.models import mobilenet_v2, vgg
+
+Rules = tuple[tuple[str, str], ...]
+
+_NESTED = (r'_(\d+)(?=\.)', r'.\1')  # layer1_0 is layer1.0
+
+_RESNET_TORCHVISION: Rules = (
+    _NESTED,
+    (r'downsample_conv\.', 'downsample.0.'),
+    (r'downsample_bn\.', 'downsample.1.'),
+)
+_RESNET_PYTORCH_CIFAR: Rules = (
+    _NESTED,
+    (r'downsample_conv\.', 'shortcut.0.'),
+    (r'downsample_bn\.', 'shortcut.1.'),
+    (r'^fc\.', 'linear.'),
+)
+# https://github.com/kuangliu/pytorch-cifar, and https://github.com/xternalz/WideResNet-pytorch, which RobustBench follows.
+_PREACT_PYTORCH_CIFAR: Rules = (_NESTED, (r'downsample_conv\.', 'shortcut.0.'), (r'^fc\.', 'linear.'))
+_WIDE_RESNET: Rules = (
+    (r'^bn\.', 'bn1.'),
+    (r'^layer(\d)_(\d+)\.', r'block\1.layer.\2.'),
+    (r'downsample_conv\.', 'convShortcut.'),
+)
+_DENSENET_TORCHVISION: Rules = ((r'_denselayer', '.denselayer'), (r'^(?!classifier\.)', 'features.'))
+# The published files of torchvision still have the names of its early releases.
+_DENSENET_OLD: Rules = (*_DENSENET_TORCHVISION, (r'(?<=\.)(norm|conv)(?=[12]\.)', r'\1.'))
+_VIT_TORCHVISION: Rules = (
+    (r'attention\.query\.(weight|bias)', r'self_attention.in_proj_\1[0/3]'),
+    (r'attention\.key\.(weight|bias)', r'self_attention.in_proj_\1[1/3]'),
+    (r'attention\.value\.(weight|bias)', r'self_attention.in_proj_\1[2/3]'),
+    (r'attention\.out\.', 'self_attention.out_proj.'),
+    (r'\.fc1\.', '.mlp.0.'),
+    (r'\.fc2\.', '.mlp.3.'),
+    (r'\.ln([12])\.', r'.ln_\1.'),
+    (r'^block(?=\d)', 'encoder.layers.encoder_layer_'),
+    (r'^positions$', 'encoder.pos_embedding'),
+    (r'^patch_embedding\.', 'conv_proj.'),
+    (r'^ln\.', 'encoder.ln.'),
+    (r'^fc\.', 'heads.head.'),
+)
+# The published files of torchvision still have the names of its early releases.
+_VIT_OLD: Rules = (*_VIT_TORCHVISION, (r'mlp\.0\.', 'mlp.linear_1.'), (r'mlp\.3\.', 'mlp.linear_2.'))
+_VIT_TIMM: Rules = (
+    (r'attention\.query\.(weight|bias)', r'attn.qkv.\1[0/3]'),
+    (r'attention\.key\.(weight|bias)', r'attn.qkv.\1[1/3]'),
+    (r'attention\.value\.(weight|bias)', r'attn.qkv.\1[2/3]'),
+    (r'attention\.out\.', 'attn.proj.'),
+    (r'\.fc(?=[12]\.)', '.mlp.fc'),
+    (r'\.ln(?=[12]\.)', '.norm'),
+    (r'^block(?=\d)', 'blocks.'),
+    (r'^positions$', 'pos_embed'),
+    (r'^class_token$', 'cls_token'),
+    (r'^patch_embedding\.', 'patch_embed.proj.'),
+    (r'^ln\.', 'norm.'),
+    (r'^fc\.', 'head.'),
+)
+_FEATURES = (r'_(\d+)', r'.\1')  # features_1_0 is features.1.0
+_SWIN_TORCHVISION: Rules = (_FEATURES, (r'\.fc1\.', '.mlp.0.'), (r'\.fc2\.', '.mlp.3.'))
+_SWIN_STAGES: Rules = (
+    (r'^features_0_0\.', 'patch_embed.proj.'),
+    (r'^features_0_2\.', 'patch_embed.norm.'),
+    *((rf'^features_{2 * stage + 1}_', f'layers.{stage}.blocks.') for stage in range(4)),
+    (r'\.fc(?=[12]\.)', '.mlp.fc'),
+)
+# https://github.com/microsoft/Swin-Transformer merges patches at the end of a stage, timm at the beginning of the next.
+_SWIN_MICROSOFT: Rules = (
+    *_SWIN_STAGES,
+    *((rf'^features_{2 * stage + 2}\.', f'layers.{stage}.downsample.') for stage in range(3)),
+)
+_SWIN_TIMM: Rules = (
+    *_SWIN_STAGES,
+    *((rf'^features_{2 * stage}\.', f'layers.{stage}.downsample.') for stage in range(1, 4)),
+    (r'^head\.', 'head.fc.'),
+)
+# Not timm's: there a layer scale is a vector, here it has torchvision's shape.
+_CONVNEXT_TORCHVISION: Rules = (
+    _FEATURES,
+    (r'\.conv\.', '.block.0.'),
+    (r'\.norm\.', '.block.2.'),
+    (r'\.fc1\.', '.block.3.'),
+    (r'\.fc2\.', '.block.5.'),
+)
+_CONV_NORM: Rules = ((r'\.conv\.', '.0.'), (r'\.bn\.', '.1.'))
+_BLOCKS: Rules = (_FEATURES, *_CONV_NORM, (r'\.(?:expand|depthwise|squeeze_excite|project)\.', '.block.'))
+_EFFICIENTNET_TORCHVISION: Rules = (*_BLOCKS, (r'^classifier\.', 'classifier.1.'))
+_MOBILENET_V2_TORCHVISION: Rules = (
+    _FEATURES,
+    *_CONV_NORM,
+    (r'\.project\.1\.0\.', '.conv.1.'),
+    (r'\.project\.1\.1\.', '.conv.2.'),
+    (r'\.project\.2\.0\.', '.conv.2.'),
+    (r'\.project\.2\.1\.', '.conv.3.'),
+    (r'\.(?:expand|depthwise)\.', '.conv.'),
+    (r'^classifier\.', 'classifier.1.'),
+)
+_MOBILE_TIMM: Rules = (
+    (r'^features_0\.conv\.', 'conv_stem.'),
+    (r'^features_0\.bn\.', 'bn1.'),
+    (r'^features_\d+\.conv\.', 'conv_head.'),
+    (r'^features_\d+\.bn\.', 'bn2.'),
+    (r'\.expand_0\.conv\.', '.conv_pw.'),
+    (r'\.depthwise_\d\.conv\.', '.conv_dw.'),
+    (r'\.(?:expand|depthwise)_0\.bn\.', '.bn1.'),
+    (r'\.depthwise_1\.bn\.', '.bn2.'),
+)
+_EFFICIENTNET_TIMM: Rules = (
+    *_MOBILE_TIMM,
+    (r'\.squeeze_excite_\d\.fc1\.', '.se.conv_reduce.'),
+    (r'\.squeeze_excite_\d\.fc2\.', '.se.conv_expand.'),
+    (r'\.project_2\.conv\.', '.conv_pw.'),
+    (r'\.project_2\.bn\.', '.bn2.'),
+    (r'\.project_3\.conv\.', '.conv_pwl.'),
+    (r'\.project_3\.bn\.', '.bn3.'),
+    *((rf'^features_{stage + 1}_', f'blocks.{stage}.') for stage in range(7)),
+)
+_MOBILENET_V2_TIMM: Rules = (
+    *_MOBILE_TIMM,
+    (r'\.project_1\.conv\.', '.conv_pw.'),
+    (r'\.project_1\.bn\.', '.bn2.'),
+    (r'\.project_2\.conv\.', '.conv_pwl.'),
+    (r'\.project_2\.bn\.', '.bn3.'),
+)
+
+
+def _mobilenet_v2(module: mobilenet_v2.MobileNetV2) -> dict[str, Rules]:
+    """Blocks have one number in torchvision, and two, of the stage and in it, in timm."""
+    places = [(stage, index) for stage, (_, _, blocks, _) in enumerate(module.stages) for index in range(blocks)]
+    blocks = [
+        (rf'^features_{number}\.', f'blocks.{stage}.{index}.') for number, (stage, index) in enumerate(places, start=1)
+    ]
+    return {'torchvision': _MOBILENET_V2_TORCHVISION, 'timm': (*_MOBILENET_V2_TIMM, *blocks)}
+
+
+def _vgg(module: vgg.VGG) -> dict[str, Rules]:
+    """Activations and pooling count in `features`. Hidden layers make torchvision's form, none that of pytorch-cifar."""
+    rules, position = [], 0
+    for stage, widths in enumerate(module.stages, start=1):
+        for index in range(len(widths)):
+            rules.append((rf'^conv{stage}_{index}\.', f'features.{position}.'))
+            rules.append((rf'^bn{stage}_{index}\.', f'features.{position + 1}.'))
+            position += 3 if module.batch_norm else 2
+        position += 1
+    if not module.hidden_widths:
+        return {'pytorch_cifar': (*rules, (r'^fc\.', 'classifier.'))}
+    for number in range(len(module.hidden_widths)):
+        rules.append((rf'^fc{number + 1}\.', f'classifier.{3 * number}.'))
+    return {'torchvision': (*rules, (r'^fc\.', f'classifier.{3 * len(module.hidden_widths)}.'))}
+
+
+NAMINGS: dict[str, dict[str, Rules] | Callable[[nn.Module], dict[str, Rules]]] = {
+    'ResNet': {'torchvision': _RESNET_TORCHVISION, 'pytorch_cifar': _RESNET_PYTORCH_CIFAR},
+    'PreActResNet': {'pytorch_cifar': _PREACT_PYTORCH_CIFAR, 'wide_resnet': _WIDE_RESNET},
+    'DenseNet': {'torchvision': _DENSENET_TORCHVISION, 'torchvision_old': _DENSENET_OLD},
+    'GoogLeNet': {'torchvision': (_NESTED,)},
+    'InceptionV3': {'torchvision': ()},
+    'ViT': {'torchvision': _VIT_TORCHVISION, 'torchvision_old': _VIT_OLD, 'timm': _VIT_TIMM},
+    'Swin': {'torchvision': _SWIN_TORCHVISION, 'microsoft': _SWIN_MICROSOFT, 'timm': _SWIN_TIMM},
+    'ConvNeXt': {'torchvision': _CONVNEXT_TORCHVISION},
+    'VGG': _vgg,
+    'MobileNetV2': _mobilenet_v2,
+    'MobileNetV3': {'torchvision': _BLOCKS},
+    'EfficientNet': {'torchvision': _EFFICIENTNET_TORCHVISION, 'timm': _EFFICIENTNET_TIMM},
+}

@@ -1,0 +1,164 @@
+"""Weights that were not trained here: a directory with one checkpoint and where it came from.
+
+<directory>/weights.json      the model, its normalisation, the origin of the weights and hashes
+<directory>/checkpoints/0     an Orbax checkpoint, as a training writes it
+"""
+
+import dataclasses
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from rfn_jax import models
+from rfn_jax.core import errors, files
+from rfn_jax.training import checkpoints
+from rfn_jax.training import state as state_lib
+
+EPOCH = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """What `weights.json` holds.
+
+    Attributes:
+      model: Name and options of the architecture, as `models.MODELS` takes them.
+      num_classes: Number of classes K.
+      image_shape: `(H, W, C)` that the variables were made for.
+      mean: Mean of each channel, for images in [0, 1].
+      std: Standard deviation of each channel.
+      sha256: Hash of the variables.
+      origin: Where they come from: the name and SHA-256 of a file, the naming of its keys, and what did not fit.
+    """
+
+    model: Mapping[str, object]
+    num_classes: int
+    image_shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    sha256: str
+    origin: Mapping[str, object]
+
+
+def save_weights(
+    directory: os.PathLike | str,
+    classifier: models.Classifier,
+    *,
+    model: Mapping[str, object],
+    image_shape: tuple[int, int, int],
+    origin: Mapping[str, object],
+) -> Weights:
+    """Saves a classifier as a directory of weights, whole or not at all.
+
+    Args:
+      directory: Where; must not be there, or be empty.
+      classifier: The classifier.
+      model: Name and options of its architecture.
+      image_shape: `(H, W, C)` that its variables were made for.
+      origin: Where the weights come from, as plain values.
+
+    Returns:
+      What `weights.json` holds.
+
+    Raises:
+      InputError: The directory holds something.
+      RunError: It could not be written.
+    """
+    directory = pathlib.Path(directory).absolute()
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise errors.InputError(f'{directory} is there already; choose another directory for the weights, or delete it')
+    state = state_lib.TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=classifier.variables['params'],
+        batch_stats=classifier.variables.get('batch_stats', {}),
+        opt_state=(),
+    )
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        temporary = pathlib.Path(tempfile.mkdtemp(dir=directory.parent, prefix=f'.{directory.name}.'))
+    except OSError as error:
+        raise errors.RunError(f'could not write {directory}: {error.strerror or error}') from error
+    try:
+        with checkpoints.CheckpointStore(temporary / 'checkpoints', keep_all=True) as store:
+            store.save(EPOCH, state)
+            store.wait()
+            sha256 = store.digest(EPOCH)
+        shape = tuple(map(int, image_shape))
+        weights = Weights(model, classifier.num_classes, shape, classifier.mean, classifier.std, sha256, origin)
+        files.write_json(temporary / 'weights.json', dataclasses.asdict(weights))
+        temporary.chmod(0o755)
+        if directory.exists():
+            directory.rmdir()
+        temporary.rename(directory)
+    except OSError as error:
+        raise errors.RunError(f'could not write {directory}: {error.strerror or error}') from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return weights
+
+
+def read_weights(directory: os.PathLike | str) -> Weights:
+    """What a directory of weights says of itself.
+
+    Raises:
+      InputError: It is not there, or its `weights.json` is damaged.
+    """
+    path = pathlib.Path(directory) / 'weights.json'
+    if not path.exists():
+        raise errors.InputError(
+            f'{directory} holds no imported weights (there is no {path.name}); make it with rfn-jax import-weights'
+        )
+    found = files.read_json(path)
+    fields = {field.name for field in dataclasses.fields(Weights)}
+    if not isinstance(found, dict) or found.keys() != fields:
+        raise errors.InputError(f'{path} is damaged: it must hold {", ".join(sorted(fields))}')
+    tuples = {name: tuple(found[name]) for name in ('image_shape', 'mean', 'std')}
+    return Weights(**{**found, **tuples})
+
+
+def abstract_weights(directory: os.PathLike | str, *, image_shape: tuple[int, int, int] | None = None):
+    """The classifier of a directory of weights with shapes in place of values.
+
+    Args:
+      directory: The directory.
+      image_shape: `(H, W, C)` of the images; by default those that the weights were made for.
+
+    Raises:
+      InputError: As `read_weights`; also if the images do not fit the model.
+    """
+    weights = read_weights(directory)
+    module = models.MODELS.make_from(weights.model, num_classes=weights.num_classes)
+    return models.abstract(
+        module,
+        image_shape or weights.image_shape,
+        num_classes=weights.num_classes,
+        mean=weights.mean,
+        std=weights.std,
+    )
+
+
+def load_weights(directory: os.PathLike | str, *, image_shape: tuple[int, int, int] | None = None) -> models.Classifier:
+    """The classifier of a directory of weights, on the default device.
+
+    Args:
+      directory: The directory, as `save_weights` or `rfn-jax import-weights` makes it.
+      image_shape: `(H, W, C)` of the images that it is for; by default those that the weights were made for. Variables
+        whose shape depends on it, such as learned positions, must fit.
+
+    Raises:
+      InputError: As `read_weights`; also if the checkpoint is of another model.
+      RunError: The checkpoint is damaged.
+    """
+    template = abstract_weights(directory, image_shape=image_shape)
+    with checkpoints.CheckpointStore(weights_store(directory), keep_all=True) as store:
+        return jax.device_put(store.restore_classifier(EPOCH, template))
+
+
+def weights_store(directory: os.PathLike | str) -> pathlib.Path:
+    """Where the checkpoint of a directory of weights lies."""
+    return pathlib.Path(directory) / 'checkpoints'

@@ -1,0 +1,148 @@
+import functools
+
+import flax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import pytest
+
+from rfn_jax import models
+from rfn_jax.core import errors
+from rfn_jax.models import googlenet, hooks
+
+BFLOAT16 = {'dtype': jnp.bfloat16}  # a last layer that computes in it would show
+
+
+def network(**options):
+    return models.MODELS.make('googlenet', num_classes=5, **{'width': 1 / 32, **BFLOAT16, **options})
+
+
+@functools.cache
+def variables_of(module, height=15, width=15):
+    return jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, height, width, 3)), train=False))
+
+
+def params_of(module):
+    return flax.traverse_util.flatten_dict(variables_of(module)['params'])
+
+
+@functools.cache
+def trace(module, height, width, train, seed=0):
+    """Logits and changes of an application, and all modules that it calls with the shapes of what they give."""
+    calls, variables = [], variables_of(module)
+
+    def visit(call, called, *args, **kwargs):
+        result = call(*args, **kwargs)
+        calls.append((called, getattr(result, 'shape', None)))
+        return result
+
+    def apply(variables):
+        rngs = {} if seed is None else {'dropout': jax.random.key(seed)}
+        images = jnp.zeros((2, height, width, 3))
+        return module.apply(variables, images, train=train, mutable=['batch_stats', 'auxiliary_logits'], rngs=rngs)
+
+    with hooks.intercept(nn.Module, visit):
+        logits, changes = jax.eval_shape(apply, variables)
+    return logits, changes, calls
+
+
+@pytest.mark.parametrize(
+    ('height', 'width', 'sizes'),
+    [
+        (224, 224, [(112, 112), (56, 56), (28, 28), (14, 14), (7, 7)]),
+        (37, 50, [(19, 25), (9, 12), (4, 6), (2, 3), (1, 2)]),
+        (15, 16, [(8, 8), (4, 4), (2, 2), (1, 1), (1, 1)]),
+    ],
+)
+def test_pools_keep_windows_that_are_not_full(height, width, sizes):
+    _, _, calls = trace(network(), height, width, False)
+    outputs = {module.name: shape[1:3] for module, shape in calls if len(module.path) == 1 and shape}
+    assert [outputs[name] for name in ('conv1', 'conv2', 'inception3a', 'inception4a', 'inception5b')] == sizes
+
+
+def test_the_third_branch_has_the_kernel_of_torchvision():
+    kernels = [leaf.shape[:2] for path, leaf in params_of(network()).items() if path[1:3] == ('branch3_1', 'conv')]
+    assert kernels == [(3, 3)] * len(googlenet.BLOCKS)
+
+
+def test_normalisations_have_the_epsilon_of_tensorflow():
+    _, _, calls = trace(network(), 15, 15, True)
+    norms = [module for module, _ in calls if isinstance(module, nn.BatchNorm)]
+    assert len(norms) == 57 + 2
+    assert {(norm.epsilon, norm.momentum) for norm in norms} == {(1e-3, 0.9)}
+
+
+def test_training_records_the_logits_of_the_auxiliary_heads():
+    variables = variables_of(network())
+    assert {'aux1', 'aux2'} < set(variables['params'])  # made without training
+    logits, changes, _ = trace(network(), 15, 15, True)
+    assert (logits.shape, logits.dtype) == ((2, 5), jnp.float32)
+    recorded = flax.traverse_util.flatten_dict(changes['auxiliary_logits'])
+    assert {path[0] for path in recorded} == {'aux1', 'aux2'}
+    for (head,) in recorded.values():
+        assert (head.shape, head.dtype) == ((2, 5), jnp.float32)
+    assert jax.tree.structure(changes['batch_stats']) == jax.tree.structure(variables['batch_stats'])
+    assert 'auxiliary_logits' not in trace(network(), 15, 16, False)[1]
+
+
+def test_each_auxiliary_head_reads_its_own_features():
+    calls = trace(network(), 15, 15, True)[2]
+    names = [module.name for module, _ in calls if len(module.path) == 1]
+    assert names[names.index('aux1') - 1] == 'inception4a'
+    assert names[names.index('aux2') - 1] == 'inception4d'
+
+
+def test_without_auxiliary_heads_the_rest_is_the_same():
+    module = network(auxiliary=False)
+    full, without = variables_of(network()), variables_of(module)
+    assert without == {kind: {k: v for k, v in full[kind].items() if k not in ('aux1', 'aux2')} for kind in full}
+    assert 'auxiliary_logits' not in trace(module, 15, 15, True)[1]
+
+
+def test_dropout_is_before_the_last_layers_and_only_in_training():
+    def rates(calls):
+        drops = [module for module, _ in calls if isinstance(module, nn.Dropout) and not module.deterministic]
+        return {module.path[0]: module.rate for module in drops}
+
+    training, evaluation = (trace(network(), *size)[2] for size in ((15, 15, True), (15, 16, False)))
+    assert rates(training) == {'dropout': 0.2, 'aux1': 0.7, 'aux2': 0.7}
+    assert rates(evaluation) == {}
+
+
+@pytest.mark.parametrize('option', ['dropout', 'auxiliary_dropout'])
+def test_nothing_is_drawn_without_dropout(option):
+    off = network(dropout=0.0, auxiliary_dropout=0.0)
+    trace(off, 15, 15, True, seed=None)
+    with pytest.raises(flax.errors.InvalidRngError, match='dropout'):
+        trace(off.clone(**{option: 0.5}), 15, 15, True, seed=None)
+
+
+def test_width_scales_all_channels():
+    full, half = (params_of(network(width=width)) for width in (1.0, 0.5))
+    for path, leaf in full.items():
+        fixed = 2 if leaf.ndim == 4 else 0  # rows and columns
+        expected = [n if axis < fixed or n in (3, 5) else n // 2 for axis, n in enumerate(leaf.shape)]
+        assert list(half[path].shape) == expected, path
+    assert googlenet.scaled(16, 1e-6) == 1
+
+
+@pytest.mark.parametrize(('height', 'width'), [(14, 15), (224, 1)])
+def test_an_image_that_is_too_small_is_refused(height, width):
+    with pytest.raises(errors.InputError, match=rf'{height} x {width} pixels is too small for GoogLeNet.* 15 rows'):
+        variables_of(network(), height, width)
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'width': 0.0}, 'width must be above 0, got 0.0'),
+        ({'width': float('inf')}, 'width must be above 0, got inf'),
+        ({'auxiliary_weight': -0.1}, 'auxiliary_weight must be at least 0, got -0.1'),
+        ({'auxiliary_weight': float('nan')}, 'auxiliary_weight must be at least 0, got nan'),
+        ({'dropout': 1.0}, r'^dropout must be in \[0, 1\), got 1.0'),
+        ({'auxiliary_dropout': -0.5}, r'auxiliary_dropout must be in \[0, 1\), got -0.5'),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(errors.InputError, match=message):
+        network(**options)

@@ -1,0 +1,69 @@
+"""Layers in NumPy and float64, for networks written as in their papers."""
+
+import jax
+import numpy as np
+import scipy.special
+
+
+def randomised(variables, seed=0):
+    """Variables with random values everywhere, so that a batch normalisation left out would show."""
+    rng = np.random.default_rng(seed)
+
+    def draw(path, leaf):
+        value = rng.normal(size=leaf.shape) / np.sqrt(max(np.prod(leaf.shape[:-1]), 1))
+        return np.float32(np.abs(value) + 0.5 if path[-1].key in ('var', 'scale') else value)
+
+    return jax.tree_util.tree_map_with_path(draw, variables)
+
+
+def conv(x, kernel, stride):
+    k = kernel.shape[0]
+    x = np.pad(x, ((0, 0), (k // 2, k // 2), (k // 2, k // 2), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(x, (k, k), axis=(1, 2))[:, ::stride, ::stride]
+    return np.einsum('nijcab,abcd->nijd', windows, kernel.astype(np.float64))
+
+
+def batch_norm(x, params, stats):
+    return (x - stats['mean']) / np.sqrt(stats['var'] + 1e-5) * params['scale'] + params['bias']
+
+
+def relu(x):
+    return np.maximum(x, 0)
+
+
+def layer_norm(x, p, epsilon):
+    """Normalisation of the last axis; `p` holds `scale` and `bias`."""
+    centred = x - x.mean(axis=-1, keepdims=True)
+    return centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + epsilon) * p['scale'] + p['bias']
+
+
+def gelu(x):
+    """The exact GELU."""
+    return x * (1 + scipy.special.erf(x / np.sqrt(2))) / 2
+
+
+def softmax(x):
+    """Over the last axis."""
+    x = np.exp(x - x.max(axis=-1, keepdims=True))
+    return x / x.sum(axis=-1, keepdims=True)
+
+
+def dense(x, p):
+    """`p` holds `kernel` and perhaps `bias`."""
+    return x @ p['kernel'] + p.get('bias', 0)
+
+
+def perceptron(x, p):
+    """Two dense layers, `fc1` and `fc2`, around a GELU."""
+    return dense(gelu(dense(x, p['fc1'])), p['fc2'])
+
+
+def patches(x, p, size):
+    """A convolution of patches that do not overlap, patch by patch; what fills no patch is left out."""
+    rows, columns = x.shape[1] // size, x.shape[2] // size
+    out = np.zeros((len(x), rows, columns, p['kernel'].shape[-1]))
+    for i in range(rows):
+        for j in range(columns):
+            patch = x[:, i * size : (i + 1) * size, j * size : (j + 1) * size]
+            out[:, i, j] = np.einsum('nabc,abcd->nd', patch, p['kernel']) + p['bias']
+    return out

@@ -1,0 +1,98 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from rfn_jax import models, optim, training
+from rfn_jax.core import losses, rng, sharding
+from rfn_jax.training import objective as objective_lib
+
+KEY = rng.key_for(0, 'dropout')
+IMAGES = np.random.default_rng(0).normal(size=(8, 4, 4, 1)).astype(np.float32)
+LABELS = np.arange(8, dtype=np.int32) % 3
+
+
+class Noisy(nn.Module):
+    """A dense layer with dropout before it, and an auxiliary head."""
+
+    dropout: float = 0.5
+    auxiliary: bool = True
+    auxiliary_weight: float = 0.3
+
+    @nn.compact
+    def __call__(self, x, *, train=False):
+        x = x.reshape(x.shape[0], -1)
+        if self.auxiliary:
+            auxiliary = nn.Dense(3, name='aux')(x)
+            if train:
+                self.sow('auxiliary_logits', 'head', auxiliary)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return nn.Dense(3, name='fc')(x)
+
+
+def params_of(module):
+    return module.init(rng.key_for(0, 'initialise'), IMAGES)['params']
+
+
+def objective(module, key=KEY, **options):
+    return objective_lib.objective(module, {}, jnp.asarray(IMAGES), jnp.asarray(LABELS), key, **options)
+
+
+def test_auxiliary_heads_add_their_weighted_cross_entropy():
+    module = Noisy(dropout=0.0)
+    params = params_of(module)
+    evaluation, gradient = objective(module).value_and_grad(params)
+    x = IMAGES.reshape(8, -1)
+    values = [losses.cross_entropy(x @ params[n]['kernel'] + params[n]['bias'], LABELS) for n in ('fc', 'aux')]
+    np.testing.assert_allclose(evaluation.losses, values[0] + 0.3 * values[1], rtol=1e-5)
+    assert np.abs(gradient['aux']['kernel']).max() > 1e-3
+    plain = objective(Noisy(dropout=0.0, auxiliary=False)).value_and_grad({'fc': params['fc']})[0]
+    np.testing.assert_allclose(plain.losses, values[0], rtol=1e-5)
+
+
+def test_dropout_is_the_same_in_every_evaluation_of_a_step_and_follows_the_key():
+    module = Noisy()
+    params = params_of(module)
+    one, other = objective(module), objective(module, rng.key_for(1, 'dropout'))
+    first = one.value_and_grad(params)[0].losses
+    np.testing.assert_array_equal(first, one.losses(params))
+    np.testing.assert_allclose(one.grad(params)['fc']['kernel'], one.value_and_grad(params)[1]['fc']['kernel'])
+    assert np.abs(first - other.losses(params)).max() > 1e-2
+
+
+def test_micro_batches_draw_dropout_of_their_own():
+    module = Noisy(auxiliary=False)
+    params = params_of(module)
+    pieces = objective(module, micro_batch_size=4)
+    values = pieces.losses(params)
+    dropped = [i for i in range(8) if not np.isclose(values[i], objective(module).losses(params)[i], atol=1e-4)]
+    assert dropped  # other masks than in one piece
+    calm = Noisy(dropout=0.0, auxiliary=False)
+    np.testing.assert_allclose(
+        objective(calm, micro_batch_size=4).losses(params), objective(calm).losses(params), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize('group_size', [None, 4])
+def test_a_step_draws_new_dropout_each_time_and_alike_on_all_devices(group_size):
+    module = Noisy()
+    classifier = models.Classifier({'params': params_of(module)}, module, 3)
+    data = training.DeviceData(np.uint8(IMAGES * 20 + 128), LABELS, np.arange(8, dtype=np.uint32))
+    descent = optim.momentum_sgd(0.0, momentum=0.0, weight_decay=0.0)
+    results = []
+    for devices in (1, 2):
+        mesh = sharding.data_mesh(jax.devices()[:devices])
+        step = training.train_step(
+            module, (0.5,), (0.25,), optim.rfn_sam(0.1), descent, lambda x, k: x, mesh, group_size=group_size
+        )
+        state = training.create(classifier, optax.chain(optim.rfn_sam(0.1), descent))
+        state = sharding.place(state, sharding.of_state(state, mesh, cut=False))
+        values = []
+        for _ in range(2):
+            state, metrics = step(state, sharding.replicate(data, mesh), np.arange(8), KEY)
+            values.append(float(metrics['loss']))
+        results.append(values)
+    assert abs(results[0][0] - results[0][1]) > 1e-3
+    np.testing.assert_allclose(*results, rtol=1e-5)
