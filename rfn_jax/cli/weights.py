@@ -34,7 +34,7 @@ def import_weights(arguments: Sequence[str]) -> int:
         ('entry', None, 'Where the state dict lies in the file, such as state_dict_ema; by default the usual places.'),
     ):
         flags.DEFINE_string(name, default, help_text, flag_values=values)
-    flags.DEFINE_integer('num_classes', None, 'Classes; 1000, or 10 for a cifar_ model.', flag_values=values)
+    flags.DEFINE_integer('num_classes', None, 'Classes; by default 1000, or 10 for a cifar_ model.', flag_values=values)
     flags.DEFINE_integer(
         'image_size', None, 'Rows and columns; by default the usual ones of the model.', flag_values=values
     )
@@ -54,23 +54,16 @@ def import_weights(arguments: Sequence[str]) -> int:
     from rfn_jax.core import rng
     from rfn_jax.models import sizes, weights
 
-    options = dict(_option(text) for text in values.option)
-    spec = {'name': values.model, **options}
-    usual = sizes.table().get(values.model)
-    cifar = values.model.startswith(sizes.CIFAR)
-    num_classes = values.num_classes or (usual.num_classes if usual else 10 if cifar else 1000)
-    image_size = values.image_size or (usual.image_size if usual else 32 if cifar else 224)
-    image_shape = (image_size, image_size, values.channels)
+    models.MODELS[values.model]  # an unknown name is told before anything else
+    spec = {'name': values.model, **dict(_option(text) for text in values.option)}
+    num_classes, image_shape = _classes_and_images(values, sizes.table().get(values.model))
     module = models.MODELS.make_from(spec, num_classes=num_classes)
-    console = console_lib.Console()
+    normalisation = _normalisation(values, values.model in sizes.table() and not values.model.startswith(sizes.CIFAR))
+    training.check_is_free(values.out)
     state = weights.read_state_dict(values.weights, entry=values.entry)
-    classifier = models.initialise(
-        module,
-        rng.key_for(0, 'initialise'),
-        image_shape,
-        num_classes=num_classes,
-        **_normalisation(values, cifar),
-    )
+    console = console_lib.Console()
+    key = rng.key_for(0, 'initialise')
+    classifier = models.initialise(module, key, image_shape, num_classes=num_classes, **normalisation)
     converted = weights.from_state_dict(
         classifier, state, naming=values.naming, allow=values.allow, source=str(values.weights)
     )
@@ -162,12 +155,26 @@ def _option(text: str) -> tuple[str, object]:
         return name, value
 
 
-def _normalisation(values: flags.FlagValues, cifar: bool) -> dict[str, tuple[float, ...]]:
-    """Mean and standard deviation, as they were given or as they are usual."""
+def _classes_and_images(values: flags.FlagValues, usual) -> tuple[int, tuple[int, int, int]]:
+    """The number of classes and the shape of an image, as they were given or as they are `usual` for the model."""
+    for name in ('num_classes', 'image_size'):
+        if values[name].value is None and usual is None:
+            raise errors.InputError(f'--model={values.model} needs --{name}, since it has no usual one')
+    num_classes = usual.num_classes if values.num_classes is None else values.num_classes
+    size = usual.image_size if values.image_size is None else values.image_size
+    if min(num_classes, size, values.channels) < 1:
+        raise errors.InputError(
+            f'--num_classes, --image_size and --channels must be at least 1, got {num_classes}, {size}, {values.channels}'
+        )
+    return num_classes, (size, size, values.channels)
+
+
+def _normalisation(values: flags.FlagValues, of_imagenet: bool) -> dict[str, tuple[float, ...]]:
+    """Mean and standard deviation, as they were given or, for torchvision's models, as they are there."""
     if (values.mean is None) != (values.std is None):
         raise errors.InputError('--mean and --std belong together; give both or none')
     if values.mean is None:
-        if cifar:
+        if not of_imagenet:
             raise errors.InputError(
                 f'--model={values.model} needs the --mean and --std that its weights were trained with, such as '
                 '--mean=0.4914,0.4822,0.4465 --std=0.2470,0.2435,0.2616'

@@ -12,6 +12,7 @@ from rfn_jax.training.weights import EPOCH as IMPORTED_EPOCH
 from rfn_jax.training.weights import (
     Weights,
     abstract_weights,
+    check_is_free,
     load_weights,
     read_weights,
     save_weights,
@@ -20,7 +21,7 @@ from rfn_jax.training.weights import (
 
 __all__ = [
     'IMPORTED_EPOCH', 'CheckpointStore', 'DeviceData', 'MetricsLog', 'Recipe', 'TrainState', 'Weights', 'abstract_weights',
-    'accuracy', 'create',
+    'accuracy', 'check_is_free', 'create',
     'fit', 'load_weights', 'needed_epochs', 'predict', 'read_weights', 'reestimate_batch_stats', 'save_weights', 'train_step',
     'weights_store',
 ]  # fmt: skip

@@ -70,8 +70,7 @@ def save_weights(
       RunError: It could not be written.
     """
     directory = pathlib.Path(directory).absolute()
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise errors.InputError(f'{directory} is there already; choose another directory for the weights, or delete it')
+    check_is_free(directory)
     state = state_lib.TrainState(
         step=jnp.zeros((), jnp.int32),
         params=classifier.variables['params'],
@@ -100,6 +99,17 @@ def save_weights(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return weights
+
+
+def check_is_free(directory: os.PathLike | str) -> None:
+    """Checks that weights can be saved in a directory.
+
+    Raises:
+      InputError: It holds something already.
+    """
+    directory = pathlib.Path(directory)
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise errors.InputError(f'{directory} is there already; choose another directory for the weights, or delete it')
 
 
 def read_weights(directory: os.PathLike | str) -> Weights:

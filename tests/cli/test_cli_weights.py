@@ -1,0 +1,154 @@
+import json
+import pickle
+
+import jax
+import numpy as np
+import pytest
+
+from rfn_jax import models, training
+from rfn_jax.cli import main
+from rfn_jax.models import weights
+
+SMALL = ('--model=cifar_resnet', '--option=depth=8', '--option', 'width=2', '--num_classes=5')
+MEAN_STD = ('--mean=0.5,0.4,0.3', '--std=0.2,0.25,0.3')
+
+
+@pytest.fixture(scope='module')
+def classifier():
+    module = models.MODELS.make('cifar_resnet', num_classes=5, depth=8, width=2)
+    template = models.abstract(module, (32, 32, 3), num_classes=5, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(lambda leaf: np.float32(rng.uniform(0.1, 1, leaf.shape)), template.variables)
+    return template.replace(variables=variables)
+
+
+@pytest.fixture
+def file(classifier, tmp_path):
+    path = tmp_path / 'common.npz'
+    state = weights.to_state_dict(classifier, naming='pytorch_cifar')
+    np.savez(path, **{f'module.{key}': value for key, value in state.items()})
+    return path
+
+
+def refused(capsys, *arguments):
+    assert main.main(list(map(str, arguments))) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ''
+    (line,) = printed.err.strip().splitlines()
+    return line
+
+
+def test_import_and_export_give_the_same_weights_again(classifier, file, tmp_path, capsys):
+    out = tmp_path / 'imported'
+    assert main.main(['import-weights', *SMALL, *MEAN_STD, '--weights', str(file), '--out', str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert 'naming pytorch_cifar' in printed
+    assert f"{{'weights': '{out}'}}" in printed
+    loaded = training.load_weights(out)
+    jax.tree.map(np.testing.assert_array_equal, loaded.variables, classifier.variables)
+    assert (loaded.module, loaded.mean, loaded.std) == (classifier.module, classifier.mean, classifier.std)
+    origin = training.read_weights(out).origin
+    assert (origin['file'], origin['sha256']) == ('common.npz', weights.file_sha256(file))
+
+    exported = tmp_path / 'out.safetensors'
+    arguments = ['--checkpoint', str(out), '--out', str(exported), '--naming', 'pytorch_cifar']
+    assert main.main(['export-weights', *arguments]) == 0
+    assert 'mean [0.5, 0.4, 0.3]' in capsys.readouterr().out
+    with np.load(file) as saved:
+        state = weights.read_state_dict(exported)
+        assert {f'module.{key}' for key in state} == set(saved)
+        for key, value in state.items():
+            np.testing.assert_array_equal(value, saved[f'module.{key}'])
+    header = exported.read_bytes()
+    about = json.loads(json.loads(header[8 : 8 + int.from_bytes(header[:8], 'little')])['__metadata__']['rfn_jax'])
+    assert about['model'] == {'name': 'cifar_resnet', 'depth': 8, 'width': 2}
+
+
+def test_what_is_allowed_is_told(classifier, file, tmp_path, capsys):
+    with np.load(file) as saved:
+        np.savez(tmp_path / 'more.npz', extra=np.zeros(3), **{k: v for k, v in saved.items() if 'linear.bias' not in k})
+    arguments = ['import-weights', *SMALL, *MEAN_STD, f'--weights={tmp_path / "more.npz"}', f'--out={tmp_path / "w"}']
+    line = refused(capsys, *arguments)
+    # The prefix stays, since not all keys have it.
+    assert 'does not fit the model' in line
+    assert not (tmp_path / 'w').exists()
+    with np.load(file) as saved:
+        state = {key.removeprefix('module.'): value for key, value in saved.items() if 'linear.bias' not in key}
+    np.savez(tmp_path / 'more.npz', extra=np.zeros(3), **state)
+    line = refused(capsys, *arguments, '--allow=missing')
+    assert "unused: extra; allow 'unused' to take what fits" in line
+    assert main.main([*arguments, '--allow=missing,unused']) == 0
+    printed = capsys.readouterr().out
+    assert 'missing: linear.bias' in printed
+    assert 'unused: extra' in printed
+    origin = training.read_weights(tmp_path / 'w').origin
+    assert (origin['missing'], origin['unused'], origin['misshaped']) == (['linear.bias'], ['extra'], [])
+
+
+class Hostile:
+    """Pickles as a call that would write a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), 'w')
+
+
+def test_a_hostile_file_is_refused_and_does_nothing(tmp_path, capsys):
+    (tmp_path / 'hostile.pth').write_bytes(pickle.dumps({'state_dict': Hostile(tmp_path / 'written')}, protocol=2))
+    line = refused(
+        capsys, 'import-weights', *SMALL, *MEAN_STD, f'--weights={tmp_path / "hostile.pth"}', f'--out={tmp_path / "w"}'
+    )
+    assert 'hostile.pth' in line
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['hostile.pth']
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        ((), 'rfn-jax import-weights needs --model'),
+        (('--model=resnet18',), 'rfn-jax import-weights needs --weights'),
+        (('--model=resnet18', '--weights=x'), 'rfn-jax import-weights needs --out'),
+        (('--modle=resnet18',), "Unknown command line flag 'modle'. Did you mean: model ?"),
+        (('--num_classes=ten',), 'flag --num_classes=ten'),
+        ((*SMALL, '--weights=x', '--out=w', 'more'), "unexpected argument 'more'; see rfn-jax import-weights --help"),
+        ((*SMALL, '--weights=x', '--out=w'), 'needs the --mean and --std that its weights were trained with'),
+        ((*SMALL, '--weights=x', '--out=w', '--mean=0.5'), '--mean and --std belong together'),
+        ((*SMALL, '--weights=x', '--out=w', '--mean=a', '--std=1'), '--mean and --std must be numbers'),
+        (('--model=resnet', '--weights=x', '--out=w'), '--model=resnet needs --num_classes, since it has no usual one'),
+        (('--model=resent18', '--weights=x', '--out=w'), "unknown model 'resent18'; did you mean"),
+        ((*SMALL, *MEAN_STD, '--weights=x', '--out=w', '--option=depht=3'), "'depht'; did you mean 'depth'"),
+        ((*SMALL, *MEAN_STD, '--weights=x', '--out=w', '--option=depth'), '--option must be NAME=VALUE'),
+        ((*SMALL, *MEAN_STD, '--weights=nothing.pth', '--out=w'), 'could not read nothing.pth: No such file'),
+        (
+            ('--model=resnet18', '--weights=x', '--out=w', '--num_classes=0'),
+            '--image_size and --channels must be at least 1, got 0, 224, 3',
+        ),
+    ],
+)
+def test_bad_input_is_one_line(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert message in refused(capsys, 'import-weights', *arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (('--checkpoint=x', '--out=x.pth'), '--out must end in .safetensors, got'),
+        (('--checkpoint=x', '--out=x.safetensors'), 'x is neither imported weights nor a network of a work directory'),
+        (('--checkpoint=x',), 'rfn-jax export-weights needs --out'),
+    ],
+)
+def test_bad_exports(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert message in refused(capsys, 'export-weights', *arguments)
+
+
+@pytest.mark.parametrize('command', ['import-weights', 'export-weights'])
+def test_help(command, capsys):
+    with pytest.raises(SystemExit) as exit_status:
+        main.main([command, '--help'])
+    assert exit_status.value.code == 0
+    assert '--naming' in capsys.readouterr().out
