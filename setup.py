@@ -20,7 +20,7 @@ setuptools.setup(
     package_dir={'rfn_jax.configs': 'configs'},
     package_data={
         'rfn_jax.attacks': ['README.md'],
-        'rfn_jax.models': ['sizes.csv'],
+        'rfn_jax.models': ['README.md', 'sizes.csv'],
         'rfn_jax.optim': ['README.md'],
         'rfn_jax.report': ['page.html.jinja'],
     },

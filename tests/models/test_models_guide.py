@@ -1,0 +1,14 @@
+import pathlib
+import re
+
+import rfn_jax
+
+
+def test_the_block_of_the_guide_runs(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    guide = (pathlib.Path(rfn_jax.__file__).parent / 'models' / 'README.md').read_text()
+    (code,) = re.findall(r'```python\n(.*?)```', guide, re.DOTALL)
+    exec(code, {})
+    layers, features = capsys.readouterr().out.splitlines()
+    assert layers == "('conv1', 'bn1', 'relu1', 'layer1_0')"
+    assert features == '(2, 16, 16, 32) pytorch_cifar (16, 16, 3, 3)'
