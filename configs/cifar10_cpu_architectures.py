@@ -1,4 +1,4 @@
-"""RFN with other surrogates than a ResNet, a ViT and a ConvNeXt, on CIFAR-10 and two CPU cores.
+"""RFN with a ViT and a ConvNeXt as surrogates, on CIFAR-10 and two CPU cores.
 
     TFDS_DATA_DIR=... rfn-jax run --config=configs/cifar10_cpu_architectures.py --workdir=runs/cifar10_cpu_architectures
 
@@ -15,6 +15,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.name = 'cifar10_cpu_architectures'
     config.seeds = 1
     config.optim.learning_rate = 0.02
+    for target in (*config.targets.values(), *config.validation_targets.values()):
+        target.optim.setdefault('learning_rate', 0.05)  # as there
     config.surrogates = {
         'vit': {'name': 'vit', 'patch_size': 4, 'width': 96, 'depth': 4, 'heads': 3, 'mlp_width': 192},
         'convnext': {'name': 'cifar_convnext', 'depths': (1, 1, 2), 'widths': (32, 64, 128)},

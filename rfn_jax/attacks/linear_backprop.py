@@ -1,6 +1,7 @@
-"""LinBP: gradients that pass the ReLUs of the later layers as if they were not there."""
+"""LinBP: gradients that pass the ReLUs (and ReLU6s) of the later layers as if they were not there."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,7 +15,7 @@ from rfn_jax.models import hooks
 
 @struct.dataclass
 class LinearBackprop:
-    """A surrogate whose ReLUs pass gradients unchanged from a layer on.
+    """A surrogate whose ReLUs and ReLU6s pass gradients unchanged from a layer on.
 
     Attributes:
       surrogate: The surrogate.
@@ -57,7 +58,7 @@ class _Backward:
             hooks.intercept(nn.Module, self._network),
             hooks.at_layer(self.from_layer, self._start),
             hooks.intercept(hooks.Residual, self._residual),
-            hooks.intercept(hooks.Relu, self._relu),
+            hooks.intercept((hooks.Relu, hooks.Relu6), self._relu),
         ):
             yield self
 
@@ -70,11 +71,11 @@ class _Backward:
         self.active = True
         return call(*args, **kwargs)
 
-    def _relu(self, call, module, x, function=nn.relu):
+    def _relu(self, call, module, x, function=None):
         if not self.active or self.branch == 'true' or module.after_sum:
             return call(x, function)
         self.count += 1
-        return call(x, linear_relu)
+        return call(x, functools.partial(linear, function or module.function))
 
     def _residual(self, call, module, x, branch, skip=hooks.identity):
         def rescaled(x):
@@ -92,7 +93,7 @@ class _Backward:
 
 
 def linear_backprop(from_layer: str) -> Callable[[Any], LinearBackprop]:
-    r"""Linear backpropagation (LinBP): from a layer on, ReLUs pass the gradient as the identity does.
+    r"""Linear backpropagation (LinBP): from a layer on, ReLUs pass the gradient as the identity does, and ReLU6s too.
 
     The forward pass, and so the loss, is as before. In a residual block the gradient through the branch is scaled back to
     the norm that it has with ReLUs, for each example, so that the ratio to the skip stays:
@@ -102,6 +103,7 @@ def linear_backprop(from_layer: str) -> Callable[[Any], LinearBackprop]:
        \Big\| g_{i+1} \frac{\partial f_i^{lin}}{\partial z_i} \Big\|_2 .
 
     As in the authors' code, the ReLU after the sum of a block keeps its own gradient. Branches are differentiated twice.
+    Other activations keep their gradients, those inside of squeeze-and-excitation as well; a concatenation rescales nothing.
 
     Args:
       from_layer: Name of the first layer with linear ReLUs, a direct submodule of the network (`hooks.layers` lists them).
@@ -112,7 +114,7 @@ def linear_backprop(from_layer: str) -> Callable[[Any], LinearBackprop]:
 
     Raises:
       InputError: `from_layer` is not a string; of the function: interceptions do not reach the surrogate; of the surrogate:
-        the network has no layer of this name, or no ReLU from there on.
+        the network has no layer of this name, or neither ReLU nor ReLU6 from there on.
 
     References:
       Guo et al., `Backpropagating Linearly Improves Transferability of Adversarial Examples
@@ -128,13 +130,13 @@ def linear_backprop(from_layer: str) -> Callable[[Any], LinearBackprop]:
     return transform
 
 
-@jax.custom_vjp
-def linear_relu(x: jax.Array) -> jax.Array:
-    """ReLU with the gradient of the identity."""
-    return nn.relu(x)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def linear(function: hooks.Function, x: jax.Array) -> jax.Array:
+    """`function(x)`, an array of the shape and type of x, with the gradient of the identity."""
+    return function(x)
 
 
-linear_relu.defvjp(lambda x: (nn.relu(x), None), lambda _, g: (g,))
+linear.defvjp(lambda function, x: (function(x), None), lambda function, _, g: (g,))
 
 
 @jax.custom_vjp

@@ -1,5 +1,6 @@
 """`rfn-jax list`: the names that a config can use, with their options."""
 
+import functools
 import importlib.resources
 import inspect
 from collections.abc import Sequence
@@ -46,7 +47,7 @@ def _lines(kind: str) -> list[str]:
 
 
 def _models() -> list[str]:
-    """The models that are complete by their name with their sizes, then the general ones with their options."""
+    """The models that are complete by their name with their sizes, then the factories behind them with their options."""
     from rfn_jax import models
     from rfn_jax.models import sizes
 
@@ -56,8 +57,9 @@ def _models() -> list[str]:
         lines.append(
             f'  {name:<26} {size.parameters:>11,}  {images:>9}  {size.gflops:>6.2f}  {size.torchvision or "-"}'
         )
-    lines.append('  with options (a GFLOP is 10^9 multiply-adds of one image):')
-    return lines + [f'  {name:<26} {_options(models.MODELS[name])}' for name in models.MODELS if name in sizes.GENERAL]
+    lines.append('  options of each family (a GFLOP is 10^9 multiply-adds of one image):')
+    families = [name for name in models.MODELS if not isinstance(models.MODELS[name], functools.partial)]
+    return lines + [f'  {name:<26} {_options(models.MODELS[name])}' for name in families]
 
 
 def _first_line(source: str) -> str:

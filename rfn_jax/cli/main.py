@@ -86,7 +86,7 @@ def _run(config: dict, directory: str, stages: Sequence[str]) -> None:
         for stage in work:
             getattr(experiment, stage)(ctx)
     if 'report' in stages:
-        if not work and workdir.is_bound(directory):
+        if not work and workdir.is_bound(directory) and config != workdir.bound_config(directory):
             workdir.bind(directory, experiment.read(config).config)
         report.print_tables(directory, console)
         console.info(f'report: {report.write_page(directory)}')

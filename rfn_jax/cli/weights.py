@@ -2,6 +2,7 @@
 
 import ast
 import json
+import math
 import os
 from collections.abc import Sequence
 
@@ -57,7 +58,7 @@ def import_weights(arguments: Sequence[str]) -> int:
     models.MODELS[values.model]  # an unknown name is told before anything else
     spec = {'name': values.model, **dict(_option(text) for text in values.option)}
     num_classes, image_shape = _classes_and_images(values, sizes.table().get(values.model))
-    module = models.MODELS.make_from(spec, num_classes=num_classes)
+    module = models.from_spec(spec, num_classes=num_classes)
     normalisation = _normalisation(values, values.model in sizes.table() and not values.model.startswith(sizes.CIFAR))
     training.check_is_free(values.out)
     state = weights.read_state_dict(values.weights, entry=values.entry)
@@ -65,12 +66,17 @@ def import_weights(arguments: Sequence[str]) -> int:
     key = rng.key_for(0, 'initialise')
     classifier = models.initialise(module, key, image_shape, num_classes=num_classes, **normalisation)
     converted = weights.from_state_dict(
-        classifier, state, naming=values.naming, allow=values.allow, source=str(values.weights)
+        classifier, state, naming=values.naming, allow=values.allow, source=values.weights
     )
+    if values.mean is None and not converted.naming.startswith('torchvision'):
+        raise errors.InputError(
+            f'{values.weights} has the naming {converted.naming!r}, whose authors may normalise otherwise than torchvision: '
+            'give --mean and --std, such as --mean=0.485,0.456,0.406 --std=0.229,0.224,0.225'
+        )
     problems = {kind: list(getattr(converted, kind)) for kind in weights.PROBLEMS}
     for kind, keys in problems.items():
-        for key in keys:
-            console.info(f'{kind}: {key}')
+        for text in keys:
+            console.info(f'{kind}: {weights.printable(text)}')
     saved = training.save_weights(
         values.out,
         converted.classifier,
@@ -105,7 +111,11 @@ def export_weights(arguments: Sequence[str]) -> int:
             'Imported weights, or a network of a work directory: WORKDIR/surrogates/resnet-rfn/seed0.',
         ),
         ('out', None, 'The file; its name must end in .safetensors.'),
-        ('naming', None, 'How the keys are named; by default as in torchvision where it has the model.'),
+        (
+            'naming',
+            None,
+            'How the keys are named; by default as they were imported, or as in torchvision if it has the model.',
+        ),
     ):
         flags.DEFINE_string(name, default, help_text, flag_values=values)
     flags.DEFINE_integer('epoch', None, 'Which checkpoint of a network; the last by default.', flag_values=values)
@@ -117,7 +127,7 @@ def export_weights(arguments: Sequence[str]) -> int:
     from rfn_jax.models import weights
 
     classifier, about = experiment.saved_classifier(values.checkpoint, values.epoch)
-    state = weights.to_state_dict(classifier, naming=values.naming)
+    state = weights.to_state_dict(classifier, naming=values.naming or about.get('naming'))
     weights.write_safetensors(values.out, state, {'rfn_jax': json.dumps(about, sort_keys=True)})
     console_lib.Console().info(
         f'{values.out}: {len(state)} tensors of {about["model"]["name"]}; images in [0, 1] are normalised with mean '
@@ -147,7 +157,7 @@ def _parse(
 def _option(text: str) -> tuple[str, object]:
     """Name and value of an option of a model."""
     name, separator, value = text.partition('=')
-    if not (name and separator):
+    if not (name and separator) or name == 'name':
         raise errors.InputError(f'--option must be NAME=VALUE, such as depth=20, got {text!r}')
     try:
         return name, ast.literal_eval(value)
@@ -181,6 +191,9 @@ def _normalisation(values: flags.FlagValues, of_imagenet: bool) -> dict[str, tup
             )
         return CENTRED if values.model in CENTRED_MODELS else IMAGENET
     try:
-        return {name: tuple(float(part) for part in values[name].value) for name in ('mean', 'std')}
+        found = {name: tuple(float(part) for part in values[name].value) for name in ('mean', 'std')}
     except ValueError as error:
         raise errors.InputError(f'--mean and --std must be numbers with commas between them: {error}') from error
+    if not all(map(math.isfinite, (*found['mean'], *found['std']))):
+        raise errors.InputError(f'--mean and --std must be finite, got {found["mean"]} and {found["std"]}')
+    return found

@@ -3,12 +3,13 @@
 import json
 import os
 import pathlib
+import re
 from collections.abc import Iterator, Mapping
 
 from rfn_jax.core import errors, files
 
-# Where the data lie differs between machines and changes no result.
-UNBOUND = ('data.data_dir',)
+# Where data and imported weights lie differs between machines and changes no result: weights are bound by their hashes.
+UNBOUND = re.compile(r'data\.data_dir|(targets|validation_targets|surrogates)\..*\.weights')
 
 
 def plain(config: Mapping) -> dict:
@@ -67,7 +68,7 @@ def bind(directory: os.PathLike | str, config: Mapping) -> pathlib.Path:
     different = [
         f'{key} is {there.get(key, "absent")!r} there and {here.get(key, "absent")!r} here'
         for key in sorted(there.keys() | here.keys())
-        if key not in UNBOUND and there.get(key, absent) != here.get(key, absent)
+        if not UNBOUND.fullmatch(key) and there.get(key, absent) != here.get(key, absent)
     ]
     if different:
         more = f' (and {len(different) - 5} more)' if len(different) > 5 else ''

@@ -61,6 +61,7 @@ class Context:
 
         Raises:
           InputError: Imported weights are of another number of classes than the data, or not for such images.
+          RunError: Imported weights are damaged.
         """
         if network.weights:
             train = self.splits.train
@@ -83,7 +84,7 @@ class Context:
     def store(self, network: plan_lib.Network) -> training.CheckpointStore:
         """The checkpoints of a network."""
         if network.recipe is None:
-            return training.CheckpointStore(training.weights_store(network.weights), keep_all=True)
+            return training.open_weights(network.weights)
         path = self.workdir / network.folder / 'checkpoints'
         return training.CheckpointStore(path, keep_all=network.role == 'surrogate')
 
@@ -189,14 +190,26 @@ def open_workdir(config: Mapping, directory, console: console_lib.Console) -> Co
     if not workdir.is_bound(directory):
         # What only the data can tell is found out before the directory is bound to a config that cannot run.
         for network in plan.networks:
-            ctx.template(network)
+            template = ctx.template(network)
             if network.recipe:
+                _check_training(template, ctx.splits.train.image_shape)
                 data.epoch_order(len(ctx.splits.train), network.recipe.batch_size, seed=0, epoch=0)
         _check_attacks(ctx)
     workdir.bind(directory, plan.config)
     if not (ctx.workdir / 'environment.json').exists():
         files.write_json(ctx.workdir / 'environment.json', _environment(ctx.mesh))
     return ctx
+
+
+def _check_training(template: models.Classifier, image_shape: tuple[int, int, int]) -> None:
+    """Traces a network in training mode, where auxiliary heads may need larger images than evaluation does."""
+    key, images = jax.random.key(0), jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
+    mutable = ['batch_stats', 'auxiliary_logits']
+    jax.eval_shape(
+        lambda v, x: template.module.apply(v, x, train=True, mutable=mutable, rngs={'dropout': key}),
+        template.variables,
+        images,
+    )
 
 
 def _check_attacks(ctx: Context) -> None:

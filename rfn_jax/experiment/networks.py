@@ -2,14 +2,14 @@
 
 from rfn_jax import training
 from rfn_jax.core import rng
-from rfn_jax.experiment import context
+from rfn_jax.experiment import context, saved
 
 
 def train(ctx: context.Context) -> None:
     """Trains every network of the plan that is not trained yet.
 
-    A surrogate keeps the checkpoints of all epochs. Surrogates of one seed see the same examples in the same order
-    whatever their training, so that trainings are compared pair by pair.
+    A surrogate keeps the checkpoints of all epochs; what each network is goes into its `classifier.json`. Surrogates of one
+    seed see the same examples in the same order whatever their training, so that trainings are compared pair by pair.
 
     Raises:
       InputError: The data or the batch size do not fit.
@@ -18,6 +18,7 @@ def train(ctx: context.Context) -> None:
     for network in ctx.plan.networks:
         if network.recipe is None:
             continue
+        saved.describe(ctx, network)
         keep_all = network.role == 'surrogate'
         with ctx.store(network) as store:
             if training.needed_epochs(network.recipe, keep_all) <= set(store.epochs()):

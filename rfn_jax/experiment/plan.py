@@ -2,11 +2,11 @@
 
 import dataclasses
 import math
+import pathlib
 import re
 from collections.abc import Mapping
 
 import flax.linen as nn
-import jax.numpy as jnp
 
 from rfn_jax import attacks, data, models, training
 from rfn_jax.core import errors, options, workdir
@@ -74,7 +74,7 @@ class Network:
 
     def module(self, num_classes: int) -> nn.Module:
         """The Flax module."""
-        return models.MODELS.make_from(self.spec, num_classes=num_classes)
+        return models.from_spec(self.spec, num_classes=num_classes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,7 +186,11 @@ def read(config: Mapping) -> Plan:
     data.SOURCES[str(sections.data.get('name'))]  # an unknown name is told before anything is read
     for name, entry in sections.validation_targets.items():
         for target, other in sections.targets.items():
-            if name == target or entry == other or (_is_imported(entry) and entry['sha256'] == other.get('sha256')):
+            if (
+                name == target
+                or entry == other
+                or (_is_imported(entry) and _is_imported(other) and entry['sha256'] == other['sha256'])
+            ):
                 raise errors.InputError(
                     f'validation target {name!r} is the target {target!r}: what is chosen on a target must not be reported '
                     'on it'
@@ -252,12 +256,13 @@ def _networks(sections: Sections) -> list[Network]:
 
 
 def _pin_weights(config: dict) -> None:
-    """Adds the hash of all imported weights to a config, so that what is bound to it is bound to them."""
+    """Makes the paths of imported weights absolute, and adds their hashes: what is bound to a config is bound to them."""
     for section in ('targets', 'validation_targets', 'surrogates'):
         entries = config.get(section)
         for name, entry in entries.items() if isinstance(entries, dict) else ():
             if _is_imported(entry):
-                found = training.read_weights(str(entry['weights'])).sha256
+                entry['weights'] = str(pathlib.Path(str(entry['weights'])).absolute())
+                found = training.read_weights(entry['weights']).sha256
                 if entry.setdefault('sha256', found) != found:
                     raise errors.InputError(
                         f'{section}.{name}.sha256 is {entry["sha256"]!r}, and the weights in {entry["weights"]} have '
@@ -275,7 +280,7 @@ class Imported:
 
     Attributes:
       weights: Their directory, as `rfn-jax import-weights` makes it.
-      sha256: The hash of their variables; added where a config leaves it out.
+      sha256: Their hash, of the model, the normalisation and the variables; added where a config leaves it out.
     """
 
     weights: str
@@ -302,13 +307,7 @@ class Target:
 
 def _checked(spec: Mapping) -> Mapping:
     """The spec, after its module was built once for some number of classes."""
-    models.MODELS.make_from(spec, num_classes=2)
-    try:
-        jnp.dtype(spec.get('dtype', 'float32'))
-    except TypeError as error:
-        raise errors.InputError(
-            f'dtype of model {spec["name"]!r}: {error}; known: float32, bfloat16, float16'
-        ) from error
+    models.from_spec(spec, num_classes=2)
     return spec
 
 

@@ -1,12 +1,24 @@
-"""A network that was saved, by its folder alone."""
+"""Networks that can be loaded by their folder alone: what they are is written beside their checkpoints."""
 
 import os
 import pathlib
 
 from rfn_jax import models, training
-from rfn_jax.core import console as console_lib
-from rfn_jax.core import errors, workdir
+from rfn_jax.core import errors, files, workdir
 from rfn_jax.experiment import context
+from rfn_jax.experiment import plan as plan_lib
+
+ABOUT = 'classifier.json'
+FIELDS = ('model', 'num_classes', 'image_shape', 'mean', 'std')
+
+
+def describe(ctx: context.Context, network: plan_lib.Network) -> None:
+    """Writes what `saved_classifier` needs to know of a trained network into its folder, if it is not there."""
+    path = ctx.workdir / network.folder / ABOUT
+    if not path.exists():
+        template = ctx.template(network)
+        values = (network.spec, template.num_classes, ctx.splits.train.image_shape, template.mean, template.std)
+        files.write_json(path, dict(zip(FIELDS, values, strict=True)))
 
 
 def saved_classifier(
@@ -20,7 +32,7 @@ def saved_classifier(
 
     Returns:
       The classifier, and what is known of it as plain values: `model` (name and options), `num_classes`, `image_shape`,
-      `mean`, `std`, `epoch`.
+      `mean`, `std`, `epoch`; of imported weights also `naming`, of the keys that they had.
 
     Raises:
       InputError: The folder is neither, or has no such checkpoint.
@@ -31,26 +43,23 @@ def saved_classifier(
         if epoch not in (None, training.IMPORTED_EPOCH):
             raise errors.InputError(f'{folder} holds imported weights, which have no epochs, got epoch {epoch}')
         found = training.read_weights(folder)
-        classifier, spec, shape, epoch = training.load_weights(folder), found.model, found.image_shape, 0
-    else:
-        root = next((parent for parent in folder.absolute().parents if workdir.is_bound(parent)), None)
-        if root is None:
-            raise errors.InputError(
-                f'{folder} is neither imported weights nor a network of a work directory, such as runs/x/targets/vgg'
-            )
-        ctx = context.open_workdir(workdir.bound_config(root), root, console_lib.Console())
-        name = folder.absolute().relative_to(root).as_posix()
-        network = next((network for network in ctx.plan.networks if network.folder == name), None)
-        if network is None:
-            raise errors.unknown_name(f'network of {root}:', name, [network.folder for network in ctx.plan.networks])
-        epoch = network.last_epoch if epoch is None else epoch
-        classifier, spec, shape = ctx.trained(network, epoch), network.spec, ctx.splits.train.image_shape
-    about = {
-        'model': dict(spec),
-        'num_classes': classifier.num_classes,
-        'image_shape': list(shape),
-        'mean': list(classifier.mean),
-        'std': list(classifier.std),
-        'epoch': epoch,
-    }
-    return classifier, about
+        about = workdir.plain({name: getattr(found, name) for name in FIELDS})
+        about |= {'epoch': training.IMPORTED_EPOCH, 'naming': found.origin.get('naming')}
+        return training.load_weights(folder), about
+    if not (folder / ABOUT).exists():
+        raise errors.InputError(
+            f'{folder} is neither imported weights nor a network of a work directory, such as runs/x/targets/vgg'
+        )
+    about = files.read_json(folder / ABOUT)
+    try:
+        spec, num_classes, shape, mean, std = (about[name] for name in FIELDS)
+        module = models.from_spec(spec, num_classes=num_classes)
+        template = models.abstract(module, tuple(shape), num_classes=num_classes, mean=mean, std=std)
+    except (KeyError, TypeError) as error:
+        raise errors.InputError(f'{folder / ABOUT} is damaged: it must hold {", ".join(FIELDS)}') from error
+    with training.CheckpointStore(folder / 'checkpoints', keep_all=True) as store:
+        epochs = store.epochs()
+        epoch = max(epochs, default=None) if epoch is None else epoch
+        if epoch not in epochs:
+            raise errors.InputError(f'{folder} has no checkpoint of epoch {epoch}; there are {epochs}')
+        return store.restore_classifier(epoch, template), {**about, 'epoch': epoch}

@@ -12,13 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfn_jax.core import errors
 from rfn_jax.models import hooks, layers, ranges, zoo
 
-_kernel_init = nn.initializers.normal(0.02)
-_layer_norm = functools.partial(nn.LayerNorm, epsilon=1e-6)
-_dense = functools.partial(layers.dense, kernel_init=_kernel_init)
-_conv = functools.partial(layers.conv, use_bias=True, kernel_init=_kernel_init)
+_conv = functools.partial(layers.conv, use_bias=True, kernel_init=layers.transformer_init)
+_layer_norm = functools.partial(layers.layer_norm, epsilon=1e-6)
 
 
 class ConvNeXtBlock(nn.Module):
@@ -42,8 +39,8 @@ class ConvNeXtBlock(nn.Module):
         channels = x.shape[-1]
         conv = _conv(channels, self.kernel_size, groups=channels, dtype=self.dtype, name='conv')
         norm = _layer_norm(dtype=self.dtype, name='norm')
-        fc1 = _dense(4 * channels, dtype=self.dtype, name='fc1')
-        fc2 = _dense(channels, dtype=self.dtype, name='fc2')
+        fc1 = layers.transformer_dense(4 * channels, dtype=self.dtype, name='fc1')
+        fc2 = layers.transformer_dense(channels, dtype=self.dtype, name='fc2')
         gelu = hooks.Gelu(name='gelu')
         scale = self.param('layer_scale', nn.initializers.constant(self.initial_scale), (channels, 1, 1))
         depth = layers.StochasticDepth(self.stochastic_depth, name='depth')
@@ -82,12 +79,7 @@ class ConvNeXt(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Maps normalised images `[B, H, W, C]` to logits `[B, num_classes]`."""
-        least = self.patch_size * 2 ** (len(self.depths) - 1)
-        if min(x.shape[1:3]) < least:
-            raise errors.InputError(
-                f'an image of {x.shape[1]} x {x.shape[2]} pixels is too small for a ConvNeXt of {len(self.depths)} stages '
-                f'and patch_size {self.patch_size}, which needs at least {least} rows and columns'
-            )
+        ranges.check_image(x, self.patch_size * 2 ** (len(self.depths) - 1), 'ConvNeXt')
         rates = iter(np.linspace(0, self.stochastic_depth, sum(self.depths)).tolist())
         x = self._reduction(self.widths[0], self.patch_size, 'features_0_0')(x)
         x = _layer_norm(dtype=self.dtype, name='features_0_1')(x)
@@ -101,7 +93,7 @@ class ConvNeXt(nn.Module):
                 x = block(x, train=train)
         x = layers.mean_over_positions(x)
         x = _layer_norm(dtype=self.dtype, name='classifier_0')(x).astype(jnp.float32)
-        return _dense(self.num_classes, name='classifier_2')(x)
+        return layers.transformer_dense(self.num_classes, name='classifier_2')(x)
 
     def _reduction(self, features: int, size: int, name: str) -> nn.Conv:
         """A convolution of patches that do not overlap; rows and columns that fill no patch are left out."""
@@ -128,14 +120,9 @@ def convnext(
       InputError: `depths` and `widths` differ in length, a size is not positive, `kernel_size` is even, or
         `stochastic_depth` is not in [0, 1).
     """
-    if len(depths) != len(widths) or not depths:
-        raise errors.InputError(f'depths {tuple(depths)} and widths {tuple(widths)} need the same number of stages')
-    if min(*depths, *widths, patch_size) < 1:
-        raise errors.InputError(
-            f'depths {tuple(depths)}, widths {tuple(widths)} and patch_size {patch_size} must be positive'
-        )
-    if kernel_size < 1 or kernel_size % 2 == 0:
-        raise errors.InputError(f'kernel_size of a ConvNeXt must be positive and odd, got {kernel_size}')
+    ranges.check_stages(depths=depths, widths=widths)
+    ranges.check_positive(patch_size=patch_size)
+    ranges.check_odd(kernel_size=kernel_size)
     ranges.check_rates(stochastic_depth=stochastic_depth)
     return ConvNeXt(
         num_classes, patch_size, tuple(depths), tuple(widths), kernel_size, layer_scale, stochastic_depth, dtype

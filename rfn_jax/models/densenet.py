@@ -11,7 +11,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from rfn_jax.core import errors
 from rfn_jax.models import hooks, layers, ranges, zoo
 
 conv_init = nn.initializers.variance_scaling(2.0, 'fan_in', 'normal')
@@ -94,11 +93,7 @@ class DenseNet(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Maps normalised images `[B, H, W, C]` to logits `[B, num_classes]`."""
-        if min(x.shape[1:3]) < self._least_size():
-            raise errors.InputError(
-                f'an image of {x.shape[1]} x {x.shape[2]} pixels is too small for this DenseNet of '
-                f'{len(self.block_sizes)} blocks, which needs at least {self._least_size()} rows and columns'
-            )
+        ranges.check_image(x, self._least_size(), 'DenseNet')
         norm = functools.partial(layers.batch_norm, use_running_average=not train, dtype=self.dtype)
         stem = {'strides': self.stem_strides, 'dtype': self.dtype, 'kernel_init': conv_init}
         x = layers.conv(self.initial_features, self.stem_kernel, **stem, name='conv0')(x)
@@ -148,15 +143,10 @@ def densenet(
     Raises:
       InputError: A number is out of its range.
     """
-    if not block_sizes or min(block_sizes) < 1:
-        raise errors.InputError(f'block_sizes of a DenseNet must be positive numbers, got {block_sizes!r}')
-    if min(growth_rate, initial_features, bottleneck, stem_strides) < 1:
-        raise errors.InputError(
-            f'growth_rate {growth_rate}, initial_features {initial_features}, bottleneck {bottleneck} and stem_strides '
-            f'{stem_strides} must be positive'
-        )
-    if stem_kernel < 1 or stem_kernel % 2 == 0:
-        raise errors.InputError(f'stem_kernel must be an odd number of at least 1, got {stem_kernel}')
+    ranges.check_stages(block_sizes=block_sizes)
+    ranges.check_positive(growth_rate=growth_rate, initial_features=initial_features, bottleneck=bottleneck)
+    ranges.check_positive(stem_strides=stem_strides)
+    ranges.check_odd(stem_kernel=stem_kernel)
     ranges.check_rates(dropout=dropout)
     widths = (growth_rate, initial_features, bottleneck)
     return DenseNet(

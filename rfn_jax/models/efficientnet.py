@@ -2,7 +2,7 @@
 
 Tan and Le, EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, https://arxiv.org/abs/1905.11946. The
 blocks are the layers `features_1_0`, `features_2_0`, `features_2_1`, ..., by stage and place in it, between the first and the
-last convolution. With `stem_strides=1` small images are halved once less.
+last convolution.
 """
 
 import functools
@@ -52,7 +52,7 @@ class EfficientNet(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Maps normalised images `[B, H, W, C]` to logits `[B, num_classes]`."""
-        conv_norm = functools.partial(inverted_residual.ConvNorm, activation=hooks.Silu, dtype=self.dtype)
+        conv_norm = functools.partial(layers.ConvNorm, activation=hooks.Silu, dtype=self.dtype)
         x = conv_norm(self.stem_width, 3, self.stem_strides, name='features_0')(x, train=train)
         total, before = sum(blocks for _, _, _, blocks, _ in self.stages), 0
         for stage, (expansion, kernel, width, blocks, strides) in enumerate(self.stages, start=1):
@@ -64,7 +64,7 @@ class EfficientNet(nn.Module):
                     1 if index else strides,
                     hooks.Silu,
                     squeeze=x.shape[-1] // 4,
-                    squeeze_activation=hooks.Silu,
+                    squeeze_activation=nn.silu,
                     stochastic_depth=self.stochastic_depth * before / total,
                     dtype=self.dtype,
                     name=f'features_{stage}_{index}',
@@ -121,3 +121,9 @@ def efficientnet(
 
 
 zoo.MODELS.add('efficientnet_b0', functools.partial(efficientnet, width_multiplier=1.0, depth_multiplier=1.0))
+
+# As in `cifar_mobilenet_v2`, the first two strides of 2 are 1: an image is made 8 times smaller, not 32.
+zoo.MODELS.add(
+    'cifar_efficientnet_b0',
+    functools.partial(efficientnet, stages=(STAGES[0], (6, 3, 24, 2, 1), *STAGES[2:]), stem_strides=1),
+)

@@ -5,14 +5,12 @@ third branch has a 3x3 convolution where the paper has a 5x5 one; its names are 
 """
 
 import functools
-import math
 from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from rfn_jax.core import errors
 from rfn_jax.models import hooks, layers, ranges, zoo
 
 # Channels of a block: of the 1x1 branch, of the two convolutions of each 3x3 branch, and of the branch with the maximum.
@@ -29,54 +27,19 @@ BLOCKS = {
 }
 POOLS = {'3b': 3, '4e': 2}  # the size of the maximum behind a block
 HEADS = {'4a': 'aux1', '4d': 'aux2'}  # the auxiliary head behind a block
-LEAST_SIZE = 15
 
-kernel_init = nn.initializers.normal(0.01)
+_kernel_init = nn.initializers.normal(0.01)
+_dense = functools.partial(layers.dense, kernel_init=_kernel_init)
+_conv_norm = functools.partial(
+    layers.ConvNorm,
+    activation=hooks.Relu,
+    norm=functools.partial(layers.batch_norm, epsilon=1e-3),
+    kernel_init=_kernel_init,
+)
 
-
-class ConvBlock(nn.Module):
-    """A convolution, batch normalisation with epsilon 0.001, and a rectifier.
-
-    Attributes:
-      features: Output channels.
-      kernel: Rows and columns of the kernel, or one number for both.
-      strides: Stride in both directions.
-      padding: Rows and columns added on each side; half of the kernel by default.
-      kernel_init: Initialisation of the kernel.
-      dtype: Type of the computation.
-    """
-
-    features: int
-    kernel: int | tuple[int, int]
-    strides: int = 1
-    padding: int | None = None
-    kernel_init: nn.initializers.Initializer = kernel_init
-    dtype: jnp.dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Maps features `[B, H, W, C]` to features; `train` chooses batch statistics over running ones."""
-        options = {'strides': self.strides, 'padding': self.padding, 'kernel_init': self.kernel_init}
-        x = layers.conv(self.features, self.kernel, **options, dtype=self.dtype, name='conv')(x)
-        x = layers.batch_norm(use_running_average=not train, epsilon=1e-3, dtype=self.dtype, name='bn')(x)
-        return hooks.Relu(name='relu')(x)
-
-
-def scaled(features: int, width: float) -> int:
-    """A number of channels times `width`, rounded, and at least 1."""
-    return max(1, round(width * features))
-
-
-def check(*, width: float, auxiliary_weight: float, **dropout: float) -> None:
-    """Checks options that GoogLeNet and Inception have in common; `dropout` are probabilities by their names.
-
-    Raises:
-      InputError: One is out of its range.
-    """
-    ranges.check_positive(width=width)
-    if not 0 <= auxiliary_weight < math.inf:
-        raise errors.InputError(f'auxiliary_weight must be at least 0, got {auxiliary_weight!r}')
-    ranges.check_rates(**dropout)
+# Maxima that halve the image: torchvision's, whose last window need not be full, and that of the form for small images.
+_ceil_max = functools.partial(layers.max_pool, strides=2, ceil_mode=True)
+_padded_max = functools.partial(layers.max_pool, size=3, strides=2, padding=1)
 
 
 class InceptionBlock(nn.Module):
@@ -95,7 +58,7 @@ class InceptionBlock(nn.Module):
         """Maps features `[B, H, W, C]` to features of the same rows and columns; `train` chooses batch statistics."""
 
         def conv(x, features, kernel, name):
-            return ConvBlock(features, kernel, dtype=self.dtype, name=name)(x, train=train)
+            return _conv_norm(features, kernel, dtype=self.dtype, name=name)(x, train=train)
 
         one, reduce2, three2, reduce3, three3, pooled = self.widths
         branches = [
@@ -126,11 +89,11 @@ class AuxiliaryHead(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> None:
         """Sows the logits of features `[B, H, W, C]` of any rows and columns in `'auxiliary_logits'` if `train`."""
         x = layers.adaptive_avg_pool(x, 4)
-        x = ConvBlock(scaled(128, self.width), 1, dtype=self.dtype, name='conv')(x, train=train)
-        fc1 = layers.dense(scaled(1024, self.width), kernel_init=kernel_init, dtype=self.dtype, name='fc1')
+        x = _conv_norm(layers.scaled(128, self.width), 1, dtype=self.dtype, name='conv')(x, train=train)
+        fc1 = _dense(layers.scaled(1024, self.width), dtype=self.dtype, name='fc1')
         x = hooks.Relu(name='relu')(fc1(layers.flatten(x)))
         x = nn.Dropout(self.dropout, deterministic=not train, name='dropout')(x).astype(jnp.float32)
-        logits = layers.dense(self.num_classes, kernel_init=kernel_init, name='fc2')(x)
+        logits = _dense(self.num_classes, name='fc2')(x)
         if train:
             self.sow('auxiliary_logits', 'logits', logits)
 
@@ -140,6 +103,8 @@ class GoogLeNet(nn.Module):
 
     Attributes:
       num_classes: Number of classes.
+      short_stem: Whether the stem is one 3x3 convolution that keeps the image as large as it is, for small images; both
+        maxima between blocks are then 3x3 ones with padding, as in the common PyTorch code for them.
       auxiliary: Whether there are auxiliary heads, whose logits training records in `'auxiliary_logits'`.
       auxiliary_weight: Weight of the cross-entropy of each of them in the loss of training.
       dropout: Probability of dropout before the last layer, in training.
@@ -149,6 +114,7 @@ class GoogLeNet(nn.Module):
     """
 
     num_classes: int
+    short_stem: bool = False
     auxiliary: bool = True
     auxiliary_weight: float = 0.3
     dropout: float = 0.2
@@ -159,36 +125,37 @@ class GoogLeNet(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Maps normalised images `[B, H, W, C]` to logits `[B, num_classes]`."""
-        if min(x.shape[1:3]) < LEAST_SIZE:
-            raise errors.InputError(
-                f'an image of {x.shape[1]} x {x.shape[2]} pixels is too small for GoogLeNet, which needs at least '
-                f'{LEAST_SIZE} rows and columns'
-            )
-
-        def conv(x, features, kernel, strides, name):
-            return ConvBlock(scaled(features, self.width), kernel, strides, dtype=self.dtype, name=name)(x, train=train)
-
-        pool = functools.partial(layers.max_pool, strides=2, ceil_mode=True)
-        x = pool(conv(x, 64, 7, 2, 'conv1'), 3)
-        x = conv(x, 64, 1, 1, 'conv2')
-        x = pool(conv(x, 192, 3, 1, 'conv3'), 3)
+        ranges.check_image(x, 1 if self.short_stem else 15, 'GoogLeNet')
+        x = self._stem(x, train)
         for name, widths in BLOCKS.items():
-            widths = tuple(scaled(features, self.width) for features in widths)
+            widths = tuple(layers.scaled(features, self.width) for features in widths)
             x = InceptionBlock(widths, self.dtype, name=f'inception{name}')(x, train=train)
             if self.auxiliary and name in HEADS and (train or self.is_initializing()):
                 options = (self.num_classes, self.width, self.auxiliary_dropout, self.dtype)
                 AuxiliaryHead(*options, name=HEADS[name])(x, train=train)
             if name in POOLS:
-                x = pool(x, POOLS[name])
+                x = _padded_max(x) if self.short_stem else _ceil_max(x, POOLS[name])
         x = layers.mean_over_positions(x).astype(jnp.float32)
         x = nn.Dropout(self.dropout, deterministic=not train, name='dropout')(x)
-        return layers.dense(self.num_classes, kernel_init=kernel_init, name='fc')(x)
+        return _dense(self.num_classes, name='fc')(x)
+
+    def _stem(self, x: jax.Array, train: bool) -> jax.Array:
+        def conv(x, features, kernel, strides, name):
+            features = layers.scaled(features, self.width)
+            return _conv_norm(features, kernel, strides, dtype=self.dtype, name=name)(x, train=train)
+
+        if self.short_stem:
+            return conv(x, 192, 3, 1, 'conv1')
+        x = _ceil_max(conv(x, 64, 7, 2, 'conv1'), 3)
+        x = conv(x, 64, 1, 1, 'conv2')
+        return _ceil_max(conv(x, 192, 3, 1, 'conv3'), 3)
 
 
 @zoo.MODELS.register
 def googlenet(
     num_classes: int,
     *,
+    short_stem: bool = False,
     auxiliary: bool = True,
     auxiliary_weight: float = 0.3,
     dropout: float = 0.2,
@@ -196,7 +163,9 @@ def googlenet(
     width: float = 1.0,
     dtype=jnp.float32,
 ) -> GoogLeNet:
-    """GoogLeNet for images of at least 15 x 15 pixels; the attributes of `GoogLeNet` are the arguments.
+    """GoogLeNet; the attributes of `GoogLeNet` are the arguments.
+
+    Images need at least 15 x 15 pixels, and those for the short stem at least one.
 
     The published weights of torchvision want images with mean and standard deviation 0.5 in every channel: its option
     `transform_input`, which they turn on, undoes the usual normalisation to this one.
@@ -204,6 +173,12 @@ def googlenet(
     Raises:
       InputError: A number is out of its range.
     """
-    check(width=width, auxiliary_weight=auxiliary_weight, dropout=dropout, auxiliary_dropout=auxiliary_dropout)
-    weights = (float(auxiliary_weight), float(dropout), float(auxiliary_dropout), float(width))
-    return GoogLeNet(num_classes, auxiliary, *weights, dtype)
+    ranges.check_positive(width=width)
+    ranges.check_weights(auxiliary_weight=auxiliary_weight)
+    ranges.check_rates(dropout=dropout, auxiliary_dropout=auxiliary_dropout)
+    numbers = (float(auxiliary_weight), float(dropout), float(auxiliary_dropout), float(width))
+    return GoogLeNet(num_classes, short_stem, auxiliary, *numbers, dtype)
+
+
+# As in https://github.com/huyvnphan/PyTorch_CIFAR10: an image is made 4 times smaller, not 32.
+zoo.MODELS.add('cifar_googlenet', functools.partial(googlenet, short_stem=True, auxiliary=False))

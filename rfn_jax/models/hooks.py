@@ -1,8 +1,9 @@
 """Hooks: the places of a network that methods may change from outside, without a network that knows of them.
 
 A network adds its residual branches with `Residual`, grows by `Concatenation` where it is a DenseNet, and calls its
-activations through kinds of `Activation`, such as `Relu`. These modules have no parameters; what they compute are functions
-among their arguments. `intercept` puts a function in front of them:
+activations through kinds of `Activation`, such as `Relu`. What is inside of a gate, as in squeeze-and-excitation, is no
+activation of the network, and no hook. These modules have no parameters; what they compute are functions among their
+arguments. `intercept` puts a function in front of them:
 
     def halved(call, module, x, branch, skip=hooks.identity):
         return call(x, lambda x: branch(x) / 2, skip)
@@ -18,6 +19,7 @@ the `__call__` of a pytree whose static fields say what is changed.
 """
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -58,11 +60,7 @@ class Concatenation(nn.Module):
 
 
 class Activation(nn.Module):
-    """What all activations have in common, to intercept them together."""
-
-
-class Relu(Activation):
-    """The rectifier.
+    """An activation, of which each kind has a `function` of its own; to intercept all together.
 
     Attributes:
       after_sum: Whether it follows a residual sum, and so acts on the skip as well as on the branch.
@@ -70,41 +68,39 @@ class Relu(Activation):
 
     after_sum: bool = False
 
-    def __call__(self, x: jax.Array, function: Function = nn.relu) -> jax.Array:
-        """`function(x)`, an array of the shape of x."""
-        return function(x)
+    def __call__(self, x: jax.Array, function: Function | None = None) -> jax.Array:
+        """`function(x)`, by default the function of the kind, an array of the shape of x."""
+        return (function or self.function)(x)
+
+
+class Relu(Activation):
+    """The rectifier."""
+
+    function = staticmethod(nn.relu)
 
 
 class Gelu(Activation):
     """The exact GELU."""
 
-    def __call__(self, x: jax.Array, function: Function = lambda x: nn.gelu(x, approximate=False)) -> jax.Array:
-        """`function(x)`, an array of the shape of x."""
-        return function(x)
+    function = staticmethod(functools.partial(nn.gelu, approximate=False))
 
 
 class Relu6(Activation):
     """The rectifier that is cut at 6."""
 
-    def __call__(self, x: jax.Array, function: Function = nn.relu6) -> jax.Array:
-        """`function(x)`, an array of the shape of x."""
-        return function(x)
+    function = staticmethod(nn.relu6)
 
 
 class Silu(Activation):
     """The SiLU (swish), `x sigmoid(x)`."""
 
-    def __call__(self, x: jax.Array, function: Function = nn.silu) -> jax.Array:
-        """`function(x)`, an array of the shape of x."""
-        return function(x)
+    function = staticmethod(nn.silu)
 
 
 class HardSwish(Activation):
     """The piecewise form of the SiLU, `x relu6(x + 3) / 6`."""
 
-    def __call__(self, x: jax.Array, function: Function = nn.hard_swish) -> jax.Array:
-        """`function(x)`, an array of the shape of x."""
-        return function(x)
+    function = staticmethod(nn.hard_swish)
 
 
 @contextlib.contextmanager

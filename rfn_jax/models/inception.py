@@ -12,9 +12,15 @@ import jax
 import jax.numpy as jnp
 
 from rfn_jax.core import errors
-from rfn_jax.models import googlenet, layers, zoo
+from rfn_jax.models import hooks, layers, ranges, zoo
 
-kernel_init = nn.initializers.normal(0.1)
+_kernel_init = nn.initializers.normal(0.1)
+_conv_norm = functools.partial(
+    layers.ConvNorm,
+    activation=hooks.Relu,
+    norm=functools.partial(layers.batch_norm, epsilon=1e-3),
+    kernel_init=_kernel_init,
+)
 
 # Each function below gives the branches of a kind of block. `conv(x, name, *steps)` is a chain of convolutions with
 # (features, kernel) or (features, kernel, strides); the parts of one that has several are numbered, `name_1`, `name_2`.
@@ -106,12 +112,11 @@ class InceptionBlock(nn.Module):
 
         def conv(x, name, *steps):
             for number, (features, kernel, *strides) in enumerate(steps, start=1):
-                block = googlenet.ConvBlock(
-                    googlenet.scaled(features, self.width),
+                block = _conv_norm(
+                    layers.scaled(features, self.width),
                     kernel,
                     *strides,
                     padding=0 if strides else None,
-                    kernel_init=kernel_init,
                     dtype=self.dtype,
                     name=f'{name}_{number}' if len(steps) > 1 else name,
                 )
@@ -148,10 +153,10 @@ class AuxiliaryHead(nn.Module):
                 f'{x.shape[1]} x {x.shape[2]} features are too few for the auxiliary head of Inception v3, which needs '
                 f'{self.LEAST_SIZE} rows and columns, those of an image of 299 x 299 pixels; train with auxiliary=False'
             )
-        narrow, wide = (googlenet.scaled(features, self.width) for features in (128, 768))
-        conv0 = googlenet.ConvBlock(narrow, 1, kernel_init=kernel_init, dtype=self.dtype, name='conv0')
+        narrow, wide = (layers.scaled(features, self.width) for features in (128, 768))
+        conv0 = _conv_norm(narrow, 1, dtype=self.dtype, name='conv0')
         init1 = nn.initializers.normal(0.01)
-        conv1 = googlenet.ConvBlock(wide, 5, padding=0, kernel_init=init1, dtype=self.dtype, name='conv1')
+        conv1 = _conv_norm(wide, 5, padding=0, kernel_init=init1, dtype=self.dtype, name='conv1')
         x = conv0(layers.avg_pool(x, 5, strides=3), train=train)
         x = layers.mean_over_positions(conv1(x, train=train)).astype(jnp.float32)
         logits = layers.dense(self.num_classes, kernel_init=nn.initializers.normal(0.001), name='fc')(x)
@@ -183,12 +188,7 @@ class InceptionV3(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Maps normalised images `[B, H, W, C]` to logits `[B, num_classes]`."""
-        least = 7 if self.short_stem else 75
-        if min(x.shape[1:3]) < least:
-            raise errors.InputError(
-                f'an image of {x.shape[1]} x {x.shape[2]} pixels is too small for this Inception v3, which needs at '
-                f'least {least} rows and columns'
-            )
+        ranges.check_image(x, 7 if self.short_stem else 75, 'Inception v3')
         x = self._stem(x, train)
         for name, branches in BLOCKS.items():
             x = InceptionBlock(branches, self.width, self.dtype, name=name)(x, train=train)
@@ -199,12 +199,12 @@ class InceptionV3(nn.Module):
                 AuxiliaryHead(self.num_classes, self.width, self.dtype, name='AuxLogits')(features, train=train)
         x = layers.mean_over_positions(x).astype(jnp.float32)
         x = nn.Dropout(self.dropout, deterministic=not train, name='dropout')(x)
-        return layers.dense(self.num_classes, kernel_init=kernel_init, name='fc')(x)
+        return layers.dense(self.num_classes, kernel_init=_kernel_init, name='fc')(x)
 
     def _stem(self, x: jax.Array, train: bool) -> jax.Array:
         def conv(x, name, features, kernel, **options):
-            options |= {'kernel_init': kernel_init, 'dtype': self.dtype, 'name': name}
-            return googlenet.ConvBlock(googlenet.scaled(features, self.width), kernel, **options)(x, train=train)
+            features = layers.scaled(features, self.width)
+            return _conv_norm(features, kernel, **options, dtype=self.dtype, name=name)(x, train=train)
 
         if self.short_stem:
             return conv(x, 'Conv2d_1a_3x3', 192, 3)
@@ -234,7 +234,9 @@ def inception_v3(
     Raises:
       InputError: A number is out of its range.
     """
-    googlenet.check(width=width, auxiliary_weight=auxiliary_weight, dropout=dropout)
+    ranges.check_positive(width=width)
+    ranges.check_weights(auxiliary_weight=auxiliary_weight)
+    ranges.check_rates(dropout=dropout)
     numbers = (float(auxiliary_weight), float(dropout), float(width))
     return InceptionV3(num_classes, False, auxiliary, *numbers, dtype)
 
@@ -255,5 +257,6 @@ def cifar_inception_v3(num_classes: int, *, dropout: float = 0.5, width: float =
     Raises:
       InputError: A number is out of its range.
     """
-    googlenet.check(width=width, auxiliary_weight=0.0, dropout=dropout)
+    ranges.check_positive(width=width)
+    ranges.check_rates(dropout=dropout)
     return InceptionV3(num_classes, True, False, dropout=float(dropout), width=float(width), dtype=dtype)

@@ -21,48 +21,18 @@ def round_channels(channels: float) -> int:
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
-class ConvNorm(nn.Module):
-    """A convolution with batch normalisation, and with an activation if there is one.
-
-    Attributes:
-      features: Output channels.
-      kernel: Rows and columns of the kernel.
-      strides: Stride in both directions.
-      groups: Groups that the channels are cut into.
-      activation: Kind of the activation, or None.
-      norm: Makes the normalisation.
-      dtype: Type of the computation.
-    """
-
-    features: int
-    kernel: int
-    strides: int = 1
-    groups: int = 1
-    activation: type[hooks.Activation] | None = None
-    norm: Callable[..., nn.BatchNorm] = layers.batch_norm
-    dtype: jnp.dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Maps features `[B, H, W, C]` to features; `train` chooses batch statistics over running ones."""
-        options = {'strides': self.strides, 'groups': self.groups, 'dtype': self.dtype}
-        x = layers.conv(self.features, self.kernel, **options, name='conv')(x)
-        x = self.norm(use_running_average=not train, dtype=self.dtype, name='bn')(x)
-        return self.activation(name='activation')(x) if self.activation else x
-
-
 class SqueezeExcite(nn.Module):
     """Scales each channel by a number in [0, 1], which two dense layers make of the means of all channels.
 
     Attributes:
       width: Channels between the two layers, which are 1x1 convolutions.
-      activation: Kind of the activation between them.
+      activation: What is between them; a function, because gates have no hooks.
       gate: What maps their output to [0, 1].
       dtype: Type of the computation.
     """
 
     width: int
-    activation: type[hooks.Activation]
+    activation: Callable[[jax.Array], jax.Array]
     gate: Callable[[jax.Array], jax.Array]
     dtype: jnp.dtype = jnp.float32
 
@@ -71,7 +41,7 @@ class SqueezeExcite(nn.Module):
         """Features `[B, H, W, C]`, scaled."""
         scale = layers.mean_over_positions(x)[:, None, None]
         scale = layers.conv(self.width, 1, use_bias=True, dtype=self.dtype, name='fc1')(scale)
-        scale = self.activation(name='activation')(scale)
+        scale = self.activation(scale)
         scale = layers.conv(x.shape[-1], 1, use_bias=True, dtype=self.dtype, name='fc2')(scale)
         return self.gate(scale) * x
 
@@ -86,9 +56,9 @@ class InvertedResidual(nn.Module):
       features: Output channels.
       kernel: Rows and columns of the depthwise convolution.
       strides: Stride of the depthwise convolution.
-      activation: Kind of the activations.
+      activation: Kind of the activations, but for that of squeeze-and-excitation.
       squeeze: Channels inside of squeeze-and-excitation after the depthwise convolution; 0 for none.
-      squeeze_activation: Kind of its activation.
+      squeeze_activation: Its activation.
       gate: Its gate.
       stochastic_depth: Probability of leaving the branch out, in training.
       norm: Makes the normalisations.
@@ -101,7 +71,7 @@ class InvertedResidual(nn.Module):
     strides: int
     activation: type[hooks.Activation]
     squeeze: int = 0
-    squeeze_activation: type[hooks.Activation] = hooks.Relu
+    squeeze_activation: Callable[[jax.Array], jax.Array] = nn.relu
     gate: Callable[[jax.Array], jax.Array] = nn.sigmoid
     stochastic_depth: float = 0.0
     norm: Callable[..., nn.BatchNorm] = layers.batch_norm
@@ -114,7 +84,7 @@ class InvertedResidual(nn.Module):
 
         def add(kind, features, kernel=1, **options):
             name = f'{kind}_{len(steps)}'
-            module = ConvNorm(features, kernel, **options, norm=self.norm, dtype=self.dtype, name=name)
+            module = layers.ConvNorm(features, kernel, **options, norm=self.norm, dtype=self.dtype, name=name)
             steps.append(functools.partial(module, train=train))
 
         if self.expanded != x.shape[-1]:

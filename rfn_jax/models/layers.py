@@ -5,7 +5,7 @@ All images are `[B, H, W, C]`. Padding is always explicit, so that weights train
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
@@ -16,9 +16,12 @@ from rfn_jax.models import convolution
 
 conv_init = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 dense_init = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
+transformer_init = nn.initializers.normal(0.02)  # of Swin transformers, and of ConvNeXt after them
 
 batch_norm = functools.partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5)
+layer_norm = functools.partial(nn.LayerNorm, epsilon=1e-5)
 dense = functools.partial(nn.Dense, kernel_init=dense_init)
+transformer_dense = functools.partial(dense, kernel_init=transformer_init)
 
 
 def conv(
@@ -122,6 +125,46 @@ def mean_over_positions(x: jax.Array) -> jax.Array:
 def flatten(x: jax.Array) -> jax.Array:
     """`[B, H, W, C]` to `[B, C H W]`, channels first as in PyTorch, so that dense kernels from there fit."""
     return x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
+
+
+def scaled(features: int, width: float) -> int:
+    """A number of channels times `width`, rounded, and at least 1."""
+    return max(1, round(width * features))
+
+
+class ConvNorm(nn.Module):
+    """A convolution with batch normalisation, and with an activation if there is one.
+
+    Attributes:
+      features: Output channels.
+      kernel: Rows and columns of the kernel, or one number for both.
+      strides: Stride in both directions.
+      padding: Rows and columns added on each side; half of the kernel by default.
+      groups: Groups that the channels are cut into.
+      activation: Kind of the activation in `hooks`, or None.
+      norm: Makes the normalisation.
+      kernel_init: Initialisation of the kernel.
+      dtype: Type of the computation.
+    """
+
+    features: int
+    kernel: int | tuple[int, int]
+    strides: int = 1
+    padding: int | None = None
+    groups: int = 1
+    activation: type[nn.Module] | None = None
+    norm: Callable[..., nn.BatchNorm] = batch_norm
+    kernel_init: nn.initializers.Initializer = conv_init
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Maps features `[B, H, W, C]` to features; `train` chooses batch statistics over running ones."""
+        options = {'strides': self.strides, 'padding': self.padding, 'groups': self.groups}
+        options |= {'kernel_init': self.kernel_init, 'dtype': self.dtype}
+        x = conv(self.features, self.kernel, **options, name='conv')(x)
+        x = self.norm(use_running_average=not train, dtype=self.dtype, name='bn')(x)
+        return self.activation(name='activation')(x) if self.activation else x
 
 
 class StochasticDepth(nn.Module):

@@ -42,7 +42,7 @@ class MobileNetV2(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Maps normalised images `[B, H, W, C]` to logits `[B, num_classes]`."""
         options = {'activation': hooks.Relu6, 'dtype': self.dtype}
-        conv_norm = functools.partial(inverted_residual.ConvNorm, **options)
+        conv_norm = functools.partial(layers.ConvNorm, **options)
         block = functools.partial(inverted_residual.InvertedResidual, **options)
         number = 0
         x = conv_norm(self.stem_width, 3, self.stem_strides, name=f'features_{number}')(x, train=train)

@@ -1,7 +1,7 @@
 """MobileNetV3, of any width.
 
 Howard et al., Searching for MobileNetV3, https://arxiv.org/abs/1905.02244. The blocks are the layers `features_1`,
-`features_2`, ..., between the first and the last convolution. With `stem_strides=1` small images are halved once less.
+`features_2`, ..., between the first and the last convolution.
 """
 
 import functools
@@ -41,6 +41,38 @@ class Block(NamedTuple):
     strides: int
 
 
+SMALL = (
+    Block(3, 16, 16, True, 'relu', 2),
+    Block(3, 72, 24, False, 'relu', 2),
+    Block(3, 88, 24, False, 'relu', 1),
+    Block(5, 96, 40, True, 'hard_swish', 2),
+    Block(5, 240, 40, True, 'hard_swish', 1),
+    Block(5, 240, 40, True, 'hard_swish', 1),
+    Block(5, 120, 48, True, 'hard_swish', 1),
+    Block(5, 144, 48, True, 'hard_swish', 1),
+    Block(5, 288, 96, True, 'hard_swish', 2),
+    Block(5, 576, 96, True, 'hard_swish', 1),
+    Block(5, 576, 96, True, 'hard_swish', 1),
+)
+LARGE = (
+    Block(3, 16, 16, False, 'relu', 1),
+    Block(3, 64, 24, False, 'relu', 2),
+    Block(3, 72, 24, False, 'relu', 1),
+    Block(5, 72, 40, True, 'relu', 2),
+    Block(5, 120, 40, True, 'relu', 1),
+    Block(5, 120, 40, True, 'relu', 1),
+    Block(3, 240, 80, False, 'hard_swish', 2),
+    Block(3, 200, 80, False, 'hard_swish', 1),
+    Block(3, 184, 80, False, 'hard_swish', 1),
+    Block(3, 184, 80, False, 'hard_swish', 1),
+    Block(3, 480, 112, True, 'hard_swish', 1),
+    Block(3, 672, 112, True, 'hard_swish', 1),
+    Block(5, 672, 160, True, 'hard_swish', 2),
+    Block(5, 960, 160, True, 'hard_swish', 1),
+    Block(5, 960, 160, True, 'hard_swish', 1),
+)
+
+
 class MobileNetV3(nn.Module):
     """Inverted residual blocks with squeeze-and-excitation; `__call__` gives logits `[B, num_classes]` in float32.
 
@@ -66,7 +98,7 @@ class MobileNetV3(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Maps normalised images `[B, H, W, C]` to logits `[B, num_classes]`."""
         options = {'norm': _NORM, 'dtype': self.dtype}
-        conv_norm = functools.partial(inverted_residual.ConvNorm, activation=hooks.HardSwish, **options)
+        conv_norm = functools.partial(layers.ConvNorm, activation=hooks.HardSwish, **options)
         x = conv_norm(self.stem_width, 3, self.stem_strides, name='features_0')(x, train=train)
         for number, block in enumerate(self.blocks, start=1):
             x = inverted_residual.InvertedResidual(
@@ -88,6 +120,7 @@ class MobileNetV3(nn.Module):
         return dense(self.num_classes, name='classifier_3')(x)
 
 
+@zoo.MODELS.register
 def mobilenet_v3(
     num_classes: int,
     *,
@@ -137,47 +170,15 @@ def _scaled(entries: Sequence[Any], width_multiplier: float) -> Block:
     return block._replace(expanded=expanded, features=features)
 
 
-zoo.MODELS.add(
-    'mobilenet_v3_small',
-    functools.partial(
-        mobilenet_v3,
-        blocks=(
-            Block(3, 16, 16, True, 'relu', 2),
-            Block(3, 72, 24, False, 'relu', 2),
-            Block(3, 88, 24, False, 'relu', 1),
-            Block(5, 96, 40, True, 'hard_swish', 2),
-            Block(5, 240, 40, True, 'hard_swish', 1),
-            Block(5, 240, 40, True, 'hard_swish', 1),
-            Block(5, 120, 48, True, 'hard_swish', 1),
-            Block(5, 144, 48, True, 'hard_swish', 1),
-            Block(5, 288, 96, True, 'hard_swish', 2),
-            Block(5, 576, 96, True, 'hard_swish', 1),
-            Block(5, 576, 96, True, 'hard_swish', 1),
-        ),
-        hidden_width=1024,
-    ),
-)
-zoo.MODELS.add(
-    'mobilenet_v3_large',
-    functools.partial(
-        mobilenet_v3,
-        blocks=(
-            Block(3, 16, 16, False, 'relu', 1),
-            Block(3, 64, 24, False, 'relu', 2),
-            Block(3, 72, 24, False, 'relu', 1),
-            Block(5, 72, 40, True, 'relu', 2),
-            Block(5, 120, 40, True, 'relu', 1),
-            Block(5, 120, 40, True, 'relu', 1),
-            Block(3, 240, 80, False, 'hard_swish', 2),
-            Block(3, 200, 80, False, 'hard_swish', 1),
-            Block(3, 184, 80, False, 'hard_swish', 1),
-            Block(3, 184, 80, False, 'hard_swish', 1),
-            Block(3, 480, 112, True, 'hard_swish', 1),
-            Block(3, 672, 112, True, 'hard_swish', 1),
-            Block(5, 672, 160, True, 'hard_swish', 2),
-            Block(5, 960, 160, True, 'hard_swish', 1),
-            Block(5, 960, 160, True, 'hard_swish', 1),
-        ),
-        hidden_width=1280,
-    ),
-)
+zoo.MODELS.add('mobilenet_v3_small', functools.partial(mobilenet_v3, blocks=SMALL, hidden_width=1024))
+zoo.MODELS.add('mobilenet_v3_large', functools.partial(mobilenet_v3, blocks=LARGE, hidden_width=1280))
+
+# As in `cifar_mobilenet_v2`, the first two strides of 2 are 1: an image is made 8 times smaller, not 32. The first block of
+# the small one keeps its shape then, and so has a residual sum.
+_small = (SMALL[0]._replace(strides=1), *SMALL[1:])
+_large = (LARGE[0], LARGE[1]._replace(strides=1), *LARGE[2:])
+for _size, _blocks, _hidden in (('small', _small, 1024), ('large', _large, 1280)):
+    zoo.MODELS.add(
+        f'cifar_mobilenet_v3_{_size}',
+        functools.partial(mobilenet_v3, blocks=_blocks, hidden_width=_hidden, stem_strides=1),
+    )

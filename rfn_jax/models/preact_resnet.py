@@ -126,15 +126,8 @@ def preact_resnet(
     Raises:
       InputError: `stage_sizes` and `widths` differ in length, or a name or number is not allowed.
     """
-    if len(stage_sizes) != len(widths) or not stage_sizes:
-        raise errors.InputError(
-            f'stage_sizes {tuple(stage_sizes)} and widths {tuple(widths)} need the same number of stages'
-        )
-    if min(*stage_sizes, *widths, stem_width, stem_strides) < 1:
-        raise errors.InputError(
-            f'stage_sizes {tuple(stage_sizes)}, widths {tuple(widths)}, stem_width {stem_width} and stem_strides '
-            f'{stem_strides} must be positive'
-        )
+    ranges.check_stages(stage_sizes=stage_sizes, widths=widths)
+    ranges.check_positive(stem_width=stem_width, stem_strides=stem_strides)
     if block not in BLOCKS:
         raise errors.unknown_name('residual block', block, BLOCKS)
     ranges.check_rates(dropout=dropout)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from rfn_jax.core import errors
-from rfn_jax.models import hooks, layers, zoo
+from rfn_jax.models import hooks, layers, ranges, zoo
 
 BLOCKS = ('basic', 'bottleneck')
 SHORTCUTS = ('projection', 'parameter_free')
@@ -151,17 +151,9 @@ def resnet(
     Raises:
       InputError: `stage_sizes` and `widths` differ in length, or a name or number is not allowed.
     """
-    if len(stage_sizes) != len(widths) or not stage_sizes:
-        raise errors.InputError(
-            f'stage_sizes {tuple(stage_sizes)} and widths {tuple(widths)} need the same number of stages'
-        )
-    if min(*stage_sizes, *widths, stem_strides, groups, base_width) < 1:
-        raise errors.InputError(
-            f'stage_sizes {tuple(stage_sizes)}, widths {tuple(widths)}, stem_strides {stem_strides}, groups {groups} and '
-            f'base_width {base_width} must be positive'
-        )
-    if stem_kernel < 1 or stem_kernel % 2 == 0:
-        raise errors.InputError(f'stem_kernel must be an odd number of at least 1, got {stem_kernel}')
+    ranges.check_stages(stage_sizes=stage_sizes, widths=widths)
+    ranges.check_positive(stem_strides=stem_strides, groups=groups, base_width=base_width)
+    ranges.check_odd(stem_kernel=stem_kernel)
     if block not in BLOCKS:
         raise errors.unknown_name('residual block', block, BLOCKS)
     if shortcut not in SHORTCUTS:
@@ -201,7 +193,9 @@ for _depth in (50, 101):
 def cifar_resnet(
     num_classes: int, *, depth: int = 20, width: int = 16, shortcut: str = 'parameter_free', dtype=jnp.float32
 ) -> ResNet:
-    """He's CIFAR network of depth 6n + 2 (20, 32, 44, 56, 110, ...).
+    """He's CIFAR network of depth 6n + 2 (20, 32, 44, 56, 110, ...): three thin stages of basic blocks.
+
+    `cifar_resnet18`, 34, 50, 101 and 152 are the wide networks of ImageNet with the stem for small images, not this one.
 
     Args:
       num_classes: Number of classes.

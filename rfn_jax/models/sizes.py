@@ -21,7 +21,18 @@ from rfn_jax.core import files
 
 # torchvision's models are named as there, the forms for small images begin with `cifar_`, and the rest are general.
 CIFAR = 'cifar_'
-GENERAL = ('convnext', 'densenet', 'efficientnet', 'mlp', 'preact_resnet', 'resnet', 'swin', 'vgg', 'vit')
+GENERAL = (
+    'convnext',
+    'densenet',
+    'efficientnet',
+    'mlp',
+    'mobilenet_v3',
+    'preact_resnet',
+    'resnet',
+    'swin',
+    'vgg',
+    'vit',
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,10 +16,6 @@ import numpy as np
 from rfn_jax.core import errors
 from rfn_jax.models import hooks, layers, ranges, zoo
 
-_normal = nn.initializers.normal(0.02)
-_layer_norm = functools.partial(nn.LayerNorm, epsilon=1e-5)
-_dense = functools.partial(layers.dense, kernel_init=_normal)
-
 
 class WindowAttention(nn.Module):
     """Self-attention among the positions of a window, with a learned bias for each relative position.
@@ -46,17 +42,17 @@ class WindowAttention(nn.Module):
         size = self.window_size
         padded = tuple(-(-length // size) * size for length in (height, width))
         shifts = tuple(self.shift if length > size else 0 for length in padded)
-        table = self.param('relative_position_bias_table', _normal, ((2 * size - 1) ** 2, self.heads))
+        table = self.param('relative_position_bias_table', layers.transformer_init, ((2 * size - 1) ** 2, self.heads))
         bias = jnp.moveaxis(table[relative_positions(size)], -1, 0)
         if any(shifts):
             bias = bias + separation(padded, shifts, size)[:, None]
 
         x = jnp.pad(x, ((0, 0), (0, padded[0] - height), (0, padded[1] - width), (0, 0)))
         x = _windows(jnp.roll(x, [-shift for shift in shifts], (1, 2)), size)
-        qkv = _dense(3 * channels, dtype=self.dtype, name='qkv')(x)
+        qkv = layers.transformer_dense(3 * channels, dtype=self.dtype, name='qkv')(x)
         qkv = jnp.moveaxis(qkv.reshape(*x.shape[:3], 3, self.heads, -1), 3, 0)
         x = nn.dot_product_attention(*qkv, bias=bias.astype(self.dtype), dtype=self.dtype).reshape(x.shape)
-        x = _dense(channels, dtype=self.dtype, name='proj')(x)
+        x = layers.transformer_dense(channels, dtype=self.dtype, name='proj')(x)
         return jnp.roll(_image(x, padded, size), shifts, (1, 2))[:, :height, :width]
 
 
@@ -125,10 +121,10 @@ class SwinBlock(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Maps features `[B, H, W, C]` to others of that shape."""
         channels = x.shape[-1]
-        norm1, norm2 = (_layer_norm(dtype=self.dtype, name=name) for name in ('norm1', 'norm2'))
+        norm1, norm2 = (layers.layer_norm(dtype=self.dtype, name=name) for name in ('norm1', 'norm2'))
         attention = WindowAttention(self.heads, self.window_size, self.shift, self.dtype, name='attn')
-        fc1 = _dense(self.mlp_ratio * channels, dtype=self.dtype, name='fc1')
-        fc2 = _dense(channels, dtype=self.dtype, name='fc2')
+        fc1 = layers.transformer_dense(self.mlp_ratio * channels, dtype=self.dtype, name='fc1')
+        fc2 = layers.transformer_dense(channels, dtype=self.dtype, name='fc2')
         gelu = hooks.Gelu(name='gelu')
         drop = nn.Dropout(self.dropout, deterministic=not train, name='drop')
         depth = layers.StochasticDepth(self.stochastic_depth, name='depth')
@@ -158,8 +154,8 @@ class PatchMerging(nn.Module):
         _, height, width, channels = x.shape
         x = jnp.pad(x, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)))
         x = jnp.concatenate([x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)], axis=-1)
-        x = _layer_norm(dtype=self.dtype, name='norm')(x)
-        return _dense(2 * channels, use_bias=False, dtype=self.dtype, name='reduction')(x)
+        x = layers.layer_norm(dtype=self.dtype, name='norm')(x)
+        return layers.transformer_dense(2 * channels, use_bias=False, dtype=self.dtype, name='reduction')(x)
 
 
 class Swin(nn.Module):
@@ -194,14 +190,11 @@ class Swin(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Maps normalised images `[B, H, W, C]` to logits `[B, num_classes]`."""
         p = self.patch_size
-        if min(x.shape[1:3]) < p:
-            raise errors.InputError(
-                f'an image of {x.shape[1]} x {x.shape[2]} pixels is too small for a Swin transformer of patch_size {p}'
-            )
+        ranges.check_image(x, p, 'Swin transformer')
         rates = iter(np.linspace(0, self.stochastic_depth, sum(self.depths)).tolist())
         options = {'use_bias': True, 'dtype': self.dtype, 'kernel_init': layers.dense_init}
         x = layers.conv(self.width, p, strides=p, padding=0, name='features_0_0', **options)(x)
-        x = _layer_norm(dtype=self.dtype, name='features_0_2')(x)
+        x = layers.layer_norm(dtype=self.dtype, name='features_0_2')(x)
         for stage, (depth, heads) in enumerate(zip(self.depths, self.heads, strict=True)):
             if stage > 0:
                 x = PatchMerging(self.dtype, name=f'features_{2 * stage}')(x)
@@ -217,9 +210,9 @@ class Swin(nn.Module):
                     name=f'features_{2 * stage + 1}_{index}',
                 )
                 x = block(x, train=train)
-        x = _layer_norm(dtype=self.dtype, name='norm')(x)
+        x = layers.layer_norm(dtype=self.dtype, name='norm')(x)
         x = layers.mean_over_positions(x).astype(jnp.float32)
-        return _dense(self.num_classes, name='head')(x)
+        return layers.transformer_dense(self.num_classes, name='head')(x)
 
 
 @zoo.MODELS.register
@@ -244,14 +237,11 @@ def swin(
       InputError: `depths` and `heads` differ in length, a size is not positive, the heads of a stage do not divide its
         channels, or a rate is not in [0, 1).
     """
-    if len(depths) != len(heads) or not depths:
-        raise errors.InputError(f'depths {tuple(depths)} and heads {tuple(heads)} need the same number of stages')
-    sizes = (*depths, *heads, patch_size, width, window_size, mlp_ratio)
-    if min(sizes) < 1 or any(width * 2**stage % count for stage, count in enumerate(heads)):
+    ranges.check_stages(depths=depths, heads=heads)
+    ranges.check_positive(patch_size=patch_size, width=width, window_size=window_size, mlp_ratio=mlp_ratio)
+    if any(width * 2**stage % count for stage, count in enumerate(heads)):
         raise errors.InputError(
-            'a Swin transformer needs positive sizes and heads that divide the channels of their stage, got '
-            f'patch_size {patch_size}, width {width}, depths {tuple(depths)}, heads {tuple(heads)}, '
-            f'window_size {window_size}, mlp_ratio {mlp_ratio}'
+            f'heads {tuple(heads)} must divide the channels of their stages, {width} and twice as many in each next one'
         )
     ranges.check_rates(dropout=dropout, stochastic_depth=stochastic_depth)
     return Swin(
@@ -267,6 +257,13 @@ def swin(
         dtype,
     )
 
+
+# For 32x32 images: Swin-T without its last stage. Patches of 2x2 leave stages of 16, 8 and 4 rows, which windows of 4 divide;
+# a fourth of 2 rows would be less than a window.
+zoo.MODELS.add(
+    'cifar_swin_t',
+    functools.partial(swin, patch_size=2, depths=(2, 2, 6), heads=(3, 6, 12), window_size=4, stochastic_depth=0.2),
+)
 
 zoo.MODELS.add('swin_t', functools.partial(swin, depths=(2, 2, 6, 2), stochastic_depth=0.2))
 zoo.MODELS.add('swin_s', functools.partial(swin, depths=(2, 2, 18, 2), stochastic_depth=0.3))

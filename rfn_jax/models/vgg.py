@@ -34,17 +34,13 @@ class VGG(nn.Module):
     batch_norm: bool = True
     pool_size: int = 1
     hidden_widths: Sequence[int] = ()
-    dropout: float = 0.5
+    dropout: float = 0.0
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Maps normalised images `[B, H, W, C]` to logits `[B, num_classes]`."""
-        if min(x.shape[1:3]) < 2 ** len(self.stages):
-            raise errors.InputError(
-                f'an image of {x.shape[1]} x {x.shape[2]} pixels is too small for a VGG of {len(self.stages)} stages, '
-                f'which needs at least {2 ** len(self.stages)} rows and columns'
-            )
+        ranges.check_image(x, 2 ** len(self.stages), 'VGG')
         for stage, widths in enumerate(self.stages, start=1):
             for index, width in enumerate(widths):
                 name = f'{stage}_{index}'
@@ -73,16 +69,19 @@ def vgg(
     batch_norm: bool = True,
     pool_size: int = 1,
     hidden_widths: Sequence[int] = (),
-    dropout: float = 0.5,
+    dropout: float | None = None,
     dtype=jnp.float32,
 ) -> VGG:
     """A VGG of any depth and width; the attributes of `VGG` are the arguments.
 
-    The image needs at least `2 ** len(stages)` rows and columns.
+    The image needs at least `2 ** len(stages)` rows and columns. By default `dropout` is 0.5 if there are `hidden_widths`.
 
     Raises:
-      InputError: A stage is empty, a size is not positive, or `dropout` is not in [0, 1).
+      InputError: A stage is empty, a size is not positive, or `dropout` is not in [0, 1), or not 0 without
+        `hidden_widths`.
     """
+    if dropout is None:
+        dropout = 0.5 if hidden_widths else 0.0
     if not stages or not all(stages) or min(min(widths) for widths in stages) < 1:
         raise errors.InputError(f'stages of a VGG need at least one positive width each, got {stages!r}')
     if min((pool_size, *hidden_widths)) < 1:
@@ -90,6 +89,10 @@ def vgg(
             f'pool_size {pool_size} and hidden_widths {tuple(hidden_widths)} of a VGG must be positive'
         )
     ranges.check_rates(dropout=dropout)
+    if dropout and not hidden_widths:
+        raise errors.InputError(
+            f'dropout {dropout} of a VGG comes after hidden layers; without hidden_widths there are none'
+        )
     return VGG(num_classes, tuple(map(tuple, stages)), batch_norm, pool_size, tuple(hidden_widths), dropout, dtype)
 
 

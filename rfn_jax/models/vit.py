@@ -34,7 +34,7 @@ class EncoderBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Maps a sequence `[B, positions, width]` to another one."""
-        ln1, ln2 = (nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name=name) for name in ('ln1', 'ln2'))
+        ln1, ln2 = (layers.layer_norm(epsilon=1e-6, dtype=self.dtype, name=name) for name in ('ln1', 'ln2'))
         attention = nn.MultiHeadDotProductAttention(self.heads, dtype=self.dtype, name='attention')
         fc1 = nn.Dense(self.mlp_width, dtype=self.dtype, name='fc1')
         fc2 = nn.Dense(x.shape[-1], dtype=self.dtype, name='fc2')
@@ -90,12 +90,11 @@ class ViT(nn.Module):
             token = self.param('class_token', nn.initializers.zeros, (1, 1, self.width)).astype(self.dtype)
             x = jnp.concatenate([jnp.broadcast_to(token, (x.shape[0], 1, self.width)), x], axis=1)
         x = x + self.param('positions', nn.initializers.normal(0.02), (1, *x.shape[1:])).astype(self.dtype)
-        if self.dropout:  # without dropout it is no layer
-            x = nn.Dropout(self.dropout, deterministic=not train, name='drop')(x)
+        x = nn.Dropout(self.dropout, deterministic=not train, name='drop')(x)
         for index in range(self.depth):
             block = EncoderBlock(self.heads, self.mlp_width, self.dropout, self.dtype, name=f'block{index}')
             x = block(x, train=train)
-        x = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name='ln')(x)
+        x = layers.layer_norm(epsilon=1e-6, dtype=self.dtype, name='ln')(x)
         x = (x[:, 0] if self.pool == 'token' else jnp.mean(x, axis=1)).astype(jnp.float32)
         return layers.dense(self.num_classes, name='fc')(x)
 

@@ -14,14 +14,13 @@ from rfn_jax.training.weights import (
     abstract_weights,
     check_is_free,
     load_weights,
+    open_weights,
     read_weights,
     save_weights,
-    weights_store,
 )
 
 __all__ = [
-    'IMPORTED_EPOCH', 'CheckpointStore', 'DeviceData', 'MetricsLog', 'Recipe', 'TrainState', 'Weights', 'abstract_weights',
-    'accuracy', 'check_is_free', 'create',
-    'fit', 'load_weights', 'needed_epochs', 'predict', 'read_weights', 'reestimate_batch_stats', 'save_weights', 'train_step',
-    'weights_store',
+    'IMPORTED_EPOCH', 'CheckpointStore', 'DeviceData', 'MetricsLog', 'Recipe', 'TrainState', 'Weights',
+    'abstract_weights', 'accuracy', 'check_is_free', 'create', 'fit', 'load_weights', 'needed_epochs', 'open_weights',
+    'predict', 'read_weights', 'reestimate_batch_stats', 'save_weights', 'train_step',
 ]  # fmt: skip

@@ -115,6 +115,15 @@ class CheckpointStore:
         saved = self._restore(epoch, variables=variables)['variables']
         return template.replace(variables={name: saved[name] for name in template.variables})
 
+    def check_classifier(self, epoch: int, template: models.Classifier) -> None:
+        """Checks the variables saved after `epoch` against a template by their names, types and shapes alone.
+
+        Raises:
+          InputError: The checkpoint is of another model.
+          RunError: The checkpoint is missing or damaged.
+        """
+        self._check(self._meta(epoch), epoch, variables={'batch_stats': {}, **template.variables})
+
     def digest(self, epoch: int) -> str:
         """The SHA-256 of the variables saved after `epoch`, as noted when they were saved."""
         return self._meta(epoch)['sha256']['variables']
@@ -141,8 +150,7 @@ class CheckpointStore:
 
         return _guarded(f'read checkpoint {self.directory / str(epoch)}', read)
 
-    def _restore(self, epoch: int, **templates) -> dict:
-        meta = self._meta(epoch)
+    def _check(self, meta: dict, epoch: int, **templates) -> None:
         for name, template in templates.items():
             found, wanted = meta['leaves'][name], _leaves(template)
             for leaf in sorted(found.keys() | wanted.keys()):
@@ -151,6 +159,10 @@ class CheckpointStore:
                         f'checkpoint {self.directory / str(epoch)} is of another model or optimiser: {name}{leaf} is '
                         f'{found.get(leaf, "absent")} there and {wanted.get(leaf, "absent")} here'
                     )
+
+    def _restore(self, epoch: int, **templates) -> dict:
+        meta = self._meta(epoch)
+        self._check(meta, epoch, **templates)
 
         def read():
             shapes = {

@@ -5,10 +5,11 @@
 """
 
 import dataclasses
+import hashlib
+import json
 import os
 import pathlib
 import shutil
-import tempfile
 from collections.abc import Mapping
 
 import jax
@@ -32,7 +33,7 @@ class Weights:
       image_shape: `(H, W, C)` that the variables were made for.
       mean: Mean of each channel, for images in [0, 1].
       std: Standard deviation of each channel.
-      sha256: Hash of the variables.
+      variables_sha256: Hash of the variables.
       origin: Where they come from: the name and SHA-256 of a file, the naming of its keys, and what did not fit.
     """
 
@@ -41,8 +42,14 @@ class Weights:
     image_shape: tuple[int, int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    sha256: str
+    variables_sha256: str
     origin: Mapping[str, object]
+
+    @property
+    def sha256(self) -> str:
+        """Hash of everything that decides on the logits: the model, the normalisation and the variables."""
+        decisive = [self.model, self.num_classes, self.mean, self.std, self.variables_sha256]
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
 def save_weights(
@@ -66,31 +73,34 @@ def save_weights(
       What `weights.json` holds.
 
     Raises:
-      InputError: The directory holds something.
+      InputError: The directory holds something, or `model` or `origin` are not plain.
       RunError: It could not be written.
     """
     directory = pathlib.Path(directory).absolute()
     check_is_free(directory)
+    try:
+        model, origin = json.loads(json.dumps([model, origin]))
+    except (TypeError, ValueError) as error:
+        raise errors.InputError(f'model and origin of weights may hold only plain values: {error}') from error
     state = state_lib.TrainState(
         step=jnp.zeros((), jnp.int32),
         params=classifier.variables['params'],
         batch_stats=classifier.variables.get('batch_stats', {}),
         opt_state=(),
     )
+    temporary = directory.parent / f'.{directory.name}.{os.getpid()}'
     try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        temporary = pathlib.Path(tempfile.mkdtemp(dir=directory.parent, prefix=f'.{directory.name}.'))
+        temporary.mkdir(parents=True)
     except OSError as error:
         raise errors.RunError(f'could not write {directory}: {error.strerror or error}') from error
     try:
         with checkpoints.CheckpointStore(temporary / 'checkpoints', keep_all=True) as store:
             store.save(EPOCH, state)
             store.wait()
-            sha256 = store.digest(EPOCH)
+            digest = store.digest(EPOCH)
         shape = tuple(map(int, image_shape))
-        weights = Weights(model, classifier.num_classes, shape, classifier.mean, classifier.std, sha256, origin)
+        weights = Weights(model, classifier.num_classes, shape, classifier.mean, classifier.std, digest, origin)
         files.write_json(temporary / 'weights.json', dataclasses.asdict(weights))
-        temporary.chmod(0o755)
         if directory.exists():
             directory.rmdir()
         temporary.rename(directory)
@@ -125,13 +135,40 @@ def read_weights(directory: os.PathLike | str) -> Weights:
         )
     found = files.read_json(path)
     fields = {field.name for field in dataclasses.fields(Weights)}
-    if not isinstance(found, dict) or found.keys() != fields:
-        raise errors.InputError(f'{path} is damaged: it must hold {", ".join(sorted(fields))}')
-    tuples = {name: tuple(found[name]) for name in ('image_shape', 'mean', 'std')}
-    return Weights(**{**found, **tuples})
+    try:
+        if found.keys() != fields:
+            raise ValueError(f'it must hold {", ".join(sorted(fields))}')
+        tuples = {name: tuple(found[name]) for name in ('image_shape', 'mean', 'std')}
+        return Weights(**{**found, **tuples})
+    except (AttributeError, TypeError, ValueError) as error:
+        raise errors.InputError(f'{path} is damaged: {error}') from error
 
 
-def abstract_weights(directory: os.PathLike | str, *, image_shape: tuple[int, int, int] | None = None):
+def open_weights(directory: os.PathLike | str) -> checkpoints.CheckpointStore:
+    """The checkpoint of a directory of weights.
+
+    Raises:
+      InputError: As `read_weights`.
+      RunError: The checkpoint is damaged, or not the one that `weights.json` was written for.
+    """
+    weights = read_weights(directory)
+    store = checkpoints.CheckpointStore(pathlib.Path(directory) / 'checkpoints', keep_all=True)
+    try:
+        digest = store.digest(EPOCH)
+        if digest != weights.variables_sha256:
+            raise errors.RunError(
+                f'the checkpoint in {directory} has variables of SHA-256 {digest}, and its weights.json says '
+                f'{weights.variables_sha256}; import the weights again'
+            )
+    except errors.RunError:
+        store.close()
+        raise
+    return store
+
+
+def abstract_weights(
+    directory: os.PathLike | str, *, image_shape: tuple[int, int, int] | None = None
+) -> models.Classifier:
     """The classifier of a directory of weights with shapes in place of values.
 
     Args:
@@ -139,17 +176,22 @@ def abstract_weights(directory: os.PathLike | str, *, image_shape: tuple[int, in
       image_shape: `(H, W, C)` of the images; by default those that the weights were made for.
 
     Raises:
-      InputError: As `read_weights`; also if the images do not fit the model.
+      InputError: As `read_weights`; also if the variables do not fit the model, or the model the images.
+      RunError: As `open_weights`.
     """
     weights = read_weights(directory)
-    module = models.MODELS.make_from(weights.model, num_classes=weights.num_classes)
-    return models.abstract(
-        module,
-        image_shape or weights.image_shape,
-        num_classes=weights.num_classes,
-        mean=weights.mean,
-        std=weights.std,
-    )
+    shape = image_shape or weights.image_shape
+    module = models.from_spec(weights.model, num_classes=weights.num_classes)
+    template = models.abstract(module, shape, num_classes=weights.num_classes, mean=weights.mean, std=weights.std)
+    with open_weights(directory) as store:
+        try:
+            store.check_classifier(EPOCH, template)
+        except errors.InputError as error:
+            raise errors.InputError(
+                f'the weights in {directory} were made for images of shape {weights.image_shape}, and do not fit those of '
+                f'{tuple(shape)}: {error}'
+            ) from error
+    return template
 
 
 def load_weights(directory: os.PathLike | str, *, image_shape: tuple[int, int, int] | None = None) -> models.Classifier:
@@ -161,14 +203,9 @@ def load_weights(directory: os.PathLike | str, *, image_shape: tuple[int, int, i
         whose shape depends on it, such as learned positions, must fit.
 
     Raises:
-      InputError: As `read_weights`; also if the checkpoint is of another model.
-      RunError: The checkpoint is damaged.
+      InputError: As `abstract_weights`.
+      RunError: As `open_weights`.
     """
     template = abstract_weights(directory, image_shape=image_shape)
-    with checkpoints.CheckpointStore(weights_store(directory), keep_all=True) as store:
+    with open_weights(directory) as store:
         return jax.device_put(store.restore_classifier(EPOCH, template))
-
-
-def weights_store(directory: os.PathLike | str) -> pathlib.Path:
-    """Where the checkpoint of a directory of weights lies."""
-    return pathlib.Path(directory) / 'checkpoints'

@@ -1,8 +1,10 @@
 """Small classifiers with random variables, and their parts in plain jax, for the tests of surrogate transforms.
 
 A network in parts is `(stem, blocks, head)`; each block is `(branch, skip, after)`, and stands for
-`x -> after(skip(x) + branch(x))`. ReLUs of branches are an argument.
+`x -> after(skip(x) + branch(x))`. ReLUs are an argument, those of a ResNet one of its branches.
 """
+
+import functools
 
 import flax.linen as nn
 import jax
@@ -18,6 +20,21 @@ OPTIONS = {
     'vgg': {'stages': ((4, 4), (5,))},
     'mlp': {'widths': (8, 6)},
     'vit': {'patch_size': 3, 'width': 4, 'depth': 2, 'heads': 2, 'mlp_width': 6},
+    'densenet': {
+        'block_sizes': (1, 2),
+        'growth_rate': 2,
+        'initial_features': 4,
+        'bottleneck': 2,
+        'stem_kernel': 3,
+        'stem_strides': 1,
+        'stem_pool': False,
+    },
+    'mobilenet_v2': {'stages': ((2, 8, 2, 2),), 'width_multiplier': 0.25, 'stem_strides': 1},
+    'mobilenet_v3_small': {
+        'blocks': ((3, 16, 8, True, 'relu', 1), (3, 24, 8, True, 'hard_swish', 1)),
+        'hidden_width': 8,
+    },
+    'efficientnet': {'stages': ((1, 3, 8, 1, 1), (2, 3, 8, 1, 1)), 'width_multiplier': 0.25},
 }
 MEAN, STD = 0.4, 0.3
 
@@ -40,10 +57,9 @@ def classifier(kind, seed=0, network=None):
 
 
 def conv(x, kernel, stride=1):
-    pad = kernel.shape[0] // 2
-    return jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), [(pad, pad)] * 2, dimension_numbers=('NHWC', 'HWIO', 'NHWC')
-    )
+    pad, groups = kernel.shape[0] // 2, x.shape[-1] // kernel.shape[2]
+    layout = {'dimension_numbers': ('NHWC', 'HWIO', 'NHWC'), 'feature_group_count': groups}
+    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), [(pad, pad)] * 2, **layout)
 
 
 def batch_norm(x, params, stats):
@@ -113,7 +129,68 @@ def vit_parts(network):
     return stem, blocks, head
 
 
-PARTS = {'resnet': resnet_parts, 'vit': vit_parts}
+def densenet_parts(network, relu=nn.relu):
+    """The parts of a classifier of kind 'densenet': concatenations are sums of what is filled up with zeros."""
+    p, s = network.variables['params'], network.variables['batch_stats']
+
+    def norm_relu_conv(x, name, number=''):
+        params, stats = p[name], s[name]
+        y = relu(batch_norm(x, params[f'norm{number}'], stats[f'norm{number}']))
+        return conv(y, params[f'conv{number}']['kernel'])
+
+    def fill(x, before, after):
+        return jnp.pad(x, [(0, 0)] * 3 + [(before, after)])
+
+    def stem(images):
+        return relu(batch_norm(conv((images - MEAN) / STD, p['conv0']['kernel']), p['norm0'], s['norm0']))
+
+    def layer(name, after):
+        def branch(x):
+            return fill(norm_relu_conv(norm_relu_conv(x, name, 1), name, 2), x.shape[-1], 0)
+
+        return branch, lambda x: fill(x, 0, 2), after
+
+    def transition(x):
+        y = norm_relu_conv(x, 'transition1')
+        return y.reshape(len(y), 3, 2, 3, 2, -1).mean(axis=(2, 4))
+
+    def head(x):
+        x = relu(batch_norm(x, p['norm5'], s['norm5'])).mean(axis=(1, 2))
+        return x @ p['classifier']['kernel'] + p['classifier']['bias']
+
+    blocks = [
+        layer('denseblock1_denselayer1', transition),
+        layer('denseblock2_denselayer1', lambda x: x),
+        layer('denseblock2_denselayer2', lambda x: x),
+    ]
+    return stem, blocks, head
+
+
+def mobilenet_v2_parts(network, relu6=nn.relu6):
+    """The parts of a classifier of kind 'mobilenet_v2', whose first block has no sum."""
+    p, s = network.variables['params'], network.variables['batch_stats']
+
+    def conv_norm(x, params, stats, stride=1):
+        return batch_norm(conv(x, params['conv']['kernel'], stride), params['bn'], stats['bn'])
+
+    def inverted(x, name, stride=1):
+        bp, bs = p[name], s[name]
+        x = relu6(conv_norm(x, bp['expand_0'], bs['expand_0']))
+        x = relu6(conv_norm(x, bp['depthwise_1'], bs['depthwise_1'], stride))
+        return conv_norm(x, bp['project_2'], bs['project_2'])
+
+    def stem(images):
+        x = relu6(conv_norm((images - MEAN) / STD, p['features_0'], s['features_0']))
+        return inverted(x, 'features_1', stride=2)
+
+    def head(x):
+        x = relu6(conv_norm(x, p['features_3'], s['features_3'])).mean(axis=(1, 2))
+        return x @ p['classifier']['kernel'] + p['classifier']['bias']
+
+    return stem, [(functools.partial(inverted, name='features_2'), lambda x: x, lambda x: x)], head
+
+
+PARTS = {'resnet': resnet_parts, 'vit': vit_parts, 'densenet': densenet_parts, 'mobilenet_v2': mobilenet_v2_parts}
 
 
 def forward(parts, images):

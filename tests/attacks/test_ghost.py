@@ -1,3 +1,5 @@
+import collections
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -124,6 +126,40 @@ def test_dropout_keeps_the_mean_of_activations():
     np.testing.assert_allclose(kept, 0.75, atol=5 * np.sqrt(0.75 * 0.25 / 4000))
 
 
+@pytest.mark.parametrize(
+    ('kind', 'activations'),
+    [
+        ('mobilenet_v3_small', {'HardSwish': 5, 'Relu': 1}),
+        ('efficientnet', {'Silu': 5}),
+        ('mobilenet_v2', {'Relu6': 6}),
+    ],
+)
+def test_every_kind_of_activation_is_dropped(kind, activations):
+    network, names = small_networks.classifier(kind), []
+
+    @jax.jit
+    def activations_of(ghost):
+        found = []
+
+        def keep(call, module, x):
+            y = call(x)
+            names.append(type(module).__name__)
+            found.append((module.function(x), y))
+            return y
+
+        with hooks.intercept(hooks.Activation, keep):
+            ghost(IMAGES, keys=KEYS, step=0)
+        return found
+
+    found = activations_of(ghost_network(0.0, 0.25)(network))
+    assert collections.Counter(names) == activations
+    for before, after in found:
+        alive = np.abs(before) > 1e-6
+        kept = np.abs(after) > 0
+        assert 0.5 < np.mean(kept[alive]) < 0.95
+        np.testing.assert_allclose(after, np.where(kept, before / 0.75, 0), atol=1e-5)
+
+
 def test_in_an_attack_every_step_has_a_network_of_its_own():
     network, ghost = small_networks.classifier('resnet'), ghost_network(0.3, 0.1)
     found = attack(ghost)(network, IMAGES, LABELS, KEYS)
@@ -167,7 +203,7 @@ def test_a_ghost_of_a_ghost_has_keys_of_its_own():
     assert np.all(np.max(np.abs(found - only), axis=1) > 1e-4)
 
 
-@pytest.mark.parametrize(('kind', 'options'), [('vgg', {}), ('mlp', {'skip_scale': 0.5})])
+@pytest.mark.parametrize(('kind', 'options'), [('vgg', {}), ('mlp', {'skip_scale': 0.5}), ('densenet', {})])
 def test_a_network_with_nothing_to_erode_and_a_function_are_refused(kind, options):
     with pytest.raises(InputError, match=r'ghost_network with skip_scale 0\.\d+ and dropout 0 finds nothing to erode'):
         attack(ghost_network(**options))(small_networks.classifier(kind), IMAGES, LABELS, KEYS)

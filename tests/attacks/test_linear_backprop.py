@@ -1,3 +1,6 @@
+import functools
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,12 +8,14 @@ import pytest
 import small_networks
 from small_networks import attack
 
+from rfn_jax import models
 from rfn_jax.attacks.ensembles import Ensemble
 from rfn_jax.attacks.ghost import ghost_network
-from rfn_jax.attacks.linear_backprop import linear_backprop, linear_relu
+from rfn_jax.attacks.linear_backprop import linear_backprop
 from rfn_jax.attacks.skip_gradient import skip_gradient
 from rfn_jax.core import rng
 from rfn_jax.core.errors import InputError
+from rfn_jax.models import hooks
 
 RNG = np.random.default_rng(1)
 IMAGES = RNG.uniform(0.2, 0.8, (6, 6, 6, 3)).astype(np.float32)
@@ -25,11 +30,29 @@ def linear(x):
     return x + jax.lax.stop_gradient(jax.nn.relu(-x))
 
 
-def test_a_linear_relu_has_the_values_of_one_and_the_gradient_of_the_identity():
-    x = jnp.asarray([-2.0, 0.0, 3.0])
-    value, pullback = jax.vjp(linear_relu, x)
-    np.testing.assert_array_equal(value, [0, 0, 3])
-    np.testing.assert_array_equal(pullback(jnp.asarray([1.0, 2.0, 3.0]))[0], [1, 2, 3])
+def linear6(x):
+    """ReLU6 with the gradient of the identity."""
+    return x + jax.lax.stop_gradient(jax.nn.relu(-x) - jax.nn.relu(x - 6))
+
+
+def rescaled(true, straight, x, g):
+    """The gradient through the second function, with the norms of that through the first."""
+    gradients = [jax.vjp(function, x)[1](g)[0] for function in (true, straight)]
+    norms = [jnp.sqrt(jnp.sum(part**2, axis=(1, 2, 3), keepdims=True)) for part in gradients]
+    return norms[0] / norms[1] * gradients[1]
+
+
+@pytest.mark.parametrize(('kind', 'expected'), [(hooks.Relu, [0, 0, 3, 7]), (hooks.Relu6, [0, 0, 3, 6])])
+def test_a_linear_relu_has_the_values_of_one_and_the_gradient_of_the_identity(kind, expected):
+    class Single(nn.Module):
+        @nn.compact
+        def __call__(self, x, train):
+            return kind(name='relu')(x)
+
+    single = linear_backprop('relu')(models.Classifier({}, Single(), 1))
+    value, pullback = jax.vjp(single, jnp.asarray([-2.0, 0.0, 3.0, 7.0])[:, None, None, None])
+    np.testing.assert_array_equal(value.ravel(), expected)
+    np.testing.assert_array_equal(pullback(jnp.arange(4.0)[:, None, None, None])[0].ravel(), [0, 1, 2, 3])
 
 
 @pytest.mark.parametrize('first', [0, 1])
@@ -39,15 +62,41 @@ def test_residual_blocks_have_linear_branches_with_the_norms_of_the_true_ones(fi
 
     def block_gradient(index, branch, skip, x, g):
         through_skip = jax.vjp(skip, x)[1](g)[0]
-        true = jax.vjp(branch, x)[1](g)[0]
-        if index < first:
-            return through_skip + true
-        straight = jax.vjp(lambda x: branch(x, relu=linear), x)[1](g)[0]
-        norms = [jnp.sqrt(jnp.sum(part**2, axis=(1, 2, 3), keepdims=True)) for part in (true, straight)]
-        return through_skip + norms[0] / norms[1] * straight
+        straight = functools.partial(branch, relu=linear if index >= first else jax.nn.relu)
+        return through_skip + rescaled(branch, straight, x, g)
 
     parts = small_networks.resnet_parts(network)
     expected = jax.jit(lambda x, c: small_networks.backward(parts, x, c, block_gradient))(IMAGES, COTANGENT)
+    np.testing.assert_allclose(found, expected, atol=1e-6 * np.abs(expected).max(), rtol=1e-5)
+    plain, plain_logits = small_networks.gradient(network, IMAGES, COTANGENT)
+    np.testing.assert_array_equal(logits, plain_logits)
+    assert np.max(np.abs(found - plain)) > 0.1 * np.max(np.abs(plain))
+
+
+def test_relu6_is_linear_in_a_mobilenet_and_its_branches_keep_their_norms():
+    network = small_networks.classifier('mobilenet_v2')
+    found, logits = small_networks.gradient(linear_backprop('features_2')(network), IMAGES, COTANGENT)
+    stem, blocks, _ = small_networks.mobilenet_v2_parts(network)
+    _, straight, head = small_networks.mobilenet_v2_parts(network, linear6)
+
+    def block_gradient(index, branch, skip, x, g):
+        return g + rescaled(branch, straight[index][0], x, g)
+
+    parts = (stem, blocks, head)
+    expected = jax.jit(lambda x, c: small_networks.backward(parts, x, c, block_gradient))(IMAGES, COTANGENT)
+    np.testing.assert_allclose(found, expected, atol=1e-6 * np.abs(expected).max(), rtol=1e-5)
+    plain, plain_logits = small_networks.gradient(network, IMAGES, COTANGENT)
+    np.testing.assert_array_equal(logits, plain_logits)
+    assert np.max(np.abs(found - plain)) > 0.1 * np.max(np.abs(plain))
+
+
+def test_a_densenet_is_linear_behind_its_stem_and_concatenations_rescale_nothing():
+    network = small_networks.classifier('densenet')
+    found, logits = small_networks.gradient(linear_backprop('denseblock1_denselayer1')(network), IMAGES, COTANGENT)
+    stem, _, _ = small_networks.densenet_parts(network)
+    parts = (stem, *small_networks.densenet_parts(network, linear)[1:])
+    forward = jax.jit(lambda x, c: jax.vjp(lambda x: small_networks.forward(parts, x)[0], x)[1](c)[0])
+    expected = forward(IMAGES, COTANGENT)
     np.testing.assert_allclose(found, expected, atol=1e-6 * np.abs(expected).max(), rtol=1e-5)
     plain, plain_logits = small_networks.gradient(network, IMAGES, COTANGENT)
     np.testing.assert_array_equal(logits, plain_logits)
@@ -166,6 +215,8 @@ def test_the_forward_pass_of_a_branch_is_computed_once():
         ),
         ('resnet', 'fc', "linear_backprop needs ReLUs from layer 'fc' on, and the surrogate has none"),
         ('vit', 'block0', "linear_backprop needs ReLUs from layer 'block0' on, and the surrogate has none"),
+        # The ReLU inside of a gate does not count.
+        ('mobilenet_v3_small', 'features_2', "needs ReLUs from layer 'features_2' on, and the surrogate has none"),
     ],
 )
 def test_layers_without_relus_after_them_are_refused(kind, layer, message):

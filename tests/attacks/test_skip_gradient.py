@@ -19,7 +19,9 @@ LABELS = RNG.integers(5, size=6).astype(np.int32)
 KEYS = rng.example_keys(jax.random.key(3), np.arange(6))
 
 
-@pytest.mark.parametrize(('kind', 'gamma'), [('resnet', 0.2), ('vit', 0.2), ('vit', 0.0)])
+@pytest.mark.parametrize(
+    ('kind', 'gamma'), [('resnet', 0.2), ('vit', 0.2), ('vit', 0.0), ('densenet', 0.5), ('mobilenet_v2', 0.2)]
+)
 def test_the_gradient_is_the_product_of_the_blocks(kind, gamma):
     network = small_networks.classifier(kind)
     found, logits = small_networks.gradient(skip_gradient(gamma)(network), IMAGES, COTANGENT)

@@ -85,6 +85,25 @@ def test_what_is_allowed_is_told(classifier, file, tmp_path, capsys):
     assert (origin['missing'], origin['unused'], origin['misshaped']) == (['linear.bias'], ['extra'], [])
 
 
+def test_only_weights_with_torchvision_s_names_have_a_normalisation_by_default(tmp_path, capsys):
+    options = {'patch_size': 8, 'width': 4, 'depth': 1, 'heads': 1, 'mlp_width': 4}
+    module = models.MODELS.make('vit_b_16', num_classes=3, **options)
+    vit = models.initialise(module, jax.random.key(0), (16, 16, 3), num_classes=3)
+    flags = [f'--option={name}={value}' for name, value in options.items()]
+    flags += ['--model=vit_b_16', '--num_classes=3', '--image_size=16', f'--weights={tmp_path / "x.npz"}']
+    np.savez(tmp_path / 'x.npz', **weights.to_state_dict(vit, naming='timm'))
+    line = refused(capsys, 'import-weights', *flags, f'--out={tmp_path / "timm"}')
+    assert (
+        "has the naming 'timm', whose authors may normalise otherwise than torchvision: give --mean and --std" in line
+    )
+    assert main.main(['import-weights', *flags, f'--out={tmp_path / "timm"}', '--mean=0.5', '--std=0.5']) == 0
+    np.savez(tmp_path / 'x.npz', **weights.to_state_dict(vit, naming='torchvision'))
+    assert main.main(['import-weights', *flags, f'--out={tmp_path / "torchvision"}']) == 0
+    found = [training.read_weights(tmp_path / name) for name in ('timm', 'torchvision')]
+    assert [weights.mean for weights in found] == [(0.5,), (0.485, 0.456, 0.406)]
+    assert found[0].variables_sha256 == found[1].variables_sha256
+
+
 class Hostile:
     """Pickles as a call that would write a file."""
 
@@ -119,6 +138,9 @@ def test_a_hostile_file_is_refused_and_does_nothing(tmp_path, capsys):
         (('--model=resnet', '--weights=x', '--out=w'), '--model=resnet needs --num_classes, since it has no usual one'),
         (('--model=resent18', '--weights=x', '--out=w'), "unknown model 'resent18'; did you mean"),
         ((*SMALL, *MEAN_STD, '--weights=x', '--out=w', '--option=depht=3'), "'depht'; did you mean 'depth'"),
+        ((*SMALL, *MEAN_STD, '--weights=x', '--out=w', '--option=dtype=f33'), "dtype of model 'cifar_resnet'"),
+        ((*SMALL, *MEAN_STD, '--weights=x', '--out=w', '--option=name=vit'), '--option must be NAME=VALUE'),
+        ((*SMALL, '--weights=x', '--out=w', '--mean=nan', '--std=1'), '--mean and --std must be finite, got (nan,)'),
         ((*SMALL, *MEAN_STD, '--weights=x', '--out=w', '--option=depth'), '--option must be NAME=VALUE'),
         ((*SMALL, *MEAN_STD, '--weights=nothing.pth', '--out=w'), 'could not read nothing.pth: No such file'),
         (

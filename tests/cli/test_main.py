@@ -6,12 +6,13 @@ import small_experiment
 from rfn_jax.cli import main
 
 CONFIG = f'--config={small_experiment.__file__}'
+RUN = (CONFIG, '--config.seeds=1')
 
 
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
     directory = tmp_path_factory.mktemp('run')
-    assert main.main(['run', CONFIG, f'--workdir={directory}']) == 0
+    assert main.main(['run', *RUN, f'--workdir={directory}']) == 0
     return directory
 
 
@@ -27,7 +28,7 @@ def refused(capsys, *arguments):
 
 
 def test_run_prints_the_tables_and_leaves_a_report(finished, capsys):
-    assert main.main(['run', CONFIG, f'--workdir={finished}']) == 0
+    assert main.main(['run', *RUN, f'--workdir={finished}']) == 0
     printed = capsys.readouterr().out
     for word in ('sgd', 'early_stopped', 'rfn', 'white', 'index.html'):
         assert word in printed
@@ -39,7 +40,7 @@ def test_run_prints_the_tables_and_leaves_a_report(finished, capsys):
 
 def test_stages_one_by_one_are_a_run(finished, tmp_path):
     for stage in ('train', 'craft', 'measure', 'report'):
-        assert main.main([stage, CONFIG, f'--workdir={tmp_path}']) == 0
+        assert main.main([stage, *RUN, f'--workdir={tmp_path}']) == 0
     for name in ('transfer.csv', 'summary.csv'):
         assert (tmp_path / 'results' / name).read_bytes() == (finished / 'results' / name).read_bytes()
 
@@ -122,7 +123,7 @@ def test_a_workdir_that_cannot_be_written(capsys, tmp_path):
 
 
 def test_another_config_is_refused_with_what_differs(finished, capsys):
-    line = refused(capsys, 'run', CONFIG, f'--workdir={finished}', '--config.optim.rho=0.1')
+    line = refused(capsys, 'run', *RUN, f'--workdir={finished}', '--config.optim.rho=0.1')
     assert 'optim.rho is 0.4 there and 0.1 here' in line
 
 

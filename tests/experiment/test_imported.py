@@ -15,11 +15,11 @@ RESNET = {'name': 'resnet', 'stage_sizes': [1], 'widths': [8]}
 SHAPE = (8, 8, 1)
 
 
-def save(directory, spec, seed=0, num_classes=10):
+def save(directory, spec, seed=0, num_classes=10, shape=SHAPE, mean=(0.5,)):
     module = models.MODELS.make_from(spec, num_classes=num_classes)
     key = rng.key_for(seed, 'initialise')
-    classifier = models.initialise(module, key, SHAPE, num_classes=num_classes, mean=(0.5,), std=(0.5,))
-    training.save_weights(directory, classifier, model=spec, image_shape=SHAPE, origin={})
+    classifier = models.initialise(module, key, shape, num_classes=num_classes, mean=mean, std=(0.5,))
+    training.save_weights(directory, classifier, model=spec, image_shape=shape, origin={})
     return classifier
 
 
@@ -64,7 +64,10 @@ def test_imported_targets_are_measured_and_surrogates_start_from_imported_weight
     experiment.open_workdir(config, tmp_path / 'work', console.Console())
     experiment.open_workdir(bound, tmp_path / 'work', console.Console())
     (tmp_path / 'mlp').rename(tmp_path / 'old')
-    save(tmp_path / 'mlp', MLP, seed=1)
+    config['targets']['imported']['weights'] = str(tmp_path / 'old')  # where they lie is not bound
+    experiment.open_workdir(config, tmp_path / 'work', console.Console())
+    config['targets']['imported']['weights'] = str(tmp_path / 'mlp')
+    save(tmp_path / 'mlp', MLP, mean=(0.4,))
     with pytest.raises(errors.InputError, match=r'targets\.imported\.sha256 is .* there and'):
         experiment.open_workdir(config, tmp_path / 'work', console.Console())
     with pytest.raises(errors.InputError, match=r'targets\.imported\.sha256 is .* imported again'):
@@ -109,9 +112,27 @@ def test_networks_are_found_by_their_folder(tmp_path):
     classifier, about = experiment.saved_classifier(tmp_path / 'mlp')
     jax.tree.map(np.testing.assert_array_equal, classifier.variables, saved.variables)
     assert about == {
-        'model': MLP, 'num_classes': 10, 'image_shape': [8, 8, 1], 'mean': [0.5], 'std': [0.5], 'epoch': 0,
+        'model': MLP, 'num_classes': 10, 'image_shape': [8, 8, 1], 'mean': [0.5], 'std': [0.5], 'epoch': 0, 'naming': None,
     }  # fmt: skip
     with pytest.raises(errors.InputError, match='holds imported weights, which have no epochs, got epoch 3'):
         experiment.saved_classifier(tmp_path / 'mlp', 3)
     with pytest.raises(errors.InputError, match='is neither imported weights nor a network of a work directory'):
         experiment.saved_classifier(tmp_path)
+
+
+def test_a_relative_path_holds_in_another_directory(config, tmp_path, monkeypatch):
+    save(tmp_path / 'mlp', MLP)
+    config['targets']['imported'] = {'weights': 'mlp'}
+    monkeypatch.chdir(tmp_path)
+    made = plan.read(config)
+    monkeypatch.chdir('/')
+    assert plan.read(made.config).config == made.config
+
+
+def test_what_does_not_fit_the_images_is_told_before_anything_runs(config, tmp_path):
+    vit = {'name': 'vit', 'patch_size': 4, 'width': 8, 'depth': 1, 'heads': 2, 'mlp_width': 8}
+    save(tmp_path / 'vit', vit, shape=(16, 16, 1))
+    config['targets']['imported'] = {'weights': str(tmp_path / 'vit')}
+    with pytest.raises(errors.InputError, match=r'were made for images of shape \(16, 16, 1\), and do not fit'):
+        experiment.open_workdir(config, tmp_path / 'work', console.Console())
+    assert not (tmp_path / 'work').exists()

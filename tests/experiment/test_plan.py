@@ -1,5 +1,5 @@
 import pytest
-from rfn_jax.configs import cifar10, cifar10_cpu, digits
+from rfn_jax.configs import cifar10, cifar10_cpu, cifar10_cpu_architectures, cifar10_cpu_attacks, digits
 
 from rfn_jax.core import errors
 from rfn_jax.experiment import plan
@@ -10,7 +10,7 @@ def config():
     return digits.get_config().to_dict()
 
 
-@pytest.mark.parametrize('module', [digits, cifar10, cifar10_cpu])
+@pytest.mark.parametrize('module', [digits, cifar10, cifar10_cpu, cifar10_cpu_attacks, cifar10_cpu_architectures])
 def test_every_config_of_the_project_is_a_plan(module):
     made = plan.read(module.get_config().to_dict())
     assert len(made.of_role('target')) >= 4

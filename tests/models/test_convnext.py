@@ -167,9 +167,7 @@ def test_bfloat16_computes_in_bfloat16_with_float32_parameters_and_logits():
 @pytest.mark.parametrize('shape', [(7, 8, 3), (8, 7, 3)])
 def test_an_image_that_is_too_small_is_refused(shape):
     module = models.MODELS.make('convnext', num_classes=5, depths=(1, 1), widths=(4, 6))
-    message = (
-        f'{shape[0]} x {shape[1]} pixels is too small for a ConvNeXt of 2 stages and patch_size 4, .* at least 8 rows'
-    )
+    message = f'{shape[0]} x {shape[1]} pixels is too small for this ConvNeXt, which needs at least 8 rows'
     with pytest.raises(errors.InputError, match=message):
         models.abstract(module, shape, num_classes=5)
     models.abstract(module, (8, 8, 3), num_classes=5)
@@ -180,11 +178,11 @@ def test_an_image_that_is_too_small_is_refused(shape):
     [
         ({'depths': (3, 3)}, r'depths \(3, 3\) and widths \(96, 192, 384, 768\) need the same number of stages'),
         ({'depths': (), 'widths': ()}, r'depths \(\) and widths \(\) need'),
-        ({'depths': (3, 3, 0, 3)}, r'depths \(3, 3, 0, 3\).* must be positive'),
-        ({'widths': (96, 192, -1, 768)}, r'widths \(96, 192, -1, 768\) .* must be positive'),
-        ({'patch_size': 0}, 'patch_size 0 must be positive'),
-        ({'kernel_size': 4}, 'kernel_size of a ConvNeXt must be positive and odd, got 4'),
-        ({'kernel_size': -1}, 'kernel_size of a ConvNeXt must be positive and odd, got -1'),
+        ({'depths': (3, 3, 0, 3)}, r'depths must be at least 1 in every stage, got \(3, 3, 0, 3\)'),
+        ({'widths': (96, 192, -1, 768)}, r'widths must be at least 1 in every stage, got \(96, 192, -1, 768\)'),
+        ({'patch_size': 0}, 'patch_size must be above 0, got 0'),
+        ({'kernel_size': 4}, 'kernel_size must be an odd number of at least 1, got 4'),
+        ({'kernel_size': -1}, 'kernel_size must be an odd number of at least 1, got -1'),
         ({'stochastic_depth': 1.0}, r'stochastic_depth must be in \[0, 1\), got 1.0'),
     ],
 )

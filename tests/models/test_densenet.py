@@ -116,12 +116,12 @@ def test_the_form_for_small_images_differs_in_the_stem(depth):
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        ({'block_sizes': ()}, r'block_sizes of a DenseNet must be positive numbers, got \(\)'),
-        ({'block_sizes': (6, 0)}, r'block_sizes .* got \(6, 0\)'),
-        ({'growth_rate': 0}, 'growth_rate 0, .* must be positive'),
-        ({'initial_features': 0}, 'initial_features 0, .* must be positive'),
-        ({'bottleneck': -1}, 'bottleneck -1 .* must be positive'),
-        ({'stem_strides': 0}, 'stem_strides 0 must be positive'),
+        ({'block_sizes': ()}, r'block_sizes \(\) need .* at least one'),
+        ({'block_sizes': (6, 0)}, r'block_sizes must be at least 1 in every stage, got \(6, 0\)'),
+        ({'growth_rate': 0}, 'growth_rate must be above 0, got 0'),
+        ({'initial_features': 0}, 'initial_features must be above 0, got 0'),
+        ({'bottleneck': -1}, 'bottleneck must be above 0, got -1'),
+        ({'stem_strides': 0}, 'stem_strides must be above 0, got 0'),
         ({'stem_kernel': 4}, 'stem_kernel must be an odd number of at least 1, got 4'),
         ({'stem_kernel': -1}, 'stem_kernel .* got -1'),
         ({'dropout': 1.0}, r'dropout must be in \[0, 1\), got 1.0'),

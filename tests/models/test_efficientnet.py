@@ -24,6 +24,7 @@ def small(**options):
         ('efficientnet_b0', {}, 33, [17] * 2 + [9] * 2 + [5] * 2 + [3] * 6 + [2] * 6),
         ('efficientnet', {'stem_strides': 1}, 32, [32] * 2 + [16] * 2 + [8] * 2 + [4] * 6 + [2] * 6),
         ('efficientnet', {}, 1, [1] * 18),
+        ('cifar_efficientnet_b0', {}, 32, [32] * 4 + [16] * 2 + [8] * 6 + [4] * 6),
     ],
 )
 def test_strides(name, options, size, expected):
@@ -40,6 +41,11 @@ def test_strides(name, options, size, expected):
 def test_the_number_of_parameters(width_multiplier, depth_multiplier, expected):
     options = {'width_multiplier': width_multiplier, 'depth_multiplier': depth_multiplier}
     assert count(models.MODELS.make('efficientnet', num_classes=1000, **options)) == expected
+
+
+def test_the_form_for_small_images_has_the_same_parameters():
+    small, large = (models.MODELS.make(name, num_classes=10) for name in ('cifar_efficientnet_b0', 'efficientnet_b0'))
+    assert shapes_of(small) == shapes_of(large)
 
 
 @pytest.mark.parametrize(

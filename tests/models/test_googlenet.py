@@ -13,8 +13,8 @@ from rfn_jax.models import googlenet, hooks
 BFLOAT16 = {'dtype': jnp.bfloat16}  # a last layer that computes in it would show
 
 
-def network(**options):
-    return models.MODELS.make('googlenet', num_classes=5, **{'width': 1 / 32, **BFLOAT16, **options})
+def network(name='googlenet', **options):
+    return models.MODELS.make(name, num_classes=5, **{'width': 1 / 32, **BFLOAT16, **options})
 
 
 @functools.cache
@@ -58,6 +58,20 @@ def test_pools_keep_windows_that_are_not_full(height, width, sizes):
     _, _, calls = trace(network(), height, width, False)
     outputs = {module.name: shape[1:3] for module, shape in calls if len(module.path) == 1 and shape}
     assert [outputs[name] for name in ('conv1', 'conv2', 'inception3a', 'inception4a', 'inception5b')] == sizes
+
+
+@pytest.mark.parametrize(('size', 'sizes'), [(32, [32, 32, 16, 8]), (33, [33, 33, 17, 9]), (1, [1] * 4)])
+def test_the_form_for_small_images_halves_them_twice(size, sizes):
+    _, _, calls = trace(network('cifar_googlenet'), size, size, False)
+    outputs = {module.name: shape[1] for module, shape in calls if len(module.path) == 1 and len(shape) == 4}
+    assert [outputs[name] for name in ('conv1', 'inception3a', 'inception4a', 'inception5b')] == sizes
+
+
+def test_the_form_for_small_images_has_the_same_blocks_and_no_auxiliary_heads():
+    full, small = (variables_of(network(name))['params'] for name in ('googlenet', 'cifar_googlenet'))
+    assert set(full) - set(small) == {'aux1', 'aux2', 'conv2', 'conv3'}
+    assert all(small[name] == full[name] for name in small if name != 'conv1')
+    assert params_of(network('cifar_googlenet', width=1.0))['conv1', 'conv', 'kernel'].shape == (3, 3, 3, 192)
 
 
 def test_the_third_branch_has_the_kernel_of_torchvision():
@@ -123,12 +137,14 @@ def test_width_scales_all_channels():
         fixed = 2 if leaf.ndim == 4 else 0  # rows and columns
         expected = [n if axis < fixed or n in (3, 5) else n // 2 for axis, n in enumerate(leaf.shape)]
         assert list(half[path].shape) == expected, path
-    assert googlenet.scaled(16, 1e-6) == 1
+    assert params_of(network(width=1e-6))['conv1', 'conv', 'kernel'].shape == (7, 7, 3, 1)
 
 
 @pytest.mark.parametrize(('height', 'width'), [(14, 15), (224, 1)])
 def test_an_image_that_is_too_small_is_refused(height, width):
-    with pytest.raises(errors.InputError, match=rf'{height} x {width} pixels is too small for GoogLeNet.* 15 rows'):
+    with pytest.raises(
+        errors.InputError, match=rf'{height} x {width} pixels is too small for this GoogLeNet.* 15 rows'
+    ):
         variables_of(network(), height, width)
 
 

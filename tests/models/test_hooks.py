@@ -88,7 +88,7 @@ PLACES = {
         'dropout fc',
         activations={'Relu': 90},
     ),
-    'vit': Places('patch_embedding block0 block1 ln fc', 4, activations={'Gelu': 2}),
+    'vit': Places('patch_embedding drop block0 block1 ln fc', 4, activations={'Gelu': 2}),
     'swin': Places(
         'features_0_0 features_0_2 features_1_0 features_1_1 features_2 features_3_0 norm head',
         6,
@@ -106,10 +106,10 @@ PLACES = {
     'mobilenet_v3_small': Places(
         'features_0 features_1 features_2 features_3 classifier_0 hard_swish dropout classifier_3',
         1,
-        activations={'HardSwish': 5, 'Relu': 3},
+        activations={'HardSwish': 5, 'Relu': 1},
     ),
     'efficientnet': Places(
-        'features_0 features_1_0 features_2_0 features_2_1 features_3 dropout classifier', 2, activations={'Silu': 10}
+        'features_0 features_1_0 features_2_0 features_2_1 features_3 dropout classifier', 2, activations={'Silu': 7}
     ),
 }
 
@@ -210,7 +210,7 @@ def test_the_layer_must_be_in_every_network():
     with hooks.outputs('relu1') as found:
         for network in networks[:2]:
             jax.eval_shape(network, IMAGES)
-        with pytest.raises(errors.InputError, match="unknown layer 'relu1'; the layers are patch_embedding, block0"):
+        with pytest.raises(errors.InputError, match="unknown layer 'relu1'; the layers are patch_embedding, drop, block0"):
             jax.eval_shape(networks[2], IMAGES)
     assert len(found) == 2
 

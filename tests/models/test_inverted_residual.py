@@ -31,6 +31,7 @@ def textbook(module, variables, x):
     """The block in NumPy, float64, with a gate that is a hard sigmoid."""
     p, s = variables['params'], variables['batch_stats']
     activation = ACTIVATIONS[module.activation]
+    inside = {nn.relu: relu, nn.silu: ACTIVATIONS[hooks.Silu]}[module.squeeze_activation]
     place = itertools.count()
 
     def conv_norm(y, kind, strides=1):
@@ -48,7 +49,7 @@ def textbook(module, variables, x):
     if module.squeeze:
         parts = p[f'squeeze_excite_{next(place)}']
         fc1, fc2 = ({name: leaf.astype(np.float64) for name, leaf in parts[fc].items()} for fc in ('fc1', 'fc2'))
-        scale = relu(y.mean(axis=(1, 2)) @ fc1['kernel'][0, 0] + fc1['bias']) @ fc2['kernel'][0, 0] + fc2['bias']
+        scale = inside(y.mean(axis=(1, 2)) @ fc1['kernel'][0, 0] + fc1['bias']) @ fc2['kernel'][0, 0] + fc2['bias']
         y = y * (np.clip(scale + 3, 0, 6) / 6)[:, None, None]
     y = conv_norm(y, 'project')
     return x + y if x.shape == y.shape and module.strides == 1 else y
@@ -66,7 +67,8 @@ def textbook(module, variables, x):
     ],
 )
 def test_the_block_equals_the_textbook(sizes, squeeze, names, activation):
-    module = block(*sizes, activation=activation, squeeze=squeeze, gate=nn.hard_sigmoid)
+    gate = {'squeeze_activation': nn.silu if activation is hooks.Silu else nn.relu, 'gate': nn.hard_sigmoid}
+    module = block(*sizes, activation=activation, squeeze=squeeze, **gate)
     x = 3 * np.random.default_rng(1).normal(size=(2, 7, 6, 4)).astype(np.float32)
     variables = variables_of(module, x, scale=2.0)  # so that relu6 cuts on both sides
     assert sorted(variables['params']) == names
@@ -112,6 +114,19 @@ def test_only_a_sum_is_a_hook_and_draws(sizes, sums):
             jax.eval_shape(train, variables)
     else:
         jax.eval_shape(train, variables)
+
+
+def test_activations_are_hooks_but_inside_of_the_gate():
+    seen = []
+
+    def visit(call, module, *args, **kwargs):
+        seen.append('/'.join(module.path))
+        return call(*args, **kwargs)
+
+    module = block(8, 4, 3, 1, squeeze=2)
+    with hooks.intercept(hooks.Activation, visit):
+        jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, 3, 3, 4)), train=False))
+    assert seen == ['expand_0/activation', 'depthwise_1/activation']
 
 
 @pytest.mark.parametrize(

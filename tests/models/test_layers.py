@@ -71,6 +71,86 @@ def test_max_pool_drops_what_fills_no_window():
     np.testing.assert_array_equal(layers.max_pool(x), np.transpose(expected, (2, 0, 1, 3)))
 
 
+def windows(x, size, strides, padding, count, reduce):
+    """`reduce` of the part of each window `[B, rows, columns, C]` that lies inside of the image, in NumPy."""
+
+    def part(axis, i):
+        start = i * strides - padding
+        return slice(max(start, 0), min(start + size, x.shape[axis]))
+
+    rows, columns = count
+    return np.stack(
+        [np.stack([reduce(x[:, part(1, i), part(2, j)]) for j in range(columns)], axis=1) for i in range(rows)], axis=1
+    )
+
+
+@pytest.mark.parametrize(
+    ('shape', 'size', 'strides', 'padding', 'count', 'floor'),
+    [
+        ((6, 7), 3, 2, 0, (3, 3), (2, 3)),  # rows 4 and 5 of six fill no window of three
+        ((5, 6), 3, 2, 1, (3, 4), (3, 3)),  # a last window of the last column and of padding
+        ((8, 9), 2, 2, 0, (4, 5), (4, 4)),
+        ((4, 5), 2, 3, 0, (2, 2), (1, 2)),
+        ((4, 3), 2, 3, 1, (2, 2), (2, 2)),  # windows that would start behind the image: PyTorch drops them
+        ((4, 7), 2, 4, 1, (2, 2), (2, 2)),
+        ((1, 2), 1, 3, 0, (1, 1), (1, 1)),
+    ],
+)
+def test_windows_of_a_maximum_that_are_not_full(shape, size, strides, padding, count, floor):
+    x = np.random.default_rng(0).normal(size=(2, *shape, 3)).astype(np.float32) - 10  # padding with zeros would win
+    for ceil_mode, number in ((True, count), (False, floor)):
+        found = layers.max_pool(x, size, strides=strides, padding=padding, ceil_mode=ceil_mode)
+        expected = windows(x, size, strides, padding, number, lambda part: part.max(axis=(1, 2)))
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ('size', 'strides', 'padding', 'count'),
+    [(2, None, 0, (2, 3)), (3, 1, 1, (5, 6)), (3, 2, 1, (3, 3)), (3, 2, 0, (2, 2))],
+)
+def test_zeros_around_an_image_count_in_a_mean(size, strides, padding, count):
+    x = np.random.default_rng(0).normal(size=(2, 5, 6, 3)).astype(np.float32) + 5
+    found = layers.avg_pool(x, size, strides=strides, padding=padding)
+    expected = windows(x, size, strides or size, padding, count, lambda part: part.sum(axis=(1, 2)) / size**2)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ('size', 'rows', 'columns'),
+    [
+        (3, [(0, 2), (1, 4), (3, 5)], [(0, 3), (2, 5), (4, 7)]),
+        (5, [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5)], [(0, 2), (1, 3), (2, 5), (4, 6), (5, 7)]),
+        (6, [(0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 5)], [(0, 2), (1, 3), (2, 4), (3, 5), (4, 6), (5, 7)]),
+        (1, [(0, 5)], [(0, 7)]),
+    ],
+)
+def test_bins_cover_the_image_and_overlap_where_they_do_not_divide_it(size, rows, columns):
+    x = np.random.default_rng(0).normal(size=(2, 5, 7, 3)).astype(np.float32)
+    expected = [[x[:, a:b, c:d].mean(axis=(1, 2)) for c, d in columns] for a, b in rows]
+    found = layers.adaptive_avg_pool(x, size)
+    np.testing.assert_allclose(found, np.transpose(expected, (2, 0, 1, 3)), atol=1e-6)
+
+
+def test_flattening_puts_channels_first():
+    x = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
+    expected = [[image[i, j, c] for c in range(5) for i in range(3) for j in range(4)] for image in x]
+    np.testing.assert_array_equal(layers.flatten(jnp.asarray(x)), expected)
+
+
+def test_stochastic_depth_leaves_out_examples_as_a_whole():
+    x = np.random.default_rng(0).uniform(1, 2, (400, 2, 3)).astype(np.float32)
+
+    def applied(rate, train, rngs=None):
+        return np.asarray(layers.StochasticDepth(rate).apply({}, x, train=train, rngs=rngs))
+
+    found = applied(0.3, True, {'dropout': jax.random.key(0)})
+    kept = found[:, 0, 0] != 0
+    assert kept.mean() == pytest.approx(0.7, abs=4 * math.sqrt(0.3 * 0.7 / 400))
+    np.testing.assert_allclose(found, np.where(kept[:, None, None], x / 0.7, 0), rtol=1e-6)
+    np.testing.assert_array_equal(applied(0.3, False), x)
+    np.testing.assert_array_equal(applied(0.0, True), x)
+
+
 def test_mean_over_positions():
     x = np.random.default_rng(0).normal(size=(2, 5, 4, 3)).astype(np.float32)
     np.testing.assert_allclose(layers.mean_over_positions(x), x.reshape(2, 20, 3).mean(axis=1), atol=1e-6)

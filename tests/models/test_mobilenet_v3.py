@@ -2,7 +2,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
-from shapes import calls, count, draws, places, rows
+from shapes import calls, count, draws, places, rows, shapes_of
 
 from rfn_jax import models
 from rfn_jax.core import errors
@@ -23,6 +23,8 @@ def small(**options):
         ('mobilenet_v3_large', {}, 33, [17] * 2 + [9] * 2 + [5] * 3 + [3] * 6 + [2] * 4),
         ('mobilenet_v3_small', {'stem_strides': 1}, 32, [32, 16, 8, 8] + [4] * 5 + [2] * 4),
         ('mobilenet_v3_small', {}, 1, [1] * 13),
+        ('cifar_mobilenet_v3_small', {}, 32, [32] * 2 + [16] * 2 + [8] * 5 + [4] * 4),
+        ('cifar_mobilenet_v3_large', {}, 32, [32] * 4 + [16] * 3 + [8] * 6 + [4] * 4),
     ],
 )
 def test_strides(name, options, size, expected):
@@ -42,6 +44,12 @@ def test_strides(name, options, size, expected):
 )
 def test_the_number_of_parameters(name, width_multiplier, expected):
     assert count(models.MODELS.make(name, num_classes=1000, width_multiplier=width_multiplier)) == expected
+
+
+@pytest.mark.parametrize('size', ['small', 'large'])
+def test_the_forms_for_small_images_have_the_same_parameters(size):
+    named = [models.MODELS.make(f'{prefix}mobilenet_v3_{size}', num_classes=10) for prefix in ('', 'cifar_')]
+    assert shapes_of(named[0]) == shapes_of(named[1])
 
 
 def test_keys_of_state_dicts():
@@ -75,14 +83,12 @@ def test_keys_of_state_dicts():
     }
 
 
-def test_activations():
+def test_activations_and_none_inside_of_gates():
     assert {path: type(module) for path, (module, _) in calls(small(), hooks.Activation).items()} == {
         'features_0/activation': hooks.HardSwish,
         'features_1/depthwise_0/activation': hooks.Relu,
-        'features_1/squeeze_excite_1/activation': hooks.Relu,
         'features_2/expand_0/activation': hooks.HardSwish,
         'features_2/depthwise_1/activation': hooks.HardSwish,
-        'features_2/squeeze_excite_2/activation': hooks.Relu,
         'features_3/expand_0/activation': hooks.Relu,
         'features_3/depthwise_1/activation': hooks.Relu,
         'features_4/activation': hooks.HardSwish,

@@ -138,7 +138,14 @@ def test_dropout_is_in_training_only_and_after_each_hidden_layer():
     assert draws(vgg.vgg(5, **LARGE), train=True)
     assert not draws(vgg.vgg(5, **LARGE), train=False)
     assert not draws(vgg.vgg(5, **LARGE, dropout=0.0), train=True)
+
+
+def test_without_hidden_layers_there_is_no_dropout():
+    assert vgg.vgg(5, **SMALL) == vgg.vgg(5, **SMALL, dropout=0.0) == vgg.VGG(5, SMALL['stages'])
     assert not draws(vgg.vgg(5, **SMALL), train=True)
+    assert vgg.vgg(5, **LARGE) == vgg.vgg(5, **LARGE, dropout=0.5)
+    with pytest.raises(errors.InputError, match=r'dropout 0.5 .* hidden layers; without hidden_widths there are none'):
+        vgg.vgg(5, **SMALL, dropout=0.5)
 
 
 def test_hidden_layers_are_computed_in_the_type_of_the_model_and_the_last_one_in_float32():
@@ -164,7 +171,7 @@ def test_dense_layers_start_as_in_pytorch(options, names, std):
 @pytest.mark.parametrize('size', [31, 16, 1])
 def test_an_image_that_is_too_small_is_refused(name, size):
     module = models.MODELS.make(name, num_classes=10)
-    with pytest.raises(errors.InputError, match=rf'{size} x 32 pixels .* 32'):
+    with pytest.raises(errors.InputError, match=rf'{size} x 32 pixels .* at least 32'):
         models.abstract(module, (size, 32, 3), num_classes=10)
 
 

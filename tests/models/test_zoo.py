@@ -116,7 +116,7 @@ def test_dropout_needs_its_key_in_training_and_none_in_evaluation(name):
     def train(variables, **options):
         return module.apply(variables, batch, train=True, mutable=['batch_stats'], **options)
 
-    if name != 'vgg' and any(getattr(module, rate, 0) for rate in RATES):  # dropout is between dense layers there
+    if any(getattr(module, rate, 0) for rate in RATES):
         with pytest.raises(flax.errors.InvalidRngError, match='dropout'):
             jax.eval_shape(train, variables)
     jax.eval_shape(lambda v: train(v, rngs={'dropout': jax.random.key(0)}), variables)

@@ -14,7 +14,7 @@ WORKER = pathlib.Path(__file__).with_name('worker.py')
 def start(address, count, index, devices):
     environment = {
         **os.environ,
-        'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+        'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0',
         'JAX_PLATFORMS': 'cpu',
     }
     return subprocess.Popen(

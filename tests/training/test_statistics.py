@@ -1,5 +1,6 @@
 import dataclasses
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,6 +48,33 @@ def test_one_batch_makes_evaluation_agree_with_training(conv_bench):
     normalised = models.normalise(images, c.mean, c.std)
     logits, _ = c.module.apply(c.variables, normalised, train=True, mutable=['batch_stats'])
     np.testing.assert_allclose(new(images), logits, rtol=1e-4, atol=1e-4)
+
+
+class Dropped(nn.Module):
+    """Dropout before a normalisation."""
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        x = nn.Dropout(0.4, deterministic=not train)(x.reshape(len(x), -1))
+        return nn.Dense(10)(nn.BatchNorm(use_running_average=not train, momentum=0.7, name='bn')(x))
+
+
+def test_dropout_is_on_and_alike_in_all_batches(conv_bench):
+    c = models.initialise(Dropped(), rng.key_for(0, 'dropped'), (8, 8, 1), num_classes=10)
+    train = dataclasses.replace(conv_bench.train, images=np.full_like(conv_bench.train.images, 51))
+
+    def statistics(examples):
+        mesh = sharding.data_mesh(jax.devices()[:1])
+        new = training.reestimate_batch_stats(c, examples, batch_size=32, mesh=mesh)
+        return new.variables['batch_stats']['bn']
+
+    found = statistics(train)  # two batches
+    # A value is 0.2 / 0.6 with probability 0.6, else 0; each of 64 channels has 32 of them in each batch.
+    share = 0.6 * found['mean'] / 0.2
+    np.testing.assert_allclose(share * 32, np.round(share * 32), atol=1e-3)  # one mask for both
+    assert float(share.mean()) == pytest.approx(0.6, abs=4 * np.sqrt(0.24 / 2048))
+    np.testing.assert_allclose(found['var'], (0.2 / 0.6) ** 2 * share * (1 - share), rtol=1e-3, atol=1e-6)
+    jax.tree.map(np.testing.assert_array_equal, found, statistics(train.take(np.arange(32))))
 
 
 def test_a_model_without_statistics_is_left_alone(conv_bench):

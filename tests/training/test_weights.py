@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -31,9 +32,41 @@ def test_what_was_saved_is_loaded(classifier, directory):
     assert loaded.module == classifier.module
     found = training.read_weights(directory)
     assert (found.model, found.image_shape, found.origin) == (SPEC, SHAPE, {'file': 'x.pth'})
-    with training.CheckpointStore(training.weights_store(directory), keep_all=True) as store:
+    with training.open_weights(directory) as store:
         assert store.epochs() == [training.IMPORTED_EPOCH]
-        assert store.digest(training.IMPORTED_EPOCH) == found.sha256
+        assert store.digest(training.IMPORTED_EPOCH) == found.variables_sha256
+
+
+@pytest.mark.parametrize('change', [{'mean': (0.5,)}, {'std': (0.5,)}, {'variables': 1.5}, {}])
+def test_the_hash_is_of_all_that_decides_on_the_logits(classifier, directory, change):
+    other = classifier.replace(**{name: value for name, value in change.items() if name != 'variables'})
+    if 'variables' in change:
+        other = other.replace(variables=jax.tree.map(lambda x: x * 1.5, classifier.variables))
+    saved = training.save_weights(
+        directory.parent / 'other', other, model=SPEC, image_shape=SHAPE, origin={'file': 'y.pth'}
+    )
+    assert (saved.sha256 == training.read_weights(directory).sha256) == (not change)
+    assert training.read_weights(directory.parent / 'other').sha256 == saved.sha256
+
+
+def test_the_checkpoint_of_another_directory_is_told(classifier, directory):
+    other = classifier.replace(variables=jax.tree.map(lambda x: x * 1.5, classifier.variables))
+    training.save_weights(directory.parent / 'other', other, model=SPEC, image_shape=SHAPE, origin={})
+    shutil.rmtree(directory / 'checkpoints')
+    shutil.copytree(directory.parent / 'other' / 'checkpoints', directory / 'checkpoints')
+    for read in (training.load_weights, training.open_weights, training.abstract_weights):
+        with pytest.raises(errors.RunError, match=r'has variables of SHA-256 .*, and its weights.json says'):
+            read(directory)
+
+
+def test_positions_are_for_one_size_of_images(tmp_path):
+    spec = {'name': 'vit', 'patch_size': 4, 'width': 8, 'depth': 1, 'heads': 2, 'mlp_width': 8}
+    key = rng.key_for(0, 'initialise')
+    vit = models.initialise(models.MODELS.make_from(spec, num_classes=5), key, (8, 8, 3), num_classes=5)
+    training.save_weights(tmp_path / 'vit', vit, model=spec, image_shape=(8, 8, 3), origin={})
+    message = r'were made for images of shape \(8, 8, 3\), and do not fit those of \(16, 16, 3\): .*positions'
+    with pytest.raises(errors.InputError, match=message):
+        training.abstract_weights(tmp_path / 'vit', image_shape=(16, 16, 3))
 
 
 def test_other_images_fit_where_no_variable_depends_on_them(classifier, directory):
@@ -53,7 +86,7 @@ def test_a_directory_that_holds_something_is_left_alone(classifier, directory):
 
 
 def test_nothing_is_left_of_a_save_that_failed(classifier, tmp_path):
-    with pytest.raises(TypeError):
+    with pytest.raises(errors.InputError, match='model and origin of weights may hold only plain values'):
         training.save_weights(tmp_path / 'w', classifier, model=SPEC, image_shape=SHAPE, origin={'file': object()})
     assert list(tmp_path.iterdir()) == []
     (tmp_path / 'file').write_text('')
@@ -69,14 +102,14 @@ def test_damage_is_told(directory):
     path.write_text(json.dumps({**found, 'model': {'name': 'resnet', 'stage_sizes': [1], 'widths': [8]}}))
     with pytest.raises(errors.InputError, match='is of another model'):
         training.load_weights(directory)
-    del found['sha256']
-    path.write_text(json.dumps(found))
-    with pytest.raises(errors.InputError, match='is damaged: it must hold image_shape, mean'):
-        training.read_weights(directory)
+    for damaged in ({**found, 'mean': 5}, {**found, 'more': 1}, [1], {k: v for k, v in found.items() if k != 'std'}):
+        path.write_text(json.dumps(damaged))
+        with pytest.raises(errors.InputError, match=r'weights.json is damaged: '):
+            training.read_weights(directory)
 
 
 def test_flipped_bits_are_told(directory):
-    variables = training.weights_store(directory) / str(training.IMPORTED_EPOCH) / 'variables'
+    variables = directory / 'checkpoints' / str(training.IMPORTED_EPOCH) / 'variables'
     for path in (path for path in variables.rglob('d/*') if path.is_file()):
         content = bytearray(path.read_bytes())
         content[len(content) // 4 :: 16] = b'x' * len(content[len(content) // 4 :: 16])

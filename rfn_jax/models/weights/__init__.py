@@ -5,10 +5,17 @@ converted = weights.from_state_dict(classifier, state)            # with a Class
 weights.write_safetensors('resnet50.safetensors', weights.to_state_dict(converted.classifier))
 """
 
-from rfn_jax.models.weights.conversion import PROBLEMS, Converted, from_state_dict, namings, to_state_dict
+from rfn_jax.models.weights.conversion import (
+    PROBLEMS,
+    Converted,
+    from_state_dict,
+    namings,
+    printable,
+    to_state_dict,
+)
 from rfn_jax.models.weights.files import file_sha256, read_state_dict, write_safetensors
 
 __all__ = [
-    'PROBLEMS', 'Converted', 'file_sha256', 'from_state_dict', 'namings', 'read_state_dict', 'to_state_dict',
+    'PROBLEMS', 'Converted', 'file_sha256', 'from_state_dict', 'namings', 'printable', 'read_state_dict', 'to_state_dict',
     'write_safetensors',
 ]  # fmt: skip

@@ -9,8 +9,7 @@ import numpy as np
 
 from rfn_jax.core import errors
 from rfn_jax.models import classifier as classifier_lib
-from rfn_jax.models import swin
-from rfn_jax.models.weights import layout
+from rfn_jax.models.weights import layout, names
 
 # Buffers that follow from the architecture or that only training uses.
 IGNORED = ('num_batches_tracked', 'relative_position_index', 'attn_mask')
@@ -94,7 +93,8 @@ def from_state_dict(
 
 
 def to_state_dict(classifier: classifier_lib.Classifier, *, naming: str | None = None) -> dict[str, np.ndarray]:
-    """The tensors of a PyTorch state dict, by key, which `load_state_dict` of the PyTorch model takes as they are.
+    """The tensors of a PyTorch state dict, by key, which `load_state_dict` of the PyTorch model takes as they are (of
+    `microsoft`'s Swin with `strict=False`, since its masks are not among them).
 
     Args:
       classifier: The classifier.
@@ -113,10 +113,11 @@ def to_state_dict(classifier: classifier_lib.Classifier, *, naming: str | None =
         tensor = layout.to_tensor(path, np.asarray(leaves[path], np.float32))
         pieces.setdefault(slot.key, {})[slot.piece] = tensor
     state = {key: np.concatenate([parts[i] for i in sorted(parts)]) for key, parts in pieces.items()}
-    if isinstance(classifier.module, swin.Swin) and naming == 'torchvision':
-        index = swin.relative_positions(classifier.module.window_size)
-        tables = [key for key in state if key.endswith('relative_position_bias_table')]
-        state |= {key.replace('bias_table', 'index'): index.astype(np.int64).ravel() for key in tables}
+    buffer = names.BUFFERS.get((type(classifier.module).__name__, naming))
+    if buffer:
+        beside, end, values = buffer
+        keys = [key for key in state if key.endswith(beside)]
+        state |= {key.removesuffix(beside) + end: values(classifier.module).astype(np.int64) for key in keys}
     return state
 
 
@@ -163,4 +164,9 @@ def _matched(classifier: classifier_lib.Classifier, state: Mapping[str, np.ndarr
 
 def _some(items: tuple[str, ...]) -> str:
     more = f' and {len(items) - SHOWN} more' if len(items) > SHOWN else ''
-    return f'{", ".join(items[:SHOWN])}{more}'
+    return f'{", ".join(map(printable, items[:SHOWN]))}{more}'
+
+
+def printable(text: str) -> str:
+    """A key of a file of others without characters that a terminal would act on."""
+    return ascii(text)[1:-1]

@@ -3,6 +3,7 @@
 Axes: kernels of convolutions are `[h, w, C, D]` here and `[D, C, h, w]` there, those of dense layers `[C, D]` and `[D, C]`.
 """
 
+import collections
 import dataclasses
 import math
 import re
@@ -57,8 +58,17 @@ def namings_of(module: nn.Module) -> Mapping[str, names.Rules]:
 
 
 def slots(variables: Mapping[str, Any], rules: names.Rules) -> dict[tuple[str, ...], Slot]:
-    """Where each leaf of some variables (arrays or shapes) lies, by its path, which begins with the collection."""
-    return {path: _slot(path, leaf.shape, rules) for path, leaf in flax.traverse_util.flatten_dict(variables).items()}
+    """Where each leaf of some variables (arrays or shapes) lies, by its path, which begins with the collection.
+
+    Raises:
+      ValueError: The rules give two leaves the same place.
+    """
+    found = {path: _slot(path, leaf.shape, rules) for path, leaf in flax.traverse_util.flatten_dict(variables).items()}
+    places = collections.Counter((slot.key, slot.piece) for slot in found.values())
+    if any(count > 1 for count in places.values()):
+        (key, _), count = places.most_common(1)[0]
+        raise ValueError(f'the rules give {count} leaves the key {key!r}')
+    return found
 
 
 def _slot(path: tuple[str, ...], shape: tuple[int, ...], rules: names.Rules) -> Slot:

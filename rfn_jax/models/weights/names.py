@@ -12,11 +12,13 @@ taken. Where the numbers in keys depend on the stages of a network, a function o
 from collections.abc import Callable
 
 import flax.linen as nn
+import numpy as np
 
-from rfn_jax.models import mobilenet_v2, vgg
+from rfn_jax.models import mobilenet_v2, swin, vgg
 
 Rules = tuple[tuple[str, str], ...]
 
+_STAGES = range(20)  # more than any network has
 _NESTED = (r'_(\d+)(?=\.)', r'.\1')  # layer1_0 is layer1.0
 
 _RESNET_TORCHVISION: Rules = (
@@ -75,17 +77,17 @@ _SWIN_TORCHVISION: Rules = (_FEATURES, (r'\.fc1\.', '.mlp.0.'), (r'\.fc2\.', '.m
 _SWIN_STAGES: Rules = (
     (r'^features_0_0\.', 'patch_embed.proj.'),
     (r'^features_0_2\.', 'patch_embed.norm.'),
-    *((rf'^features_{2 * stage + 1}_', f'layers.{stage}.blocks.') for stage in range(4)),
+    *((rf'^features_{2 * stage + 1}_', f'layers.{stage}.blocks.') for stage in _STAGES),
     (r'\.fc(?=[12]\.)', '.mlp.fc'),
 )
 # https://github.com/microsoft/Swin-Transformer merges patches at the end of a stage, timm at the beginning of the next.
 _SWIN_MICROSOFT: Rules = (
     *_SWIN_STAGES,
-    *((rf'^features_{2 * stage + 2}\.', f'layers.{stage}.downsample.') for stage in range(3)),
+    *((rf'^features_{2 * stage + 2}\.', f'layers.{stage}.downsample.') for stage in _STAGES),
 )
 _SWIN_TIMM: Rules = (
     *_SWIN_STAGES,
-    *((rf'^features_{2 * stage}\.', f'layers.{stage}.downsample.') for stage in range(1, 4)),
+    *((rf'^features_{2 * stage}\.', f'layers.{stage}.downsample.') for stage in _STAGES[1:]),
     (r'^head\.', 'head.fc.'),
 )
 # Not timm's: there a layer scale is a vector, here it has torchvision's shape.
@@ -127,7 +129,7 @@ _EFFICIENTNET_TIMM: Rules = (
     (r'\.project_2\.bn\.', '.bn2.'),
     (r'\.project_3\.conv\.', '.conv_pwl.'),
     (r'\.project_3\.bn\.', '.bn3.'),
-    *((rf'^features_{stage + 1}_', f'blocks.{stage}.') for stage in range(7)),
+    *((rf'^features_{stage + 1}_', f'blocks.{stage}.') for stage in _STAGES),
 )
 _MOBILENET_V2_TIMM: Rules = (
     *_MOBILE_TIMM,
@@ -176,4 +178,15 @@ NAMINGS: dict[str, dict[str, Rules] | Callable[[nn.Module], dict[str, Rules]]] =
     'MobileNetV2': _mobilenet_v2,
     'MobileNetV3': {'torchvision': _BLOCKS},
     'EfficientNet': {'torchvision': _EFFICIENTNET_TORCHVISION, 'timm': _EFFICIENTNET_TIMM},
+}
+
+
+def _relative_position_index(module: swin.Swin) -> np.ndarray:
+    return swin.relative_positions(module.window_size).ravel()
+
+
+# Buffers that follow from the module, which `load_state_dict` wants to find: for a family and a naming, the end of the keys
+# that they lie beside, their own end, and their values. The masks of microsoft's Swin are not among them.
+BUFFERS: dict[tuple[str, str], tuple[str, str, Callable[[nn.Module], np.ndarray]]] = {
+    ('Swin', 'torchvision'): ('relative_position_bias_table', 'relative_position_index', _relative_position_index),
 }

@@ -134,6 +134,23 @@ def test_long_lists_are_cut():
         weights.from_state_dict(classifier(), state, allow=weights.PROBLEMS)
 
 
+def test_keys_of_others_are_shown_without_what_a_terminal_would_act_on(state):
+    with pytest.raises(errors.InputError) as caught:
+        weights.from_state_dict(classifier(), {**state, 'a\x1b[31m\nb': np.zeros(1)})
+    assert r'unused: a\x1b[31m\nb;' in str(caught.value)
+
+
+@pytest.mark.parametrize('naming', ['torchvision', 'microsoft', 'timm'])
+def test_swin_of_many_stages(naming):
+    options = {'patch_size': 1, 'width': 2, 'depths': (1,) * 4, 'heads': (1,) * 4, 'window_size': 1, 'mlp_ratio': 1}
+    network = classifier('swin', **options)
+    state = weights.to_state_dict(network, naming=naming)
+    assert_equal(weights.from_state_dict(classifier('swin', 1, **options), state, naming=naming).classifier, network)
+    index = {key for key in state if key.endswith('relative_position_index')}
+    assert len(index) == (4 if naming == 'torchvision' else 0)
+    assert naming == 'torchvision' or not any(key.startswith('features') for key in state)
+
+
 def test_buffers_without_meaning_are_passed_over(network, state):
     state |= {'bn1.num_batches_tracked': np.int64(7), 'layer1.0.bn1.num_batches_tracked': np.int64(7)}
     assert weights.from_state_dict(classifier(seed=1), state).unused == ()
