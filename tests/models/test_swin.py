@@ -224,7 +224,7 @@ def test_bfloat16_computes_in_bfloat16_with_float32_parameters_and_logits():
 @pytest.mark.parametrize('shape', [(3, 8, 3), (8, 3, 3)])
 def test_an_image_that_is_too_small_is_refused(shape):
     module = models.MODELS.make('swin_t', num_classes=5)
-    message = f'an image of {shape[0]} x {shape[1]} pixels is too small for this Swin transformer, which needs at least 4 rows'
+    message = f'{shape[0]} x {shape[1]} pixels is too small for this Swin transformer, which needs at least 4 rows'
     with pytest.raises(errors.InputError, match=message):
         models.abstract(module, shape, num_classes=5)
 
