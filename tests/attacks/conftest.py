@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rfn_jax.core import losses
+
 
 @pytest.fixture(scope='module', autouse=True)
 def fast_compilation():
@@ -74,3 +76,14 @@ def problem():
         return conv_logits(variables, images)
 
     return Problem(apply, traces, conv_variables(0), conv_variables(1), images, labels, ids)
+
+
+@pytest.fixture(scope='module')
+def gradient_at(problem):
+    gradient = jax.jit(jax.grad(lambda x, y: losses.cross_entropy(problem.surrogate(x[None]), y[None])[0]))
+    return lambda x, y: np.asarray(gradient(x.astype(np.float32), y), np.float64)
+
+
+@pytest.fixture(scope='module')
+def arguments(problem):
+    return problem.surrogate, problem.images[:4], problem.labels[:4], jax.random.split(jax.random.key(5), 4)

@@ -1,42 +1,17 @@
 import jax
 import jax.numpy as jnp
+import momentum_attack
 import numpy as np
-import optax
 import pytest
+from momentum_attack import ALPHA, MU, textbook_step
 
-from rfn_jax.attacks import Attack, Budget, accumulate, steepest
 from rfn_jax.attacks.enhanced import enhanced_momentum
 from rfn_jax.attacks.variance import variance_tuned
-from rfn_jax.core import losses
 from rfn_jax.core.errors import InputError
-
-EPS = 1.0  # in l2, large enough for the gradient to turn on the way
-ALPHA = EPS / 4
-MU = 0.9
 
 
 def make(estimate, *, steps=4, **parts):
-    direction = optax.chain(accumulate(MU), steepest('l2'))
-    return Attack(
-        name='test',
-        limits=Budget(EPS, 'l2'),
-        direction=direction,
-        step_size=ALPHA,
-        steps=steps,
-        gradient=estimate,
-        **parts,
-    )
-
-
-@pytest.fixture(scope='module')
-def gradient_at(problem):
-    gradient = jax.jit(jax.grad(lambda x, y: losses.cross_entropy(problem.surrogate(x[None]), y[None])[0]))
-    return lambda x, y: np.asarray(gradient(x.astype(np.float32), y), np.float64)
-
-
-@pytest.fixture(scope='module')
-def arguments(problem):
-    return problem.surrogate, problem.images[:4], problem.labels[:4], jax.random.split(jax.random.key(5), 4)
+    return momentum_attack.make(estimate, steps=steps, **parts)
 
 
 @pytest.mark.parametrize(('count', 'eta', 'chunk_size'), [(2, 0.5, 1), (5, 1.5, 1), (5, 1.5, 3)])
@@ -52,9 +27,7 @@ def test_it_equals_emi_fgsm_image_by_image(count, eta, chunk_size, arguments, gr
                 g += gradient_at(x + c * ALPHA * bar, y) / count
             bar = g / np.mean(np.abs(g))
             m = MU * m + bar
-            change = x + ALPHA * m / np.sqrt(np.sum(m**2)) - original
-            change *= min(1.0, EPS / np.sqrt(np.sum(change**2)))
-            x = np.clip(original + change, 0, 1)
+            x = textbook_step(x, m, original)
         expected.append(x)
     found = make(enhanced_momentum(ALPHA, count, eta), chunk_size=chunk_size)(*arguments)
     np.testing.assert_allclose(found, expected, atol=1e-6, rtol=0)

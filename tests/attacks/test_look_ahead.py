@@ -1,40 +1,18 @@
 import jax
 import jax.numpy as jnp
+import momentum_attack
 import numpy as np
 import optax
 import pytest
+from momentum_attack import ALPHA, textbook_step
 
-from rfn_jax.attacks import Attack, Budget, GradientEstimate, accumulate, steepest
+from rfn_jax.attacks import GradientEstimate, accumulate, steepest
 from rfn_jax.attacks.look_ahead import look_ahead
-from rfn_jax.core import losses
 from rfn_jax.core.errors import InputError
 
-EPS = 1.0  # in l2, large enough for the gradient to turn on the way
-ALPHA = EPS / 4
 
-
-def make(estimate, *, steps=4, decay=0.9, **parts):
-    direction = optax.chain(accumulate(decay), steepest('l2'))
-    options = {'step_size': ALPHA, 'direction': direction} | parts
-    return Attack(name='test', limits=Budget(EPS, 'l2'), steps=steps, gradient=estimate, **options)
-
-
-@pytest.fixture(scope='module')
-def gradient_at(problem):
-    gradient = jax.jit(jax.grad(lambda x, y: losses.cross_entropy(problem.surrogate(x[None]), y[None])[0]))
-    return lambda x, y: np.asarray(gradient(x.astype(np.float32), y), np.float64)
-
-
-@pytest.fixture(scope='module')
-def arguments(problem):
-    return problem.surrogate, problem.images[:4], problem.labels[:4], jax.random.split(jax.random.key(5), 4)
-
-
-def textbook_step(x, direction, original):
-    """x + alpha d / |d|, in the l2 ball and in [0, 1]."""
-    change = x + ALPHA * direction / np.sqrt(np.sum(direction**2)) - original
-    change *= min(1.0, EPS / np.sqrt(np.sum(change**2)))
-    return np.clip(original + change, 0, 1)
+def make(estimate, *, steps=4, **parts):
+    return momentum_attack.make(estimate, steps=steps, **parts)
 
 
 @pytest.mark.parametrize('mu', [0.0, 0.9, 1.0])

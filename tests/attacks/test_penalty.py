@@ -1,42 +1,18 @@
 import jax
 import jax.numpy as jnp
+import momentum_attack
 import numpy as np
-import optax
 import pytest
+from momentum_attack import ALPHA, MU, textbook_step
 
-from rfn_jax.attacks import Attack, Budget, accumulate, steepest
 from rfn_jax.attacks.penalty import penalised_norm
-from rfn_jax.core import losses
 from rfn_jax.core.errors import InputError
 
-EPS = 1.0  # in l2, large enough for the gradient to turn on the way
-ALPHA = EPS / 4
 ZETA = 0.3
-MU = 0.9
 
 
 def make(estimate, *, steps=3, **parts):
-    direction = optax.chain(accumulate(MU), steepest('l2'))
-    return Attack(
-        name='test',
-        limits=Budget(EPS, 'l2'),
-        direction=direction,
-        step_size=ALPHA,
-        steps=steps,
-        gradient=estimate,
-        **parts,
-    )
-
-
-@pytest.fixture(scope='module')
-def gradient_at(problem):
-    gradient = jax.jit(jax.grad(lambda x, y: losses.cross_entropy(problem.surrogate(x[None]), y[None])[0]))
-    return lambda x, y: np.asarray(gradient(x.astype(np.float32), y), np.float64)
-
-
-@pytest.fixture(scope='module')
-def arguments(problem):
-    return problem.surrogate, problem.images[:4], problem.labels[:4], jax.random.split(jax.random.key(5), 4)
+    return momentum_attack.make(estimate, steps=steps, **parts)
 
 
 def textbook(arguments, gradient_at, *, count, delta):
@@ -53,9 +29,7 @@ def textbook(arguments, gradient_at, *, count, delta):
                 g2 = gradient_at(near - ALPHA * g1 / np.mean(np.abs(g1)), y)
                 g += ((1 - delta) * g1 + delta * g2) / count
             m = MU * m + g / np.mean(np.abs(g))
-            change = x + ALPHA * m / np.sqrt(np.sum(m**2)) - original
-            change *= min(1.0, EPS / np.sqrt(np.sum(change**2)))
-            x = np.clip(original + change, 0, 1)
+            x = textbook_step(x, m, original)
         result.append(x)
     return result
 

@@ -1,50 +1,20 @@
 import jax
 import jax.numpy as jnp
+import momentum_attack
 import numpy as np
-import optax
 import pytest
+from momentum_attack import ALPHA, EPS, MU, textbook_step
 
-from rfn_jax.attacks import AT_IMAGE, Attack, Budget, accumulate, steepest
+from rfn_jax.attacks import AT_IMAGE
 from rfn_jax.attacks.look_ahead import look_ahead
 from rfn_jax.attacks.variance import variance_tuned
-from rfn_jax.core import losses
 from rfn_jax.core.errors import InputError
 
-EPS = 1.0  # in l2, large enough for the gradient to turn on the way
-ALPHA = EPS / 4
 RADIUS = 0.3
-MU = 0.9
 
 
 def make(estimate, *, steps=3, **parts):
-    direction = optax.chain(accumulate(MU), steepest('l2'))
-    return Attack(
-        name='test',
-        limits=Budget(EPS, 'l2'),
-        direction=direction,
-        step_size=ALPHA,
-        steps=steps,
-        gradient=estimate,
-        **parts,
-    )
-
-
-@pytest.fixture(scope='module')
-def gradient_at(problem):
-    gradient = jax.jit(jax.grad(lambda x, y: losses.cross_entropy(problem.surrogate(x[None]), y[None])[0]))
-    return lambda x, y: np.asarray(gradient(x.astype(np.float32), y), np.float64)
-
-
-@pytest.fixture(scope='module')
-def arguments(problem):
-    return problem.surrogate, problem.images[:4], problem.labels[:4], jax.random.split(jax.random.key(5), 4)
-
-
-def textbook_step(x, direction, original):
-    """x + alpha d / |d|, in the l2 ball and in [0, 1]."""
-    change = x + ALPHA * direction / np.sqrt(np.sum(direction**2)) - original
-    change *= min(1.0, EPS / np.sqrt(np.sum(change**2)))
-    return np.clip(original + change, 0, 1)
+    return momentum_attack.make(estimate, steps=steps, **parts)
 
 
 def textbook(arguments, gradient_at, *, count, ahead, neighbours_ahead):
