@@ -2,7 +2,6 @@
 
 import ast
 import json
-import math
 import os
 from collections.abc import Sequence
 
@@ -90,8 +89,9 @@ def import_weights(arguments: Sequence[str]) -> int:
         },
     )
     console.info(
-        f'{values.out}: {values.model} with {num_classes} classes, naming {converted.naming}, SHA-256 {saved.sha256}; '
-        f"a config names it as {{'weights': {values.out!r}}}"
+        f'{values.out}: {values.model} with {num_classes} classes, naming {converted.naming}, mean {saved.mean}, std '
+        f"{saved.std}; a config names it as {{'weights': {values.out!r}}}, and binds the hash of model, normalisation and "
+        f'variables, {saved.sha256}'
     )
     return 0
 
@@ -114,7 +114,7 @@ def export_weights(arguments: Sequence[str]) -> int:
         (
             'naming',
             None,
-            'How the keys are named; by default as they were imported, or as in torchvision if it has the model.',
+            'How the keys are named; by default as they were imported, else the first naming of the family in the guide.',
         ),
     ):
         flags.DEFINE_string(name, default, help_text, flag_values=values)
@@ -127,11 +127,12 @@ def export_weights(arguments: Sequence[str]) -> int:
     from rfn_jax.models import weights
 
     classifier, about = experiment.saved_classifier(values.checkpoint, values.epoch)
-    state = weights.to_state_dict(classifier, naming=values.naming or about.get('naming'))
+    naming = values.naming or about.get('naming') or weights.namings(classifier)[0]
+    state = weights.to_state_dict(classifier, naming=naming)
     weights.write_safetensors(values.out, state, {'rfn_jax': json.dumps(about, sort_keys=True)})
     console_lib.Console().info(
-        f'{values.out}: {len(state)} tensors of {about["model"]["name"]}; images in [0, 1] are normalised with mean '
-        f'{about["mean"]} and std {about["std"]} first'
+        f'{values.out}: {len(state)} tensors of {about["model"]["name"]}, naming {naming}; images in [0, 1] are normalised '
+        f'with mean {about["mean"]} and std {about["std"]} first'
     )
     return 0
 
@@ -194,6 +195,9 @@ def _normalisation(values: flags.FlagValues, of_imagenet: bool) -> dict[str, tup
         found = {name: tuple(float(part) for part in values[name].value) for name in ('mean', 'std')}
     except ValueError as error:
         raise errors.InputError(f'--mean and --std must be numbers with commas between them: {error}') from error
-    if not all(map(math.isfinite, (*found['mean'], *found['std']))):
-        raise errors.InputError(f'--mean and --std must be finite, got {found["mean"]} and {found["std"]}')
+    if not (all(0 <= value <= 1 for value in found['mean']) and all(0 < value <= 1 for value in found['std'])):
+        raise errors.InputError(
+            f'--mean and --std must be those of images in [0, 1], got {found["mean"]} and {found["std"]}; divide by 255 if '
+            'they are those of images in [0, 255]'
+        )
     return found

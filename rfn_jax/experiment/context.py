@@ -65,7 +65,10 @@ class Context:
         """
         if network.weights:
             train = self.splits.train
-            template = training.abstract_weights(network.weights, image_shape=train.image_shape)
+            try:
+                template = training.abstract_weights(network.weights, image_shape=train.image_shape)
+            except errors.InputError as error:
+                raise errors.InputError(f'{network.title}: {error}') from error
             if template.num_classes != train.num_classes:
                 raise errors.InputError(
                     f'{network.title}: the weights in {network.weights} have {template.num_classes} classes, and the data '

@@ -1,8 +1,8 @@
 """Stage 1: train the targets, the validation targets and the surrogates."""
 
 from rfn_jax import training
-from rfn_jax.core import rng
-from rfn_jax.experiment import context, saved
+from rfn_jax.core import files, rng
+from rfn_jax.experiment import context, plan, saved
 
 
 def train(ctx: context.Context) -> None:
@@ -17,6 +17,7 @@ def train(ctx: context.Context) -> None:
     """
     for network in ctx.plan.networks:
         if network.recipe is None:
+            _tell_accuracy(ctx, network)
             continue
         saved.describe(ctx, network)
         keep_all = network.role == 'surrogate'
@@ -37,3 +38,19 @@ def train(ctx: context.Context) -> None:
             console=ctx.console,
             mesh=ctx.mesh,
         )
+
+
+def _tell_accuracy(ctx: context.Context, network: plan.Network) -> None:
+    """Tells the natural accuracy of imported weights once: a wrong normalisation shows in nothing else."""
+    path = ctx.workdir / network.folder / 'imported.json'
+    if path.exists():
+        return
+    classifier = ctx.trained(network, network.last_epoch)
+    accuracy = training.accuracy(classifier, ctx.splits.validation, **ctx.batching)
+    ctx.console.info(f'{network.title}: imported from {network.weights}, validation_accuracy {accuracy:.4g}')
+    if accuracy < 2 / classifier.num_classes:
+        ctx.console.info(
+            f'{network.title}: that is near chance; are mean {classifier.mean} and std {classifier.std} those that its '
+            'weights were trained with, and the order of the classes that of the data?'
+        )
+    files.write_json(path, {'weights': network.weights, 'validation_accuracy': accuracy})

@@ -18,7 +18,10 @@ def describe(ctx: context.Context, network: plan_lib.Network) -> None:
     if not path.exists():
         template = ctx.template(network)
         values = (network.spec, template.num_classes, ctx.splits.train.image_shape, template.mean, template.std)
-        files.write_json(path, dict(zip(FIELDS, values, strict=True)))
+        about = dict(zip(FIELDS, values, strict=True))
+        if network.weights:  # exports keep the naming of the weights that the training started from
+            about['naming'] = training.read_weights(network.weights).origin.get('naming')
+        files.write_json(path, about)
 
 
 def saved_classifier(

@@ -130,6 +130,11 @@ def read_weights(directory: os.PathLike | str) -> Weights:
     """
     path = pathlib.Path(directory) / 'weights.json'
     if not path.exists():
+        if (path.parent / 'checkpoints').exists():
+            raise errors.InputError(
+                f'{directory} holds no imported weights, but a network that was trained; rfn_jax.experiment.saved_classifier '
+                'loads it'
+            )
         raise errors.InputError(
             f'{directory} holds no imported weights (there is no {path.name}); make it with rfn-jax import-weights'
         )

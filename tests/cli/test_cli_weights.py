@@ -51,9 +51,9 @@ def test_import_and_export_give_the_same_weights_again(classifier, file, tmp_pat
     assert (origin['file'], origin['sha256']) == ('common.npz', weights.file_sha256(file))
 
     exported = tmp_path / 'out.safetensors'
-    arguments = ['--checkpoint', str(out), '--out', str(exported), '--naming', 'pytorch_cifar']
+    arguments = ['--checkpoint', str(out), '--out', str(exported)]  # in the naming that they were imported in
     assert main.main(['export-weights', *arguments]) == 0
-    assert 'mean [0.5, 0.4, 0.3]' in capsys.readouterr().out
+    assert 'naming pytorch_cifar; images in [0, 1] are normalised with mean [0.5, 0.4, 0.3]' in capsys.readouterr().out
     with np.load(file) as saved:
         state = weights.read_state_dict(exported)
         assert {f'module.{key}' for key in state} == set(saved)
@@ -76,7 +76,7 @@ def test_what_is_allowed_is_told(classifier, file, tmp_path, capsys):
         state = {key.removeprefix('module.'): value for key, value in saved.items() if 'linear.bias' not in key}
     np.savez(tmp_path / 'more.npz', extra=np.zeros(3), **state)
     line = refused(capsys, *arguments, '--allow=missing')
-    assert "unused: extra; allow 'unused' to take what fits" in line
+    assert "unused: extra; does the model need other options? Allow 'unused' to take what fits all the same" in line
     assert main.main([*arguments, '--allow=missing,unused']) == 0
     printed = capsys.readouterr().out
     assert 'missing: linear.bias' in printed
@@ -140,7 +140,11 @@ def test_a_hostile_file_is_refused_and_does_nothing(tmp_path, capsys):
         ((*SMALL, *MEAN_STD, '--weights=x', '--out=w', '--option=depht=3'), "'depht'; did you mean 'depth'"),
         ((*SMALL, *MEAN_STD, '--weights=x', '--out=w', '--option=dtype=f33'), "dtype of model 'cifar_resnet'"),
         ((*SMALL, *MEAN_STD, '--weights=x', '--out=w', '--option=name=vit'), '--option must be NAME=VALUE'),
-        ((*SMALL, '--weights=x', '--out=w', '--mean=nan', '--std=1'), '--mean and --std must be finite, got (nan,)'),
+        ((*SMALL, '--weights=x', '--out=w', '--mean=125', '--std=63'), 'divide by 255 if they are those of images in'),
+        (
+            (*SMALL, '--weights=x', '--out=w', '--mean=nan', '--std=1'),
+            '--mean and --std must be those of images in [0, 1], got (nan,)',
+        ),
         ((*SMALL, *MEAN_STD, '--weights=x', '--out=w', '--option=depth'), '--option must be NAME=VALUE'),
         ((*SMALL, *MEAN_STD, '--weights=nothing.pth', '--out=w'), 'could not read nothing.pth: No such file'),
         (

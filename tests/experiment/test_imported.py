@@ -19,7 +19,7 @@ def save(directory, spec, seed=0, num_classes=10, shape=SHAPE, mean=(0.5,)):
     module = models.MODELS.make_from(spec, num_classes=num_classes)
     key = rng.key_for(seed, 'initialise')
     classifier = models.initialise(module, key, shape, num_classes=num_classes, mean=mean, std=(0.5,))
-    training.save_weights(directory, classifier, model=spec, image_shape=shape, origin={})
+    training.save_weights(directory, classifier, model=spec, image_shape=shape, origin={'naming': 'pytorch_cifar'})
     return classifier
 
 
@@ -36,7 +36,7 @@ def config():
     return config
 
 
-def test_imported_targets_are_measured_and_surrogates_start_from_imported_weights(config, tmp_path):
+def test_imported_targets_are_measured_and_surrogates_start_from_imported_weights(config, tmp_path, capsys):
     saved = save(tmp_path / 'mlp', MLP)
     start = save(tmp_path / 'resnet', RESNET)
     del config['targets']['vgg']
@@ -49,6 +49,11 @@ def test_imported_targets_are_measured_and_surrogates_start_from_imported_weight
     surrogate = ctx.plan.of_role('surrogate')[0]
     assert ctx.fresh(surrogate).mean == ctx.trained(surrogate, 1).mean == (0.5,)
     jax.tree.map(np.testing.assert_array_equal, ctx.fresh(surrogate).variables, start.variables)
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith('target imported: ')]
+    assert [line.split(', ')[-1][:20] for line in told[:1]] == ['validation_accuracy ']
+    assert 'that is near chance; are mean (0.5,)' in told[1]
+    experiment.train(ctx)
+    assert 'imported' not in capsys.readouterr().out
     experiment.craft(ctx)
     experiment.measure(ctx)
     natural = files.read_csv(tmp_path / 'work' / 'results' / 'natural.csv')
@@ -58,6 +63,7 @@ def test_imported_targets_are_measured_and_surrogates_start_from_imported_weight
     classifier, about = experiment.saved_classifier(tmp_path / 'work' / 'surrogates' / 'resnet-sgd' / 'seed0')
     jax.tree.map(np.testing.assert_array_equal, classifier.variables, ctx.trained(surrogate, 1).variables)
     assert (about['model'], about['epoch'], about['mean'], about['image_shape']) == (RESNET, 1, [0.5], [8, 8, 1])
+    assert about['naming'] == 'pytorch_cifar'  # of the weights that its training started from
 
     bound = json.loads((tmp_path / 'work' / 'config.json').read_text())
     assert bound['targets']['imported']['sha256'] == training.read_weights(tmp_path / 'mlp').sha256
@@ -112,7 +118,8 @@ def test_networks_are_found_by_their_folder(tmp_path):
     classifier, about = experiment.saved_classifier(tmp_path / 'mlp')
     jax.tree.map(np.testing.assert_array_equal, classifier.variables, saved.variables)
     assert about == {
-        'model': MLP, 'num_classes': 10, 'image_shape': [8, 8, 1], 'mean': [0.5], 'std': [0.5], 'epoch': 0, 'naming': None,
+        'model': MLP, 'num_classes': 10, 'image_shape': [8, 8, 1], 'mean': [0.5], 'std': [0.5], 'epoch': 0,
+        'naming': 'pytorch_cifar',
     }  # fmt: skip
     with pytest.raises(errors.InputError, match='holds imported weights, which have no epochs, got epoch 3'):
         experiment.saved_classifier(tmp_path / 'mlp', 3)

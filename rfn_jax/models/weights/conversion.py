@@ -73,7 +73,7 @@ def from_state_dict(
         found = '; '.join(f'{kind}: {_some(getattr(best, kind))}' for kind in wrong)
         raise errors.InputError(
             f'{source} does not fit the model (naming {best.naming!r}): {found}; '
-            f'allow {" and ".join(map(repr, wrong))} to take what fits'
+            f'does the model need other options? Allow {" and ".join(map(repr, wrong))} to take what fits all the same'
         )
     if not best.placed:
         raise errors.InputError(f'{source} has no tensor that fits the model (naming {best.naming!r})')

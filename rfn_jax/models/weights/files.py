@@ -18,7 +18,8 @@ ENTRIES = (
     *('state_dict', 'model_state_dict', 'model_state', 'model', 'net', 'network', 'weights', 'params'),
     *('state_dict_ema', 'model_ema', 'ema_state_dict', 'params_ema', 'ema'),
 )
-PREFIXES = ('module.', '_orig_mod.', 'model.')  # of data parallelism, compilation and training frameworks
+# Of data parallelism, compilation, training frameworks, and the names that people give a wrapped network.
+PREFIXES = ('module.', '_orig_mod.', 'model.', 'net.', 'network.', 'backbone.')
 COUNTERS = ('n_averaged',)  # what averaging adds to the weights
 
 SAFETENSORS = {
@@ -34,7 +35,7 @@ LONGEST_HEADER = 100_000_000  # of a safetensors file, as its library has it
 def read_state_dict(path: os.PathLike | str, entry: str | None = None) -> dict[str, np.ndarray]:
     """Reads the weights in a file of `torch.save`, safetensors or `np.savez`; the content says which, not the suffix.
 
-    Prefixes that all keys have because the model was wrapped (`module.`, `_orig_mod.`, `model.`) are taken off, and what
+    Prefixes that all keys have because the model was wrapped (`PREFIXES`, such as `module.`) are taken off, and what
     is not a tensor is left out. Nothing in the file is run.
 
     Args:

@@ -85,12 +85,12 @@ def _load_zip(content: mmap.mmap, machine: unpickling.Machine) -> Any:
     members = {member.filename: member for member in listed}
     if len(members) < len(listed):
         raise unpickling.UnreadableError('is damaged: two of its members have the same name')
-    if sum(member.file_size for member in listed) > len(content):
-        raise unpickling.UnreadableError('is damaged or compressed: its members are larger than the file')
     if any(name.endswith(('/constants.pkl', '/model.json')) for name in members):
         raise unpickling.UnreadableError(
             'is a TorchScript archive, which is a program; if you trust it, use torch.jit.load and save the state dict alone'
         )
+    if sum(member.file_size for member in listed) > len(content):
+        raise unpickling.UnreadableError('is damaged or compressed: its members are larger than the file')
     folders = [name.removesuffix('data.pkl') for name in members if re.fullmatch(r'[^/]+/data\.pkl', name)]
     if len(folders) != 1:
         raise unpickling.UnreadableError(

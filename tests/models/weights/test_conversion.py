@@ -98,12 +98,12 @@ def without(state, key):
 @pytest.mark.parametrize(
     ('change', 'kind', 'message'),
     [
-        (lambda s: without(s, 'layer2.0.bn1.bias'), 'missing', 'missing: layer2.0.bn1.bias; allow'),
-        (lambda s: {**s, 'extra.weight': np.zeros(2)}, 'unused', 'unused: extra.weight; allow'),
+        (lambda s: without(s, 'layer2.0.bn1.bias'), 'missing', 'missing: layer2.0.bn1.bias; does'),
+        (lambda s: {**s, 'extra.weight': np.zeros(2)}, 'unused', 'unused: extra.weight; does'),
         (
             lambda s: {**s, 'fc.weight': np.zeros((7, 6), np.float32)},
             'misshaped',
-            r'misshaped: fc.weight \[7, 6\] there and \[5, 6\] here; allow',
+            r'misshaped: fc.weight \[7, 6\] there and \[5, 6\] here; does',
         ),
     ],
 )
@@ -127,7 +127,7 @@ def test_what_does_not_fit_is_listed_and_stops_unless_allowed(network, state, ch
 
 def test_long_lists_are_cut():
     state = {f'other.{i}': np.zeros(1, np.float32) for i in range(40)}
-    message = r'missing: bn1.running_mean, .* and 36 more; unused: other.0, .* and 34 more; allow'
+    message = r'missing: bn1.running_mean, .* and 36 more; unused: other.0, .* and 34 more; does'
     with pytest.raises(errors.InputError, match=message):
         weights.from_state_dict(classifier(), state)
     with pytest.raises(errors.InputError, match='has no tensor that fits the model'):
