@@ -8,8 +8,9 @@ accuracy), on two cores of a Xeon that did other work beside, 27 minutes without
     ConvNeXt   SGD 11.3 % (100.0; 29.8)   early-stopped SGD  9.5 % (97.6; 27.6)   RFN 12.7 % (83.4; 28.2)
     ViT        SGD 18.6 % ( 99.4; 43.3)   early-stopped SGD 18.8 % (99.2; 42.3)   RFN 15.1 % (91.0; 34.7)
 
-RFN gains 1.4 points over SGD with the ConvNeXt (0.1 to 2.7) and loses 3.5 with the ViT (2.2 to 4.9). Neither network fits its 3000
-images here (32 and 59 % of them with SGD, 28 and 36 % with RFN), where a large rho only costs: no statement on transformers.
+RFN gains 1.4 points over SGD with the ConvNeXt (0.1 to 2.7) and loses 3.5 with the ViT (2.2 to 4.9). Neither network fits its
+3000 images here (32 and 59 % of them with SGD, 28 and 36 % with RFN), where a large rho only costs: no statement on
+transformers.
 """
 
 import ml_collections
