@@ -105,9 +105,8 @@ class Context:
                 try:
                     classifier = store.restore_classifier(epoch, template)
                 except errors.RunError as error:
-                    raise errors.RunError(
-                        f'{error}; to make it again, delete that folder and run rfn-jax train'
-                    ) from error
+                    again = 'run rfn-jax train' if network.recipe else 'import the weights again'
+                    raise errors.RunError(f'{error}; to make it again, delete that folder and {again}') from error
                 yield classifier
 
     def trained(self, network: plan_lib.Network, epoch: int) -> models.Classifier:

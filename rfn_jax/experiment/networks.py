@@ -6,7 +6,7 @@ from rfn_jax.experiment import context, plan, saved
 
 
 def train(ctx: context.Context) -> None:
-    """Trains every network of the plan that is not trained yet.
+    """Trains every network of the plan that is not trained yet, and tells the accuracy of those that were imported.
 
     A surrogate keeps the checkpoints of all epochs; what each network is goes into its `classifier.json`. Surrogates of one
     seed see the same examples in the same order whatever their training, so that trainings are compared pair by pair.

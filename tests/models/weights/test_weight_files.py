@@ -115,6 +115,7 @@ def test_what_is_no_tensor_is_left_out(tmp_path):
     [
         (('module.a', 'module.b'), ('a', 'b')),
         (('_orig_mod.a', '_orig_mod.b'), ('a', 'b')),
+        (('backbone.net.a', 'backbone.net.b'), ('a', 'b')),
         (('model.a', 'model.b'), ('a', 'b')),
         (('model._orig_mod.module.module.a', 'model._orig_mod.module.module.b'), ('a', 'b')),
         (('module.model.a', 'module.model.module.b'), ('a', 'module.b')),
