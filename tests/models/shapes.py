@@ -1,5 +1,6 @@
 """What can be told of a network without computing anything."""
 
+import functools
 import math
 
 import flax.errors
@@ -71,3 +72,32 @@ def draws(module, *, train, size=8):
     except flax.errors.InvalidRngError:
         return True
     return False
+
+
+def tracers(size):
+    """`variables_of` and `trace`, whose variables are made with images of `size` rows and columns by default."""
+
+    @functools.cache
+    def variables_of(module, height=size, width=size):
+        return jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, height, width, 3)), train=False))
+
+    @functools.cache
+    def trace(module, height, width, train, seed=0):
+        """Logits and changes of an application, and all modules that it calls with the shapes of what they give."""
+        calls, variables = [], variables_of(module)
+
+        def visit(call, called, *args, **kwargs):
+            result = call(*args, **kwargs)
+            calls.append((called, getattr(result, 'shape', None)))
+            return result
+
+        def apply(variables):
+            rngs = {} if seed is None else {'dropout': jax.random.key(seed)}
+            images = jnp.zeros((2, height, width, 3))
+            return module.apply(variables, images, train=train, mutable=['batch_stats', 'auxiliary_logits'], rngs=rngs)
+
+        with hooks.intercept(nn.Module, visit):
+            logits, changes = jax.eval_shape(apply, variables)
+        return logits, changes, calls
+
+    return variables_of, trace

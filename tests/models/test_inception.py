@@ -1,16 +1,16 @@
-import functools
-
 import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
+import shapes
 
 from rfn_jax import models
 from rfn_jax.core import errors
-from rfn_jax.models import hooks, inception
+from rfn_jax.models import inception
 
 O0 = {'xla_backend_optimization_level': 0}
+variables_of, trace = shapes.tracers(75)
 BFLOAT16 = {'dtype': jnp.bfloat16}  # a last layer that computes in it would show
 
 
@@ -18,33 +18,8 @@ def network(name='inception_v3', **options):
     return models.MODELS.make(name, num_classes=5, **{'width': 1 / 64, **BFLOAT16, **options})
 
 
-@functools.cache
-def variables_of(module, height=75, width=75):
-    return jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, height, width, 3)), train=False))
-
-
 def params_of(module):
     return flax.traverse_util.flatten_dict(variables_of(module)['params'])
-
-
-@functools.cache
-def trace(module, height, width, train, seed=0):
-    """Logits and changes of an application, and all modules that it calls with the shapes of what they give."""
-    calls, variables = [], variables_of(module)
-
-    def visit(call, called, *args, **kwargs):
-        result = call(*args, **kwargs)
-        calls.append((called, getattr(result, 'shape', None)))
-        return result
-
-    def apply(variables):
-        rngs = {} if seed is None else {'dropout': jax.random.key(seed)}
-        images = jnp.zeros((2, height, width, 3))
-        return module.apply(variables, images, train=train, mutable=['batch_stats', 'auxiliary_logits'], rngs=rngs)
-
-    with hooks.intercept(nn.Module, visit):
-        logits, changes = jax.eval_shape(apply, variables)
-    return logits, changes, calls
 
 
 @pytest.mark.parametrize(

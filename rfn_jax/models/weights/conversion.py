@@ -121,12 +121,6 @@ def to_state_dict(classifier: classifier_lib.Classifier, *, naming: str | None =
     return state
 
 
-def expected(classifier: classifier_lib.Classifier, naming: str) -> dict[str, tuple[int, ...]]:
-    """The keys and shapes of the tensors that a classifier (or its `abstract` form) needs, under one of its namings."""
-    slots = layout.slots(classifier.variables, layout.namings_of(classifier.module)[naming])
-    return {slot.key: slot.whole for slot in slots.values()}
-
-
 def namings(classifier: classifier_lib.Classifier) -> tuple[str, ...]:
     """The namings that the family of a classifier has.
 
