@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from rfn_jax.cli import listing, settings, weights
+from rfn_jax.cli import bench, listing, settings, weights
 from rfn_jax.core import console as console_lib
 from rfn_jax.core import errors, workdir
 
@@ -21,6 +21,7 @@ STAGES = {
 }
 ALL_STAGES = ('train', 'craft', 'measure', 'report')
 OTHERS = {
+    'bench': (bench.SUMMARY, bench.main),
     'import-weights': (weights.IMPORT_SUMMARY, weights.import_weights),
     'export-weights': (weights.EXPORT_SUMMARY, weights.export_weights),
     'list': (listing.SUMMARY, listing.main),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from rfn_jax.cli import flag_values
 from rfn_jax.core import console as console_lib
 from rfn_jax.core import errors
 
@@ -48,7 +49,7 @@ def import_weights(arguments: Sequence[str]) -> int:
     flags.DEFINE_multi_string('option', [], help_text, flag_values=values)
     help_text = 'Which tensors may be wrong: missing, unused, misshaped. What is missing keeps its initial values.'
     flags.DEFINE_list('allow', [], help_text, flag_values=values)
-    _parse(values, 'import-weights', IMPORT_SUMMARY, arguments, needed=('model', 'weights', 'out'))
+    flag_values.parse(values, 'import-weights', IMPORT_SUMMARY, arguments, needed=('model', 'weights', 'out'))
 
     from rfn_jax import models, training
     from rfn_jax.core import rng
@@ -119,7 +120,7 @@ def export_weights(arguments: Sequence[str]) -> int:
     ):
         flags.DEFINE_string(name, default, help_text, flag_values=values)
     flags.DEFINE_integer('epoch', None, 'Which checkpoint of a network; the last by default.', flag_values=values)
-    _parse(values, 'export-weights', EXPORT_SUMMARY, arguments, needed=('checkpoint', 'out'))
+    flag_values.parse(values, 'export-weights', EXPORT_SUMMARY, arguments, needed=('checkpoint', 'out'))
     if not values.out.endswith('.safetensors'):
         raise errors.InputError(f'--out must end in .safetensors, got {values.out!r}')
 
@@ -135,24 +136,6 @@ def export_weights(arguments: Sequence[str]) -> int:
         f'with mean {about["mean"]} and std {about["std"]} first'
     )
     return 0
-
-
-def _parse(
-    values: flags.FlagValues, command: str, summary: str, arguments: Sequence[str], *, needed: Sequence[str]
-) -> None:
-    """Parses the flags of a command, with errors in one line."""
-    if any(argument.lstrip('-') in ('help', 'h') for argument in arguments):
-        print(f'rfn-jax {command} [flags]: {summary}\n{values.get_help()}')
-        raise SystemExit(0)
-    try:
-        rest = values([f'rfn-jax {command}', *arguments])[1:]
-    except flags.Error as error:
-        raise errors.InputError(' '.join(str(error).split())) from error
-    if rest:
-        raise errors.InputError(f'unexpected argument {rest[0]!r}; see rfn-jax {command} --help')
-    for name in needed:
-        if not values[name].value:
-            raise errors.InputError(f'rfn-jax {command} needs --{name}')
 
 
 def _option(text: str) -> tuple[str, object]:

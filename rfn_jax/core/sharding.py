@@ -27,6 +27,11 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
 
 
+def rows_sharding(mesh: Mesh) -> NamedSharding:
+    """The sharding of several batches in one array: its second axis is cut over the devices."""
+    return NamedSharding(mesh, PartitionSpec(None, DATA_AXIS))
+
+
 def of_state(tree, mesh: Mesh, *, cut: bool):
     """Shardings of a training state: whole on every device, or cut as fully sharded data parallelism does.
 

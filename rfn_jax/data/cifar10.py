@@ -2,7 +2,6 @@
 
 import os
 
-import grain
 import numpy as np
 
 from rfn_jax.core import errors
@@ -63,6 +62,8 @@ def _source(split: str, data_dir: str):
 
 def _read(source, positions: range, names: tuple[str, ...], where: str) -> dataset.ImageDataset:
     """Decodes the examples at `positions` into memory."""
+    import grain  # the other data sets do not need it
+
     examples = (
         grain.MapDataset.source(source)
         .slice(slice(positions.start, positions.stop))

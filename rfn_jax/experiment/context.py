@@ -2,9 +2,7 @@
 
 import dataclasses
 import functools
-import importlib.metadata
 import pathlib
-import platform
 from collections.abc import Iterator, Mapping
 
 import jax
@@ -13,7 +11,7 @@ from jax.sharding import Mesh
 
 from rfn_jax import attacks, data, models, training, transfer
 from rfn_jax.core import console as console_lib
-from rfn_jax.core import errors, files, rng, sharding, workdir
+from rfn_jax.core import environment, errors, files, rng, sharding, workdir
 from rfn_jax.experiment import plan as plan_lib
 
 
@@ -199,7 +197,7 @@ def open_workdir(config: Mapping, directory, console: console_lib.Console) -> Co
         _check_attacks(ctx)
     workdir.bind(directory, plan.config)
     if not (ctx.workdir / 'environment.json').exists():
-        files.write_json(ctx.workdir / 'environment.json', _environment(ctx.mesh))
+        files.write_json(ctx.workdir / 'environment.json', environment.describe(ctx.mesh))
     return ctx
 
 
@@ -227,17 +225,6 @@ def _check_attacks(ctx: Context) -> None:
 
         for surrogate in surrogates.values():
             jax.eval_shape(run, surrogate, images, labels)
-
-
-def _environment(mesh: Mesh) -> dict[str, str]:
-    """The versions, platform and devices that results were made with."""
-    versions = {name: importlib.metadata.version(name) for name in ('jax', 'flax', 'optax', 'rfn_jax')}
-    return {
-        'python': platform.python_version(),
-        **versions,
-        'platform': f'{platform.system()} {platform.machine()}',
-        'devices': f'{mesh.size} x {mesh.devices.flat[0].device_kind}',
-    }
 
 
 def _mesh(plan: plan_lib.Plan, console: console_lib.Console) -> Mesh:

@@ -49,6 +49,14 @@ class Classifier:
         return self.module.apply(self.variables, normalise(images, self.mean, self.std), train=False)
 
 
+def full_precision(classifier: Classifier) -> Classifier:
+    """The same network computed in float32, as it is measured; `dtype` only says how it is trained and attacked."""
+    dtype = getattr(classifier.module, 'dtype', None)
+    if dtype is None or jnp.dtype(dtype) == jnp.float32:
+        return classifier
+    return classifier.replace(module=classifier.module.clone(dtype=jnp.float32))
+
+
 def normalise(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
     """`(images - mean) / std` by channel; images `[B, H, W, C]` in [0, 1]."""
     return (images - jnp.asarray(mean, images.dtype)) / jnp.asarray(std, images.dtype)

@@ -80,15 +80,20 @@ def template(name: str) -> models.Classifier:
 def measure(name: str, classifier: models.Classifier) -> Size:
     """The size of a named model, by tracing its `template`; nothing is computed."""
     image_size = _image_size(name)
-    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
-    jaxpr = jax.make_jaxpr(lambda c, x: c(x))(classifier, images).jaxpr
     return Size(
         image_size=image_size,
         num_classes=classifier.num_classes,
         parameters=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(classifier.variables['params'])),
-        gflops=sum(_multiply_adds(equation) for equation in _equations(jaxpr)) / 1e9,
+        gflops=multiply_adds(classifier, (image_size, image_size, 3)) / 1e9,
         torchvision='' if name.startswith(CIFAR) else name,
     )
+
+
+def multiply_adds(classifier: models.Classifier, image_shape: tuple[int, int, int]) -> int:
+    """Multiply-adds of convolutions and matrix products for one image `(H, W, C)`, by tracing; nothing is computed."""
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    jaxpr = jax.make_jaxpr(lambda c, x: c(x))(classifier, images).jaxpr
+    return sum(_multiply_adds(equation) for equation in _equations(jaxpr))
 
 
 def complete() -> list[str]:

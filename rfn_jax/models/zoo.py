@@ -14,23 +14,25 @@ import jax.numpy as jnp
 from rfn_jax.core import errors, registry
 
 MODELS = registry.Registry('model')
+# Types of the computation that a spec may ask for by `dtype`; parameters, statistics, losses and logits are float32.
+DTYPES = ('float32', 'bfloat16', 'float16')
 
 
 def from_spec(spec: Mapping[str, object], *, num_classes: int) -> nn.Module:
     """The module that a spec of a config asks for.
 
     Args:
-      spec: `name` of the architecture and its options.
+      spec: `name` of the architecture and its options. `dtype` is the type of the computation by its name: `'float32'`, or
+        `'bfloat16'` for training and attacks on an accelerator.
       num_classes: Number of classes.
 
     Raises:
       InputError: The name is unknown, or an option is unknown, missing or out of its range.
     """
-    module = MODELS.make_from(spec, num_classes=num_classes)
-    try:
-        jnp.dtype(spec.get('dtype', 'float32'))
-    except TypeError as error:
-        raise errors.InputError(
-            f'dtype of model {spec["name"]!r}: {error}; known: float32, bfloat16, float16'
-        ) from error
-    return module
+    if isinstance(spec, Mapping) and 'dtype' in spec:
+        if spec['dtype'] not in DTYPES:
+            raise errors.InputError(
+                f'dtype of model {spec.get("name")!r} must be one of {", ".join(DTYPES)}, got {spec["dtype"]!r}'
+            )
+        spec = {**spec, 'dtype': jnp.dtype(spec['dtype'])}
+    return MODELS.make_from(spec, num_classes=num_classes)

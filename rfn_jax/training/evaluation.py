@@ -21,6 +21,9 @@ def _predict(classifier: models.Classifier, images: jax.Array) -> jax.Array:
 def predict(classifier: models.Classifier, examples: data.ImageDataset, *, batch_size: int, mesh: Mesh) -> np.ndarray:
     """The predicted class of each example.
 
+    Computed in float32 whatever the type that the network is trained and attacked in, and without the shorter mantissas
+    that accelerators take for float32 by default, so that what is measured does not depend on either.
+
     Args:
       classifier: A classifier for images of this shape.
       examples: N examples.
@@ -30,12 +33,15 @@ def predict(classifier: models.Classifier, examples: data.ImageDataset, *, batch
     Returns:
       int32 `[N]`.
     """
+    if isinstance(classifier, models.Classifier):
+        classifier = models.full_precision(classifier)
     classifier = jax.device_put(classifier, sharding.replicated(mesh))
     batch_size = -(-batch_size // mesh.size) * mesh.size
-    parts = [
-        (_predict(classifier, sharding.shard_batch(batch.images, mesh)), count)
-        for batch, count in data.padded_batches(examples, batch_size)
-    ]
+    with jax.default_matmul_precision('float32'):
+        parts = [
+            (_predict(classifier, sharding.shard_batch(batch.images, mesh)), count)
+            for batch, count in data.padded_batches(examples, batch_size)
+        ]
     return np.concatenate([np.asarray(predictions)[:count] for predictions, count in parts])
 
 

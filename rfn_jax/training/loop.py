@@ -69,7 +69,10 @@ def fit(
         missing = needed_epochs(plan, keep_all) - set(there)
         if not missing:
             return
-        tx, train_step = _compiled(classifier.module, classifier.mean, classifier.std, plan, steps_per_epoch, mesh)
+        per_call = _steps_per_call(plan, steps_per_epoch, mesh)
+        tx, train_step = _compiled(
+            classifier.module, classifier.mean, classifier.std, plan, steps_per_epoch, mesh, scan=per_call > 1
+        )
         earlier = [epoch for epoch in there if epoch < min(missing)]
         done, current = _resume(store, earlier, state.create(classifier, tx), console)
         there = store.epochs()  # without those moved aside
@@ -80,18 +83,19 @@ def fit(
         with console.task(name, plan.epochs, done=done) as advance:
             for epoch in range(done + 1, plan.epochs + 1):
                 start = time.monotonic()
-                # Rows of host memory: the step puts each on its devices while the one before is still running.
-                order = np.asarray(data.epoch_order(len(train), plan.batch_size, seed=seed, epoch=epoch))
                 key = jax.device_put(rng.key_for(seed, 'augment', epoch), sharding.replicated(mesh))
                 history = []
-                for positions in order:
+                for positions in _calls(
+                    data.epoch_order(len(train), plan.batch_size, seed=seed, epoch=epoch), per_call, mesh
+                ):
                     current, values = train_step(current, resident, positions, key)
                     history.append(values)
                 history, norm = jax.device_get((history, _norm(current.params)))
-                _check_finite([*(values['loss'] for values in history), norm], name, epoch, plan)
-                values = {key: _mean_of_known([values[key] for values in history]) for key in history[0]}
+                history = {key: np.concatenate([np.atleast_1d(v[key]) for v in history]) for key in history[0]}
+                _check_finite([*history['loss'], norm], name, epoch, plan)
+                values = {key: _mean_of_known(values) for key, values in history.items()}
                 for counter in values.keys() & {'ascent_count', 'skipped_count'}:
-                    values[counter] = int(history[-1][counter])
+                    values[counter] = int(history[counter][-1])
                 values['parameter_norm'] = float(norm)
                 latest = classifier.replace(variables=current.variables)
                 values['validation_accuracy'] = evaluation.accuracy(
@@ -111,8 +115,27 @@ def fit(
                     )
 
 
+def _steps_per_call(plan: recipe.Recipe, steps_per_epoch: int, mesh: Mesh) -> int:
+    """How many steps the host starts together."""
+    if plan.steps_per_call is not None:
+        return min(plan.steps_per_call, steps_per_epoch)
+    return 1 if mesh.devices.flat[0].platform == 'cpu' else steps_per_epoch
+
+
+def _calls(order: jax.Array, per_call: int, mesh: Mesh) -> list[jax.Array]:
+    """The positions of an epoch on the devices, those of each call in one array: `[B]`, or `[k, B]` if it makes k steps.
+
+    All are put there before the first step, so that none waits for the host.
+    """
+    rows = np.asarray(order)
+    if per_call == 1:
+        return jax.device_put(list(rows), sharding.batch_sharding(mesh))
+    parts = [rows[start : start + per_call] for start in range(0, len(rows), per_call)]
+    return jax.device_put(parts, sharding.rows_sharding(mesh))
+
+
 @functools.lru_cache
-def _compiled(module, mean, std, plan: recipe.Recipe, steps_per_epoch: int, mesh: Mesh):
+def _compiled(module, mean, std, plan: recipe.Recipe, steps_per_epoch: int, mesh: Mesh, *, scan: bool):
     """The optimiser and the step, made once for all seeds of a network."""
     minimiser, descent = plan.minimise(steps_per_epoch), plan.descent(steps_per_epoch)
     tx = optax.chain(minimiser, descent)
@@ -127,6 +150,7 @@ def _compiled(module, mean, std, plan: recipe.Recipe, steps_per_epoch: int, mesh
         group_size=plan.group_size,
         micro_batch_size=plan.micro_batch_size,
         shard_state=plan.shard_parameters,
+        scan=scan,
     )
 
 
@@ -153,7 +177,7 @@ def _skipped(opt_state: optax.OptState) -> int:
     return max((int(count) for _, count in found), default=0)
 
 
-def _mean_of_known(values: list[np.ndarray]) -> float | None:
+def _mean_of_known(values: np.ndarray) -> float | None:
     """The mean of the values that are finite, None if none is."""
     known = np.asarray(values, np.float64)
     known = known[np.isfinite(known)]

@@ -33,6 +33,8 @@ class Recipe:
       micro_batch_size: Examples that pass through the network at once; None for all that share a perturbation.
       shard_parameters: Whether parameters and the state of the optimiser are cut over the devices, for networks that are
         large; the result is the same.
+      steps_per_call: Steps that the host starts together, in one `lax.scan`; the result is the same. By default a whole
+        epoch on an accelerator, where starting each takes time, and 1 on the CPU.
 
     Raises:
       InputError: A value is out of its range, or the minimiser or one of its options is unknown.
@@ -51,12 +53,15 @@ class Recipe:
     group_size: int | str | None = None
     micro_batch_size: int | None = None
     shard_parameters: bool = False
+    steps_per_call: int | None = None
 
     def __post_init__(self):
         if self.epochs < 1:
             raise errors.InputError(f'epochs must be at least 1, got {self.epochs}')
         if self.batch_size < 1:
             raise errors.InputError(f'batch_size must be at least 1, got {self.batch_size}')
+        if self.steps_per_call is not None and self.steps_per_call < 1:
+            raise errors.InputError(f'steps_per_call must be at least 1, got {self.steps_per_call}')
         if self.decay_epochs and self.decay_epochs[-1] >= self.epochs:
             raise errors.InputError(f'decay_epochs {tuple(self.decay_epochs)} must be below epochs, {self.epochs}')
         objective.check_sizes(

@@ -50,8 +50,9 @@ def train_step(
     group_size: int | str | None = None,
     micro_batch_size: int | None = None,
     shard_state: bool = False,
+    scan: bool = False,
 ) -> Callable[[state_lib.TrainState, DeviceData, jax.Array, jax.Array], tuple[state_lib.TrainState, Metrics]]:
-    """Builds the compiled step of a network and an optimiser.
+    """Builds the compiled step of a network and an optimiser, or several steps in one dispatch.
 
     The loss is the mean cross-entropy of the batch (see `objective` for auxiliary heads and dropout). The minimiser receives
     `grad_fn`, the gradient of the same loss on the same augmented batch, so that it can evaluate it elsewhere (and what
@@ -90,13 +91,15 @@ def train_step(
       micro_batch_size: Examples in a piece, a divisor of the examples that share a perturbation; None for one piece.
       shard_state: Whether the state is cut over the devices, as `sharding.of_state(state, mesh, cut=True)` does it, or whole
         on each. Parameters are gathered for each evaluation; with groups, the whole state while they are computed.
+      scan: Whether a call makes k steps, one for each row of `positions` `[k, B]`, in a `lax.scan`. The host then takes no
+        part in them, which an accelerator with short steps needs; the result is the same.
 
     Returns:
       `step(state, data, positions, key) -> (state, metrics)`, jitted, with `state` donated: `state` is made by
       `training.create` with `optax.chain(minimiser, descent)`, and put on the mesh by `sharding.place`; `positions` are
       int32 `[B]`, cut over the devices; `key` is the key of the epoch; `metrics` are the scalars `loss` and `accuracy`,
       before the update, and of a sharpness-aware minimiser `gradient_norm`, `perturbation_norm`, `ascent_count` and
-      `skipped_count`.
+      `skipped_count`. With `scan`, `positions` are `[k, B]`, cut along B, and `metrics` arrays `[k]`.
 
     Raises:
       InputError: At the first step, a size does not divide.
@@ -140,7 +143,7 @@ def train_step(
         # Counters by what they grew, so that all that is averaged over groups is floating-point: one all-reduce.
         return updates, _growth(new_minimiser_state, minimiser_state), batch_stats, metrics
 
-    def step(state, data, positions, key):
+    def step(state, data, key, positions):
         objective_lib.check_sizes(
             len(positions), group_size=group_size, micro_batch_size=micro_batch_size, devices=mesh.size
         )
@@ -171,7 +174,14 @@ def train_step(
                 metrics[name] = value
         return new_state, metrics
 
-    return jax.jit(step, donate_argnums=0, in_shardings=(None, whole, cut, whole))
+    def one(state, data, positions, key):
+        return step(state, data, key, positions)
+
+    def several(state, data, positions, key):
+        return jax.lax.scan(lambda state, row: step(state, data, key, row), state, positions)
+
+    rows = sharding.rows_sharding(mesh) if scan else cut
+    return jax.jit(several if scan else one, donate_argnums=0, in_shardings=(None, whole, rows, whole))
 
 
 def _growth(new: Any, old: Any) -> Any:

@@ -17,6 +17,7 @@ LEVELS = {
     'attacks': 2,
     'landscape': 2,
     'transfer': 3,
+    'bench': 4,
     'report': 4,
     'experiment': 4,
     'cli': 5,

@@ -1,0 +1,188 @@
+"""What is timed: the training step that `rfn-jax train` runs, and the attack that `rfn-jax craft` runs, compiled.
+
+Axes: `N` images on the device, `B` of a batch, `k` steps of a call.
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Mapping
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from rfn_jax import attacks, data, models, optim, training
+from rfn_jax.bench import hardware
+from rfn_jax.core import errors, rng, sharding
+from rfn_jax.models import sizes
+
+BATCHES = 4  # of synthetic images on the device
+
+
+@dataclasses.dataclass
+class Program:
+    """A compiled program with its arguments on the devices.
+
+    Attributes:
+      start: Starts one call, and does not wait for it.
+      wait: Waits for the last call.
+      steps: Steps of a call.
+      batch_size: Images of a step.
+      model_flops: Floating-point operations that the method asks of the network in one call, two for each multiply-add: what
+        a compiler adds or saves does not count.
+      compile_s: Seconds of tracing and compiling.
+      memory_bytes: Arguments, results and temporary memory of the program on one device.
+      period: Calls until the work repeats, as that of minimizers that do not climb at every step.
+    """
+
+    start: Callable[[], None]
+    wait: Callable[[], None]
+    steps: int
+    batch_size: int
+    model_flops: float
+    compile_s: float
+    memory_bytes: int
+    period: int = 1
+
+
+def training_program(
+    model: str, minimizer: Mapping[str, object], *, batch_size: int, precision: str, steps_per_call: int, mesh: Mesh
+) -> Program:
+    """The compiled training step of a named model on random images, with crop and flip for small images.
+
+    Args:
+      model: A model that is complete by its name.
+      minimizer: Name and options of the minimizer, as `optim.MINIMISERS` takes them.
+      batch_size: B.
+      precision: Name in `PRECISIONS`.
+      steps_per_call: k; 1 for a call of one step, else a `lax.scan`.
+      mesh: The devices.
+
+    Raises:
+      InputError: A name is unknown, or the batch does not divide over the devices.
+      RunError: There is not enough memory.
+    """
+    classifier, shape, multiply_adds = _classifier(model, precision)
+    minimiser = optim.MINIMISERS.make_from(minimizer)
+    descent = optim.momentum_sgd(0.01, momentum=0.9, weight_decay=5e-4)
+    augment = data.CropAndFlip(crop_padding=4 if shape[0] <= 64 else 0, flip=True)
+    step = training.train_step(
+        classifier.module, classifier.mean, classifier.std, minimiser, descent, augment, mesh, scan=steps_per_call > 1
+    )
+    state = training.create(classifier, optax.chain(minimiser, descent))
+    state = sharding.place(state, sharding.of_state(state, mesh, cut=False))
+    images, labels = _images(BATCHES * batch_size, shape, classifier.num_classes)
+    resident = training.DeviceData(images, labels, np.arange(len(labels), dtype=np.uint32))
+    resident = sharding.replicate(resident, mesh)
+    order = np.random.default_rng(0).permutation(len(labels)).astype(np.int32).reshape(BATCHES, batch_size)
+    if steps_per_call > 1:
+        rows = np.resize(order, (steps_per_call, batch_size))
+        positions = jax.device_put(rows, sharding.rows_sharding(mesh))
+    else:
+        positions = jax.device_put(order[0], sharding.batch_sharding(mesh))
+    key = jax.device_put(rng.key_for(0, 'bench'), sharding.replicated(mesh))
+    with hardware.PRECISIONS[precision].active():
+        compiled, compile_s = _compile(step, state, resident, positions, key)
+    latest = [state]
+
+    def start():
+        latest[0], _ = compiled(latest[0], resident, positions, key)
+
+    climbs_every = minimizer.get('k', 5) if minimizer['name'].endswith('looksam') else 1
+    ascents = 0 if minimizer['name'] == 'sgd' else minimizer.get('ascent_steps', 1) / climbs_every
+    return Program(
+        start=start,
+        wait=lambda: jax.block_until_ready(latest[0]),
+        steps=steps_per_call,
+        batch_size=batch_size,
+        # A gradient takes a forward pass, and twice its work backward.
+        model_flops=2 * multiply_adds * 3 * (1 + ascents) * batch_size * steps_per_call,
+        compile_s=compile_s,
+        memory_bytes=_memory(compiled),
+        period=climbs_every // math.gcd(climbs_every, steps_per_call),
+    )
+
+
+def attack_program(model: str, attack: Mapping[str, object], *, batch_size: int, precision: str, mesh: Mesh) -> Program:
+    """A compiled attack on a named model with random weights, on random images.
+
+    Args:
+      model: A model that is complete by its name.
+      attack: Name and options of the attack, as `attacks.make_from` takes them.
+      batch_size: B.
+      precision: Name in `PRECISIONS`.
+      mesh: The devices.
+
+    Raises:
+      InputError: A name is unknown, or the attack mixes in other images, which has no benchmark.
+      RunError: There is not enough memory.
+    """
+    classifier, shape, multiply_adds = _classifier(model, precision)
+    made = attacks.make_from(attack)
+    if made.needs_pool:
+        raise errors.InputError(f'attack {made.name!r} needs a pool of images, which the benchmark does not have')
+    images, labels = _images(batch_size, shape, classifier.num_classes)
+    surrogate = jax.device_put(classifier, sharding.replicated(mesh))
+    batch = sharding.shard_batch((images.astype(np.float32) / np.float32(255), labels), mesh)
+    keys = jax.device_put(
+        rng.example_keys(rng.key_for(0, 'bench'), np.arange(batch_size)), sharding.batch_sharding(mesh)
+    )
+    with hardware.PRECISIONS[precision].active():
+        compiled, compile_s = _compile(jax.jit(made.__call__), surrogate, *batch, keys)
+    latest = [batch[0]]
+
+    def start():
+        latest[0] = compiled(surrogate, *batch, keys)
+
+    return Program(
+        start=start,
+        wait=lambda: jax.block_until_ready(latest[0]),
+        steps=1,
+        batch_size=batch_size,
+        # A gradient of the images takes a forward pass and as much backward: that of the weights is not needed.
+        model_flops=2 * multiply_adds * 2 * made.gradient_evaluations * batch_size,
+        compile_s=compile_s,
+        memory_bytes=_memory(compiled),
+    )
+
+
+def _classifier(model: str, precision: str) -> tuple[models.Classifier, tuple[int, int, int], int]:
+    """A named model with fresh weights, the shape of its usual images, and its multiply-adds for one."""
+    size = sizes.table().get(model)
+    if size is None:
+        raise errors.unknown_name('model for a benchmark', model, sizes.table())
+    if precision not in hardware.PRECISIONS:
+        raise errors.unknown_name('precision', precision, hardware.PRECISIONS)
+    shape = (size.image_size, size.image_size, 3)
+    spec = {'name': model, 'dtype': hardware.PRECISIONS[precision].dtype.name}
+    module = models.from_spec(spec, num_classes=size.num_classes)
+    statistics = {'mean': (0.485, 0.456, 0.406), 'std': (0.229, 0.224, 0.225)}
+    classifier = models.initialise(module, rng.key_for(0, 'bench'), shape, num_classes=size.num_classes, **statistics)
+    return classifier, shape, sizes.multiply_adds(classifier, shape)
+
+
+def _images(count: int, shape: tuple[int, int, int], num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Random uint8 images `[count, H, W, C]` and int32 labels `[count]`."""
+    generator = np.random.default_rng(0)
+    images = generator.integers(256, size=(count, *shape), dtype=np.uint8)
+    return images, generator.integers(num_classes, size=count, dtype=np.int32)
+
+
+def _compile(function, *arguments) -> tuple[jax.stages.Compiled, float]:
+    start = time.perf_counter()
+    try:
+        compiled = function.lower(*arguments).compile()
+    except jax.errors.JaxRuntimeError as error:
+        if 'RESOURCE_EXHAUSTED' not in str(error):
+            raise
+        raise errors.RunError('not enough device memory to compile; use a smaller batch size') from error
+    return compiled, time.perf_counter() - start
+
+
+def _memory(compiled: jax.stages.Compiled) -> int:
+    found = compiled.memory_analysis()
+    return (
+        found.temp_size_in_bytes + found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+    )

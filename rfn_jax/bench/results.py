@@ -1,0 +1,147 @@
+"""What a benchmark found: rows, their JSON file, a table, and a comparison with an earlier file."""
+
+import dataclasses
+import itertools
+import os
+import pathlib
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+
+import rich.box
+import rich.table
+
+from rfn_jax.core import errors, files
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """One program, timed.
+
+    Attributes:
+      model: Name of the model.
+      work: What it does: the name of a minimizer or of an attack, with its number of steps.
+      kind: `'training'` or `'attack'`.
+      precision: Name in `PRECISIONS`.
+      batch_size: Images of a step.
+      steps_per_call: Training steps that the host starts together.
+      seconds: Seconds of a training step, or of an attack on one batch, in each round.
+      model_tflops: TFLOP of a step; see `Program.model_flops`.
+      utilization: Model FLOP/s over the dense peak of the devices in [0, 1]; None where that is not known.
+      compile_s: Seconds of tracing and compiling.
+      memory_bytes: Memory of the program on one device.
+      error: Why it could not be timed; `seconds` is empty then.
+    """
+
+    model: str
+    work: str
+    kind: str
+    precision: str
+    batch_size: int
+    steps_per_call: int = 1
+    seconds: Sequence[float] = ()
+    model_tflops: float = 0.0
+    utilization: float | None = None
+    compile_s: float = 0.0
+    memory_bytes: int = 0
+    error: str = ''
+
+    @property
+    def setting(self) -> tuple:
+        """What its group shares; with `work` it makes rows of two files comparable."""
+        return self.kind, self.model, self.precision, self.batch_size
+
+    @property
+    def median(self) -> float:
+        """Median seconds of a step."""
+        return statistics.median(self.seconds)
+
+    @property
+    def images_per_s(self) -> float:
+        """Images a second, by the median."""
+        return self.batch_size / self.median
+
+
+def write(path: os.PathLike | str, environment: Mapping[str, str], command: str, rows: Iterable[Row]) -> None:
+    """Writes what was found so far as JSON, whole or not at all.
+
+    Raises:
+      RunError: The file cannot be written.
+    """
+    listed = []
+    for row in rows:
+        values = dataclasses.asdict(row)
+        if row.seconds:
+            values |= {'median_s': row.median, 'images_per_s': row.images_per_s}
+        listed.append(values)
+    files.write_json(path, {'environment': dict(environment), 'command': command, 'rows': listed})
+
+
+def read(path: os.PathLike | str) -> tuple[dict[str, str], list[Row]]:
+    """The environment and the rows of a file that `write` made.
+
+    Raises:
+      InputError: It is missing or holds something else.
+    """
+    found = files.read_json(path)
+    fields = {field.name for field in dataclasses.fields(Row)}
+    try:
+        rows = [Row(**{name: value for name, value in row.items() if name in fields}) for row in found['rows']]
+        for row in rows:
+            if not all(isinstance(value, float) and value > 0 for value in row.seconds):
+                raise ValueError(f'seconds must be positive numbers, got {row.seconds!r}')
+        return dict(found['environment']), rows
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise errors.InputError(f'{pathlib.Path(path)} is no result of rfn-jax bench: {error}') from error
+
+
+def tables(rows: Sequence[Row]) -> list[rich.table.Table]:
+    """The rows for a terminal, a table for each model, kind, precision and batch size.
+
+    `x SGD` is the time of a step over that of SGD; `MFU` the share of the devices' dense peak that the model's own operations
+    make up.
+    """
+    return [_table(list(group)) for _, group in itertools.groupby(rows, lambda row: row.setting)]
+
+
+def _table(rows: Sequence[Row]) -> rich.table.Table:
+    shown = rich.table.Table(title=_title(rows[0]), title_justify='left', box=rich.box.SIMPLE_HEAD)
+    shown.add_column('', no_wrap=True)
+    for column in ('ms', 'min', 'max', 'images/s', 'x SGD', 'MFU', 'compile s', 'GiB'):
+        shown.add_column(column, justify='right', no_wrap=True)
+    base = next((row for row in rows if row.work == 'sgd' and row.seconds), None)
+    for row in rows:
+        if not row.seconds:
+            shown.add_row(row.work, row.error)
+            continue
+        shown.add_row(
+            row.work,
+            *(f'{1e3 * value:.4g}' for value in (row.median, min(row.seconds), max(row.seconds))),
+            f'{row.images_per_s:,.0f}' if row.images_per_s >= 100 else f'{row.images_per_s:.3g}',
+            f'{row.median / base.median:.2f}' if base else '',
+            '' if row.utilization is None else f'{row.utilization:.1%}',
+            f'{row.compile_s:.1f}',
+            f'{row.memory_bytes / 2**30:.2f}',
+        )
+    return shown
+
+
+def compare(rows: Sequence[Row], other: Sequence[Row], *, title: str) -> rich.table.Table:
+    """How much faster the rows are than the same ones of another file: its time over ours; above 1 ours is faster."""
+    theirs = {(*row.setting, row.work): row for row in other if row.seconds}
+    common = [row for row in rows if row.seconds and (*row.setting, row.work) in theirs]
+    if not common:
+        title += ' (no model, batch size, precision and work in common)'
+    shown = rich.table.Table(title=title, title_justify='left', box=rich.box.SIMPLE_HEAD)
+    shown.add_column('')
+    for column in ('ms', 'theirs', 'times faster'):
+        shown.add_column(column, justify='right', no_wrap=True)
+    for row in common:
+        times = row.median, theirs[*row.setting, row.work].median
+        shown.add_row(
+            f'{row.work}: {_title(row)}', *(f'{1e3 * value:.4g}' for value in times), f'{times[1] / times[0]:.3f}'
+        )
+    return shown
+
+
+def _title(row: Row) -> str:
+    return f'{row.kind} of {row.model}, batch {row.batch_size}, {row.precision}'

@@ -1,0 +1,149 @@
+"""The benchmark that `rfn-jax bench` runs."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import jax
+from jax.sharding import Mesh
+
+from rfn_jax.bench import hardware, programs, results, rounds
+from rfn_jax.core import console as console_lib
+from rfn_jax.core import errors
+
+MINIMIZERS = {
+    'sgd': {'name': 'sgd'},
+    'rfn_sam': {'name': 'rfn_sam', 'rho': 0.4},
+    'looksam': {'name': 'looksam', 'rho': 0.4, 'k': 5},
+}
+ATTACKS = {
+    'bim-50': {'name': 'bim', 'eps': 4 / 255, 'steps': 50},
+    'mi+di+ti-10': {'name': 'mi+di+ti', 'eps': 16 / 255, 'steps': 10},
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Suite:
+    """What to time.
+
+    Attributes:
+      models: Names of models with their batch sizes.
+      precisions: Names in `PRECISIONS`.
+      minimizers: Names in `MINIMIZERS`.
+      attacks: Names in `ATTACKS`.
+      rounds: Number of rounds, at least 1.
+      seconds: About how long a round of one program takes.
+      steps_per_call: Training steps that the host starts together.
+      limit_s: Seconds after which nothing further is begun; None for no limit.
+
+    Raises:
+      InputError: A name is unknown or a number is out of its range.
+    """
+
+    models: Mapping[str, int]
+    precisions: Sequence[str]
+    minimizers: Sequence[str]
+    attacks: Sequence[str]
+    rounds: int = 5
+    seconds: float = 0.5
+    steps_per_call: int = 1
+    limit_s: float | None = None
+
+    def __post_init__(self):
+        for kind, names, known in (
+            ('model for a benchmark', self.models, programs.sizes.table()),
+            ('precision', self.precisions, hardware.PRECISIONS),
+            ('minimizer for a benchmark', self.minimizers, MINIMIZERS),
+            ('attack for a benchmark', self.attacks, ATTACKS),
+        ):
+            for name in names:
+                if name not in known:
+                    raise errors.unknown_name(kind, name, known)
+        for name, least in (('rounds', 1), ('steps_per_call', 1)):
+            if getattr(self, name) < least:
+                raise errors.InputError(f'{name} must be at least {least}, got {getattr(self, name)}')
+        if not self.seconds > 0:
+            raise errors.InputError(f'seconds must be above 0, got {self.seconds}')
+        for model, batch_size in self.models.items():
+            if batch_size < 1:
+                raise errors.InputError(f'the batch size of {model} must be at least 1, got {batch_size}')
+
+    def groups(self) -> Iterator[tuple[str, int, str, str, Sequence[str]]]:
+        """What is timed in interleaved rounds: model, batch size, precision, kind, and the works of that kind."""
+        for model, batch_size in self.models.items():
+            for precision in self.precisions:
+                for kind, works in (('training', self.minimizers), ('attack', self.attacks)):
+                    if works:
+                        yield model, batch_size, precision, kind, works
+
+
+def run(
+    suite: Suite, mesh: Mesh, console: console_lib.Console, save: Callable[[list[results.Row]], None]
+) -> list[results.Row]:
+    """Times everything, group by group.
+
+    Args:
+      suite: What to time.
+      mesh: The devices; every batch size must be a multiple of their number.
+      console: Where to tell what is done.
+      save: Called with all rows so far after each group, so that a run that is stopped leaves what it finished.
+
+    Returns:
+      The rows; one that ran out of memory has an `error` in place of times.
+
+    Raises:
+      InputError: A batch size does not divide over the devices.
+    """
+    for model, batch_size in suite.models.items():
+        if batch_size % mesh.size:
+            raise errors.InputError(f'the batch size {batch_size} of {model} does not divide over {mesh.size} devices')
+    start, rows = time.monotonic(), []
+    for model, batch_size, precision, kind, works in suite.groups():
+        if suite.limit_s is not None and time.monotonic() - start > suite.limit_s:
+            console.info(f'left out after {suite.limit_s:g} s: {kind} of {model} in {precision}')
+            continue
+        console.info(f'{kind} of {model}, batch {batch_size}, {precision}: {", ".join(works)}')
+        shared = {'model': model, 'kind': kind, 'precision': precision, 'batch_size': batch_size}
+        rows += _group(suite, mesh, works, shared)
+        save(rows)
+    return rows
+
+
+def _group(suite: Suite, mesh: Mesh, works: Sequence[str], shared: dict) -> list[results.Row]:
+    """Compiles the works of one model, times them in interleaved rounds, and lets go of them."""
+    model, kind = shared['model'], shared['kind']
+    options = {'batch_size': shared['batch_size'], 'precision': shared['precision'], 'mesh': mesh}
+    made: dict[str, programs.Program] = {}
+    failed: dict[str, str] = {}
+    for work in works:
+        try:
+            if kind == 'training':
+                per_call = suite.steps_per_call
+                made[work] = programs.training_program(model, MINIMIZERS[work], steps_per_call=per_call, **options)
+            else:
+                made[work] = programs.attack_program(model, ATTACKS[work], **options)
+        except errors.RunError as error:
+            failed[work] = str(error)
+    try:
+        times = rounds.interleaved(list(made.values()), rounds=suite.rounds, seconds=suite.seconds)
+    except jax.errors.JaxRuntimeError as error:
+        if 'RESOURCE_EXHAUSTED' not in str(error):
+            raise
+        failed |= dict.fromkeys(made, 'not enough device memory; use a smaller batch size')
+        made, times = {}, []
+    peak = hardware.peak_flops(mesh.devices.flat[0].device_kind, shared['precision'])
+    rows = [results.Row(work=work, error=reason, **shared) for work, reason in failed.items()]
+    for (work, program), seconds in zip(made.items(), times, strict=True):
+        row = results.Row(
+            work=work,
+            steps_per_call=program.steps,
+            seconds=[value / program.steps for value in seconds],
+            model_tflops=program.model_flops / program.steps / 1e12,
+            compile_s=program.compile_s,
+            memory_bytes=program.memory_bytes,
+            **shared,
+        )
+        if peak is not None:
+            row = dataclasses.replace(row, utilization=row.model_tflops * 1e12 / row.median / (peak * mesh.size))
+        rows.append(row)
+    return rows

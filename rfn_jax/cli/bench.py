@@ -1,0 +1,84 @@
+"""`rfn-jax bench`: how fast training and attacks are here."""
+
+from collections.abc import Sequence
+
+from absl import flags
+
+from rfn_jax.cli import flag_values
+from rfn_jax.core import console as console_lib
+from rfn_jax.core import errors
+
+SUMMARY = 'times training steps and attacks on synthetic images, on whatever device is there.'
+# Models with their batch sizes: as many as an accelerator needs to be busy, or as a CPU does in a few minutes.
+ACCELERATOR = 'cifar_resnet18:128,resnet50:256,vit_b_16:128'
+CPU = 'cifar_resnet18:16'
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs `rfn-jax bench`.
+
+    Raises:
+      InputError: A flag is wrong.
+      RunError: The result could not be written.
+    """
+    values = flags.FlagValues()
+    for name, help_text in (
+        ('models', f'Models with batch sizes, as NAME:BATCH; by default {ACCELERATOR}, and {CPU} on a CPU.'),
+        ('precisions', 'float32, tf32, bfloat16; all by default, and float32 on a CPU.'),
+        ('minimizers', 'sgd, rfn_sam, looksam; all by default, an empty list for none.'),
+        ('attacks', 'bim-50, mi+di+ti-10; both by default, an empty list for none.'),
+    ):
+        flags.DEFINE_list(name, None, help_text, flag_values=values)
+    flags.DEFINE_integer('rounds', 5, 'Rounds, interleaved; the median is reported.', flag_values=values)
+    flags.DEFINE_float('seconds', 0.5, 'About how long one program runs in a round.', flag_values=values)
+    help_text = 'Training steps that the host starts together; by default 10 on an accelerator and 1 on a CPU.'
+    flags.DEFINE_integer('steps_per_call', None, help_text, flag_values=values)
+    flags.DEFINE_float('limit', None, 'Seconds after which nothing further is begun.', flag_values=values)
+    flags.DEFINE_string('out', 'bench.json', 'File of the result, written as it grows.', flag_values=values)
+    flags.DEFINE_string('compare', None, 'File of an earlier result to compare with.', flag_values=values)
+    flag_values.parse(values, 'bench', SUMMARY, arguments)
+
+    from rfn_jax import bench
+    from rfn_jax.core import environment, sharding
+
+    console = console_lib.Console()
+    before = bench.read(values.compare) if values.compare else None
+    mesh = sharding.data_mesh()
+    on_cpu = mesh.devices.flat[0].platform == 'cpu'
+    per_call = (1 if on_cpu else 10) if values.steps_per_call is None else values.steps_per_call
+    suite = bench.Suite(
+        models=_batches((CPU if on_cpu else ACCELERATOR).split(',') if values.models is None else values.models),
+        precisions=_named(values.precisions, ['float32'] if on_cpu else list(bench.PRECISIONS)),
+        minimizers=_named(values.minimizers, list(bench.MINIMIZERS)),
+        attacks=_named(values.attacks, list(bench.ATTACKS)),
+        rounds=values.rounds,
+        seconds=values.seconds,
+        steps_per_call=per_call,
+        limit_s=values.limit,
+    )
+    about = environment.describe(mesh)
+    command = ' '.join(['rfn-jax bench', *arguments])
+    rows = bench.run(suite, mesh, console, lambda rows: bench.write(values.out, about, command, rows))
+    console.info(f'{about["devices"]}, {about["platform"]}, jax {about["jax"]}')
+    for table in bench.tables(rows):
+        console.rich.print(table)
+    if before is not None:
+        title = f'compared with {values.compare}: {before[0].get("devices", "unknown devices")}'
+        console.rich.print(bench.compare(rows, before[1], title=title))
+    console.info(f'written to {values.out}')
+    return 0
+
+
+def _named(given: list[str] | None, default: list[str]) -> list[str]:
+    return default if given is None else [name for name in given if name]
+
+
+def _batches(given: Sequence[str]) -> dict[str, int]:
+    """Models and batch sizes of `NAME:BATCH`."""
+    found = {}
+    for text in given:
+        name, separator, batch = text.partition(':')
+        if not separator or not batch.isdecimal():
+            raise errors.InputError(f'--models must be NAME:BATCH with commas between them, got {text!r}')
+        found[name] = int(batch)
+    return found
