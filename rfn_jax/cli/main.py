@@ -72,12 +72,12 @@ def _dispatch(arguments: list[str]) -> int:
     if command == 'quickstart':
         config_file = importlib.resources.files('rfn_jax.configs') / 'digits.py'
         defaults = {'config_file': str(config_file), 'workdir': 'rfn_quickstart'}
-    config, directory = settings.parse(command, summary, rest, **defaults)
-    _run(config, directory, stages or ALL_STAGES)
+    config, directory, only = settings.parse(command, summary, rest, **defaults)
+    _run(config, directory, stages or ALL_STAGES, only)
     return 0
 
 
-def _run(config: dict, directory: str, stages: Sequence[str]) -> None:
+def _run(config: dict, directory: str, stages: Sequence[str], only: Sequence[str]) -> None:
     from rfn_jax import experiment, report  # --help need not wait for matplotlib
 
     console = console_lib.Console()
@@ -85,7 +85,7 @@ def _run(config: dict, directory: str, stages: Sequence[str]) -> None:
     if work:
         ctx = experiment.open_workdir(config, directory, console)
         for stage in work:
-            getattr(experiment, stage)(ctx)
+            getattr(experiment, stage)(ctx, **({'only': only} if only else {}))
     if 'report' in stages:
         if not work and workdir.is_bound(directory) and config != workdir.bound_config(directory):
             workdir.bind(directory, experiment.read(config).config)
@@ -96,3 +96,7 @@ def _run(config: dict, directory: str, stages: Sequence[str]) -> None:
 def _usage() -> str:
     lines = [f'  {name:<15} {summary}' for name, (summary, _) in {**STAGES, **OTHERS}.items()]
     return '\n'.join(['usage: rfn-jax COMMAND [flags]', '', *lines, '', 'rfn-jax COMMAND --help shows the flags.'])
+
+
+if __name__ == '__main__':
+    sys.exit(main())

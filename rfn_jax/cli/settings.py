@@ -12,7 +12,7 @@ from rfn_jax.core import workdir as workdir_lib
 
 def parse(
     command: str, summary: str, arguments: Sequence[str], *, config_file: str | None = None, workdir: str | None = None
-) -> tuple[dict, str]:
+) -> tuple[dict, str, list[str]]:
     """Parses the flags of a command that works on an experiment.
 
     Args:
@@ -23,7 +23,7 @@ def parse(
       workdir: The directory that is used without `--workdir`; None makes the flag mandatory.
 
     Returns:
-      The config as nested plain values, and the work directory.
+      The config as nested plain values, the work directory, and the networks that `train` is limited to.
 
     Raises:
       InputError: A flag, a config key or a value is wrong.
@@ -40,6 +40,11 @@ def parse(
         sys_argv=arguments,
     )
     flags.DEFINE_string('workdir', workdir, 'Directory of the experiment; made if it is not there.', flag_values=values)
+    if command == 'train':
+        help_text = (
+            'Train these networks alone, by the beginnings of their folders, such as targets,surrogates/resnet-rfn.'
+        )
+        flags.DEFINE_list('only', [], help_text, flag_values=values)
     if any(argument.lstrip('-') in ('help', 'h') for argument in arguments[1:]):
         print(f'rfn-jax {command} [flags]: {summary}\n{values.get_help()}')
         raise SystemExit(0)
@@ -66,7 +71,8 @@ def parse(
             f'{values.workdir} is no work directory so far: rfn-jax {command} needs --config=FILE, such as '
             '--config=configs/digits.py'
         )
-    return workdir_lib.bound_config(values.workdir) if config is None else config, values.workdir
+    only = [name for name in values.only if name] if command == 'train' else []
+    return workdir_lib.bound_config(values.workdir) if config is None else config, values.workdir, only
 
 
 def _one_line(error: Exception) -> str:

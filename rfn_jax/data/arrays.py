@@ -116,6 +116,8 @@ def _split(path: str, found: Mapping[str, np.ndarray], split: str) -> tuple[np.n
         raise errors.InputError(
             f'{split}_labels of {path} must be integers [N] with N at least 1, got {labels.dtype} {labels.shape}'
         )
+    if len(images) != len(labels):
+        raise errors.InputError(f'{path} has {len(images)} {split}_images and {len(labels)} {split}_labels')
     if labels.min() < 0 or labels.max() >= 2**31:
         raise errors.InputError(f'{split}_labels of {path} must be at least 0, got {labels.min()} to {labels.max()}')
     return images, labels.astype(np.int32)

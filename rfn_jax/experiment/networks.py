@@ -1,21 +1,34 @@
 """Stage 1: train the targets, the validation targets and the surrogates."""
 
+from collections.abc import Sequence
+
 from rfn_jax import training
-from rfn_jax.core import files, rng
+from rfn_jax.core import errors, files, rng
 from rfn_jax.experiment import context, plan, saved
 
 
-def train(ctx: context.Context) -> None:
+def train(ctx: context.Context, only: Sequence[str] = ()) -> None:
     """Trains every network of the plan that is not trained yet, and tells the accuracy of those that were imported.
 
     A surrogate keeps the checkpoints of all epochs; what each network is goes into its `classifier.json`. Surrogates of one
     seed see the same examples in the same order whatever their training, so that trainings are compared pair by pair.
 
+    Args:
+      ctx: The experiment.
+      only: Beginnings of the folders of the networks to train, such as `'targets'` or `'surrogates/resnet18-rfn'`, so that
+        several processes can share the work; by default all.
+
     Raises:
-      InputError: The data or the batch size do not fit.
+      InputError: The data or the batch size do not fit, or a beginning is that of no network.
       RunError: A training diverged or could not be saved.
     """
+    folders = [network.folder for network in ctx.plan.networks]
+    for beginning in only:
+        if not any(folder.startswith(beginning) for folder in folders):
+            raise errors.unknown_name('network', beginning, folders)
     for network in ctx.plan.networks:
+        if only and not network.folder.startswith(tuple(only)):
+            continue
         if network.recipe is None:
             _tell_accuracy(ctx, network)
             continue

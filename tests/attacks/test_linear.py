@@ -17,6 +17,8 @@ LABELS = GENERATOR.integers(CLASSES, size=N)
 SURROGATE = jax.tree_util.Partial(lambda w, x: jnp.einsum('bhwc,hwck->bk', x, w), W)
 GRADIENT = -np.moveaxis(W[..., LABELS], -1, 0)  # of -z_y
 
+pytestmark = pytest.mark.accelerator
+
 OPTIONS = {
     'vmi_fgsm': {'neighbours': 2},
     'vni_fgsm': {'neighbours': 2},

@@ -90,7 +90,12 @@ def problem(request):
     return problems.PROBLEMS[request.param]()
 
 
-@pytest.mark.parametrize('variant', VARIANTS)
+ON_ACCELERATORS = ('rfn_sam', 'looksam')
+
+
+@pytest.mark.parametrize(
+    'variant', [pytest.param(v, marks=[pytest.mark.accelerator] * (v in ON_ACCELERATORS)) for v in VARIANTS]
+)
 def test_twenty_steps_equal_the_textbook(variant, problem):
     name, options, defaults = VARIANTS[variant]
     twin_options = options | ({'mask': without_biases(problem.params)} if 'mask' in options else {})

@@ -30,6 +30,7 @@ class Bench:
     classifier: models.Classifier
     train: data.ImageDataset
     validation: data.ImageDataset
+    options: dict = dataclasses.field(default_factory=lambda: OPTIONS)
 
     def fit(self, directory, *, devices=None, seed=0, keep_all=True, **options):
         """Trains into `directory`, with options of the recipe replaced."""
@@ -37,7 +38,7 @@ class Bench:
             self.classifier,
             self.train,
             self.validation,
-            training.Recipe(**{**OPTIONS, **options}),
+            training.Recipe(**{**self.options, **options}),
             seed=seed,
             directory=directory,
             keep_all=keep_all,
@@ -49,7 +50,7 @@ class Bench:
 
     def optimiser(self):
         """The optimiser of `fit`."""
-        recipe = training.Recipe(**OPTIONS)
+        recipe = training.Recipe(**self.options)
         return optax.chain(recipe.minimise(steps_per_epoch=4), recipe.descent(steps_per_epoch=4))
 
     def state(self, directory, epoch):

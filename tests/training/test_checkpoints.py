@@ -51,6 +51,7 @@ def test_shapes_are_enough_of_a_template(bench, store):
     assert isinstance(jax.tree.leaves(restored.variables)[0], (np.ndarray, jax.Array))
 
 
+@pytest.mark.accelerator
 def test_one_flipped_byte_is_noticed(bench, store):
     path = max(array_files(store.directory / '2' / 'variables'), key=lambda p: p.stat().st_size)
     content = bytearray(path.read_bytes())

@@ -14,6 +14,7 @@ def digest(state):
     return files.array_digest(jax.tree.map(np.asarray, state))
 
 
+@pytest.mark.accelerator
 def test_a_run_that_stopped_after_any_epoch_ends_with_the_same_bits(bench, tmp_path):
     bench.fit(tmp_path / 'whole')
     whole = bench.state(tmp_path / 'whole', 3)

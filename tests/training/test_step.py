@@ -59,6 +59,7 @@ def textbook_sam(bench, steps, *, rho, lr, momentum, decay):
     return w, stats
 
 
+@pytest.mark.accelerator
 def test_equals_textbook_sam_and_moves_statistics_once_at_the_unperturbed_weights(conv_bench):
     step, state = build(conv_bench, optim.rfn_sam(0.3))
     for t in range(4):

@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+
+from rfn_jax.core.errors import InputError
+from rfn_jax.data import SOURCES
+
+RNG = np.random.default_rng(0)
+
+
+def split(count, *, classes=3):
+    images = RNG.integers(256, size=(count, 4, 5, 3), dtype=np.uint8)
+    return images, np.arange(count) % classes
+
+
+def write(path, *, names='{}_images {}_labels', parts=('train', 'test'), counts=(30, 12), **more):
+    arrays = {}
+    for part, count in zip(parts, counts, strict=True):
+        for name, array in zip(names.split(), split(count), strict=True):
+            arrays[name.format(part)] = array
+    np.savez(path, **{**arrays, **more})
+    return str(path), arrays
+
+
+@pytest.mark.parametrize('names', ['{}_images {}_labels', 'x_{} y_{}'])
+def test_the_last_training_examples_are_for_the_validation(tmp_path, names):
+    path, arrays = write(tmp_path / 'data.npz', names=names)
+    splits = SOURCES.make('arrays', path=path)
+    images, labels = (arrays[name.format('train')] for name in names.split())
+    assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [27, 3, 12]
+    np.testing.assert_array_equal(splits.train.images, images[:27])
+    np.testing.assert_array_equal(splits.validation.images, images[27:])
+    np.testing.assert_array_equal(splits.validation.labels, labels[27:])
+    np.testing.assert_array_equal(splits.validation.ids, [27, 28, 29])
+    assert splits.train.labels.dtype == np.int32
+    assert (splits.train.source, splits.validation.source, splits.test.source) == (
+        'data.npz/train', 'data.npz/train', 'data.npz/test'
+    )  # fmt: skip
+    assert splits.train.class_names == ('0', '1', '2')
+
+
+def test_numbers_take_the_first_and_set_the_last_apart(tmp_path):
+    path, _ = write(tmp_path / 'data.npz')
+    splits = SOURCES.make('arrays', path=path, train_examples=5, validation_examples=4, test_examples=2)
+    assert [part.ids.tolist() for part in (splits.train, splits.validation, splits.test)] == [
+        [0, 1, 2, 3, 4], [26, 27, 28, 29], [0, 1]
+    ]  # fmt: skip
+
+
+def test_a_file_with_validation_examples_keeps_all_training_examples(tmp_path):
+    names, counts = ('train', 'val', 'test'), (30, 9, 12)
+    path, arrays = write(tmp_path / 'data.npz', parts=names, counts=counts)
+    splits = SOURCES.make('arrays', path=path)
+    assert len(splits.train) == 30
+    np.testing.assert_array_equal(splits.validation.images, arrays['val_images'])
+    assert splits.validation.source == 'data.npz/validation'
+    assert len(SOURCES.make('arrays', path=path, validation_examples=4).validation) == 4
+
+
+def test_grey_images_columns_of_labels_and_names_of_classes(tmp_path):
+    images, labels = split(10)
+    more = {
+        'train_images': images[..., 0],
+        'train_labels': labels[:, None].astype(np.uint8),
+        'class_names': ['a', 'b', 'c'],
+    }
+    path, _ = write(tmp_path / 'data.npz', **more)
+    splits = SOURCES.make('arrays', path=path, validation_examples=1)
+    assert splits.train.image_shape == (4, 5, 1)
+    np.testing.assert_array_equal(splits.train.labels, labels[:9])
+    assert splits.train.class_names == ('a', 'b', 'c')
+    assert SOURCES.make('arrays', path=path, class_names=['x', 'y', 'z', 'w']).train.num_classes == 4
+
+
+@pytest.mark.parametrize(
+    ('more', 'options', 'message'),
+    [
+        ({}, {'train_examples': 28}, 'train_examples of .* must be 1 to 27, got 28'),
+        ({}, {'train_examples': 0}, 'train_examples of .* must be 1 to 27, got 0'),
+        ({}, {'test_examples': 13}, 'test_examples of .* must be 1 to 12, got 13'),
+        ({}, {'validation_examples': 30}, 'validation_examples of .* must be 1 to 29, .* 30 training examples, got 30'),
+        ({}, {'validation_examples': -1}, 'validation_examples of .* must be 1 to 29, .* got -1'),
+        ({}, {'class_names': ['a']}, r'label 1 of data\.npz/train is out of range'),
+        ({'val_images': split(2)[0]}, {}, 'has no array validation_labels'),
+        ({'train_labels': np.array(['a'] * 30)}, {}, r'train_labels of .* must be integers \[N\] .* got <U1'),
+        ({'train_labels': np.zeros((30, 2), int)}, {}, r'train_labels .* got int64 \(30, 2\)'),
+        ({'train_labels': np.arange(30) - 1}, {}, 'train_labels of .* must be at least 0, got -1 to 28'),
+        ({'test_labels': np.full(12, 2**40)}, {}, 'test_labels of .* got 1099511627776'),
+        ({'train_images': np.zeros((30, 4, 5, 3))}, {}, r'images of data\.npz/train must be uint8 .* got float64'),
+        ({'train_images': split(29)[0]}, {}, 'has 29 train_images and 30 train_labels'),
+        ({'train_labels': np.array([None] * 30)}, {}, 'it holds Python objects'),
+        ({}, {'path': 'nowhere.npz'}, "could not read 'nowhere.npz'"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit(tmp_path, more, options, message):
+    path, _ = write(tmp_path / 'data.npz', **more)
+    with pytest.raises(InputError, match=message):
+        SOURCES.make('arrays', **{'path': path, **options})
+
+
+def test_other_files(tmp_path):
+    (tmp_path / 'a.npz').write_bytes(b'no archive')
+    np.save(tmp_path / 'b.npy', np.zeros(3))
+    np.savez(tmp_path / 'c.npz', images=np.zeros(3))
+    for name, message in (
+        ('a.npz', 'is not a .npz'),
+        ('b.npy', 'is not a .npz'),
+        ('c.npz', 'has no array train_images'),
+    ):
+        with pytest.raises(InputError, match=message):
+            SOURCES.make('arrays', path=str(tmp_path / name))

@@ -1,0 +1,69 @@
+"""Where the time of a training step goes on an accelerator: its kernels by their share of the device's time.
+
+python tests/device/kernels.py --out=FILE.json cifar_resnet18:128 resnet50:256
+"""
+
+import argparse
+import collections
+import pathlib
+import tempfile
+
+import jax
+
+from rfn_jax import bench
+from rfn_jax.core import environment, files, sharding
+
+SHOWN = 14
+
+
+def main() -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--out', required=True)
+    parser.add_argument('models', nargs='+', metavar='NAME:BATCH')
+    arguments = parser.parse_args()
+    mesh = sharding.data_mesh(jax.devices()[:1])
+    found = {'environment': environment.describe(mesh), 'models': {}}
+    for text in arguments.models:
+        name, batch_size = text.split(':')
+        program = bench.training_program(
+            name,
+            bench.MINIMIZERS['sgd'],
+            batch_size=int(batch_size),
+            precision='bfloat16',
+            steps_per_call=10,
+            mesh=mesh,
+        )
+        bench.once(program, 1)
+        with tempfile.TemporaryDirectory() as directory:
+            with jax.profiler.trace(directory):
+                seconds = bench.once(program, 1)
+            kernels = by_kernel(directory)
+        total = sum(kernels.values())
+        found['models'][text] = {
+            'ms_per_step': 1e3 * seconds / program.steps,
+            'device_ms_per_step': total / 1e6 / program.steps,
+            'shares': {kernel: time / total for kernel, time in kernels.most_common(SHOWN)},
+        }
+        print(f'{text}: {1e3 * seconds / program.steps:.3f} ms a step, {total / 1e6 / program.steps:.3f} ms in kernels')
+        for kernel, time in kernels.most_common(SHOWN):
+            print(f'  {time / total:6.1%}  {kernel[:100]}')
+        files.write_json(arguments.out, found)
+
+
+def by_kernel(directory: str) -> collections.Counter:
+    """Nanoseconds of each kernel in the newest trace of a directory; without an accelerator there are none."""
+    times: collections.Counter = collections.Counter()
+    for path in pathlib.Path(directory).rglob('*.xplane.pb'):
+        for plane in jax.profiler.ProfileData.from_file(str(path)).planes:
+            if not plane.name.startswith('/device:'):
+                continue
+            for line in plane.lines:
+                if line.name.startswith('Stream'):
+                    for event in line.events:
+                        times[event.name.rstrip('0123456789_.')] += event.duration_ns
+    return times
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,64 @@
+"""CIFAR-10 for a machine without TFDS: the encoded images of its ArrayRecord files in one compact file, and back to arrays.
+
+    python tests/device/pack_cifar10.py pack cifar10_encoded.npz      where TFDS_DATA_DIR points at cifar10/
+    python tests/device/pack_cifar10.py unpack cifar10_encoded.npz cifar10.npz
+
+The second file is what `--config.data.name=arrays` reads. Images keep their order, so that the ids are those of TFDS.
+"""
+
+import concurrent.futures
+import io
+import itertools
+import os
+import sys
+
+import numpy as np
+
+
+def pack(path: str, *, examples: dict[str, int | None]) -> None:
+    """Writes the encoded images of both splits, one after another, with their offsets and labels.
+
+    Args:
+      path: The file to write.
+      examples: How many of each split, `'train'` and `'test'`; None for all.
+    """
+    import tensorflow_datasets as tfds
+
+    arrays = {}
+    for split, count in examples.items():
+        decoders = {'image': tfds.decode.SkipDecoding()}
+        source = tfds.data_source('cifar10', split=split, data_dir=os.environ.get('TFDS_DATA_DIR'), decoders=decoders)
+        chosen = [source[index] for index in range(len(source) if count is None else count)]
+        encoded = [example['image'] for example in chosen]
+        arrays[f'{split}_bytes'] = np.frombuffer(b''.join(encoded), np.uint8)
+        arrays[f'{split}_offsets'] = np.cumsum([0, *map(len, encoded)])
+        arrays[f'{split}_labels'] = np.array([example['label'] for example in chosen], np.int32)
+        arrays['class_names'] = np.array(source.dataset_info.features['label'].names)
+    np.savez_compressed(path, **arrays)  # the headers of the images are all alike
+
+
+def unpack(path: str, out: str) -> None:
+    """Decodes a packed file into the arrays `train_images`, `train_labels`, `test_images`, `test_labels`."""
+    with np.load(path, allow_pickle=False) as file:
+        packed = dict(file)
+    arrays = {'class_names': packed['class_names']}
+    for split in ('train', 'test'):
+        offsets, content = packed[f'{split}_offsets'], packed[f'{split}_bytes'].tobytes()
+        encoded = [content[a:b] for a, b in itertools.pairwise(offsets)]
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            arrays[f'{split}_images'] = np.stack(list(pool.map(_decode, encoded)))
+        arrays[f'{split}_labels'] = packed[f'{split}_labels']
+    np.savez(out, **arrays)
+
+
+def _decode(encoded: bytes) -> np.ndarray:
+    from PIL import Image
+
+    return np.asarray(Image.open(io.BytesIO(encoded)).convert('RGB'))
+
+
+if __name__ == '__main__':
+    if sys.argv[1] == 'pack':
+        pack(sys.argv[2], examples={'train': None, 'test': None})
+    else:
+        unpack(sys.argv[2], sys.argv[3])

@@ -1,0 +1,48 @@
+"""The last weights of a trained network in bfloat16, in safetensors files of at most 15 MiB each.
+
+python tests/device/pieces.py WORKDIR/surrogates/resnet18-rfn/seed0 OUT/resnet18-rfn
+
+writes `OUT/resnet18-rfn.0.safetensors`, `OUT/resnet18-rfn.1.safetensors`, ...
+"""
+
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors.flax import save
+
+from rfn_jax import experiment
+from rfn_jax.core import files
+
+MOST = 15 * 2**20
+
+
+def pieces(arrays: dict[str, jax.Array], most: int) -> list[dict[str, jax.Array]]:
+    """Arrays in groups whose bytes are at most `most` together, in their order; an array larger than that is alone."""
+    found: list[dict[str, jax.Array]] = [{}]
+    size = 0
+    for name, array in arrays.items():
+        if found[-1] and size + array.nbytes > most:
+            found.append({})
+            size = 0
+        found[-1][name] = array
+        size += array.nbytes
+    return found
+
+
+def main(folder: str, out: str) -> None:
+    """Writes the files."""
+    classifier, about = experiment.saved_classifier(folder)
+    arrays = {
+        jax.tree_util.keystr(path, simple=True, separator='.'): jnp.asarray(np.asarray(leaf), jnp.bfloat16)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(classifier.variables)
+    }
+    metadata = {'rfn_jax': json.dumps(about, sort_keys=True)}
+    for number, piece in enumerate(pieces(arrays, MOST)):
+        files.write_bytes(f'{out}.{number}.safetensors', save(piece, metadata))
+
+
+if __name__ == '__main__':
+    main(*sys.argv[1:])

@@ -1,0 +1,103 @@
+#!/usr/bin/env bash
+# What is worth running when an accelerator is at hand for a few minutes, most valuable first. No network is needed.
+#
+#   tests/device/run.sh --out DIR [--tiny] [PHASE ...]
+#
+# Phases, all by default: tests, bench, twin, kernels, trainings; `rehearse` in place of trainings only fills the compilation
+# cache. Each has a limit in seconds, such as TWIN_LIMIT=120. Each leaves what it finished in DIR, also when it is killed.
+# --tiny runs all of it at tiny sizes, on a CPU in minutes.
+#
+# It uses the python3 of the machine. Packages that are missing there (tests/device/wheels.txt) are taken from wheels in
+# WHEELS (.wheels), and CIFAR-10 from the file that tests/device/pack_cifar10.py packed, CIFAR10_PACKED (.wheels/cifar10.npz).
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+here=tests/device
+out= tiny= phases=()
+while [ $# -gt 0 ]; do
+  case $1 in
+    --out) out=$2; shift ;;
+    --tiny) tiny=1 ;;
+    *) phases+=("$1") ;;
+  esac
+  shift
+done
+[ -n "$out" ] || { echo "run.sh needs --out DIR" >&2; exit 2; }
+[ ${#phases[@]} -gt 0 ] || phases=(tests bench twin kernels trainings)
+mkdir -p "$out"
+room=$(mktemp -d)
+trap 'rm -rf "$room"' EXIT
+python=${PYTHON:-python3}
+
+# Not installed: a copy with the configs where an installation has them.
+if ! $python -P -c 'import rfn_jax.configs' 2>/dev/null; then
+  mkdir -p "$room/site"
+  if compgen -G "${WHEELS:-.wheels}/*.whl" >/dev/null; then
+    $python -m pip install -q --no-index --no-deps --no-compile --target "$room/site" "${WHEELS:-.wheels}"/*.whl
+  fi
+  cp -r rfn_jax "$room/site/" && cp -r configs "$room/site/rfn_jax/"
+  export PYTHONPATH=$room/site
+fi
+export PYTHONSAFEPATH=1 TF_CPP_MIN_LOG_LEVEL=2
+if [ -n "${JAX_COMPILATION_CACHE_DIR:-}" ]; then
+  export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.3 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
+fi
+
+status=0
+phase() {  # NAME LIMIT COMMAND...: runs with a limit and a log
+  local name=$1 limit=$2 began=$SECONDS rc
+  shift 2
+  timeout -k 5 "$limit" "$@" >"$out/$name.log" 2>&1
+  rc=$?
+  echo "== $name: status $rc, $((SECONDS - began)) s"
+  tail -n "${TAIL:-25}" "$out/$name.log"
+  [ $rc -eq 0 ] || status=1
+}
+
+tests() {
+  local only=()
+  [ -z "$tiny" ] || only=(tests/device/test_accelerator.py -k 'resnet or scan')
+  JAX_DEFAULT_MATMUL_PRECISION=float32 phase tests "${TESTS_LIMIT:-120}" \
+    $python -m pytest -n 0 -p no:cacheprovider -o filterwarnings=default -m accelerator "${only[@]}"
+}
+bench() {
+  local flags=(--models=cifar_resnet18:128,resnet50:256 --precisions=bfloat16)
+  [ -z "$tiny" ] || flags=(--models=cifar_resnet20:4 --minimizers=sgd,rfn_sam --attacks= --rounds=2 --seconds=0.05)
+  phase bench "${BENCH_LIMIT:-150}" $python -m rfn_jax.cli.main bench --out="$out/bench.json" \
+    --limit="${BENCH_BEGIN:-100}" "${flags[@]}"
+}
+twin() {
+  phase twin $((${TWIN_LIMIT:-150} + 15)) $python $here/twin.py --out "$out/twin.json" --limit "${TWIN_LIMIT:-150}" \
+    ${tiny:+--tiny}
+}
+kernels() {
+  local models=(cifar_resnet18:128 resnet50:256)
+  [ -z "$tiny" ] || models=(cifar_resnet20:4)
+  phase kernels "${KERNELS_LIMIT:-90}" $python $here/kernels.py --out="$out/kernels.json" "${models[@]}"
+}
+data() {  # sets the config of the trainings
+  config=tests/small_experiment.py
+  [ -z "$tiny" ] || return
+  config=$here/cifar10_arrays.py
+  export CIFAR10_NPZ=${CIFAR10_NPZ:-$room/cifar10.npz}
+  [ -e "$CIFAR10_NPZ" ] || $python $here/pack_cifar10.py unpack "${CIFAR10_PACKED:-.wheels/cifar10.npz}" "$CIFAR10_NPZ"
+}
+trainings() {
+  local limit=${TRAININGS_LIMIT:-420} config
+  data
+  phase trainings $((limit + 15)) $python $here/trainings.py --config=$config --workdir="$room/run" --out="$out/trainings" \
+    --limit="$limit" --reserve="${RESERVE:-75}"
+}
+rehearse() {
+  local limit=${REHEARSE_LIMIT:-90} config
+  data
+  phase rehearse $((limit + 10)) $python $here/trainings.py --config=$config --workdir="$room/rehearsal" --out="$out/rehearsal" \
+    --limit="$limit" --rehearse
+}
+
+for name in "${phases[@]}"; do
+  case $name in
+    tests | bench | twin | kernels | trainings | rehearse) "$name" ;;
+    *) echo "unknown phase $name" >&2; exit 2 ;;
+  esac
+done
+exit $status

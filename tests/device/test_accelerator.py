@@ -1,0 +1,110 @@
+"""What the default device computes against float64 on the CPU, at stated tolerances.
+
+Run them on an accelerator by `pytest -n 0 -m accelerator`; on a CPU they compare its own float32. Other tests of that mark
+hold textbook twins and exact resumption against the device.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from attacks import small_networks
+
+from rfn_jax import attacks, models, optim, training
+from rfn_jax.core import losses, rng, sharding
+
+pytestmark = pytest.mark.accelerator
+
+KINDS = ('resnet', 'bottleneck', 'vit', 'densenet', 'mobilenet_v2', 'efficientnet')
+N, SHAPE = 16, (6, 6, 3)
+IMAGES = np.random.default_rng(0).uniform(size=(N, *SHAPE))
+LABELS = np.random.default_rng(1).integers(5, size=N)
+
+
+def mean_loss(classifier, images):
+    return jnp.mean(losses.cross_entropy(classifier(images), LABELS))
+
+
+def outcome(classifier, images):
+    """Logits, the gradient of the parameters and that of the images, one compiled program."""
+    gradients = jax.grad(mean_loss, argnums=(0, 1), allow_int=True)
+    return jax.jit(lambda c, x: (c(x), *gradients(c, x)))(classifier, images)
+
+
+def exact(classifier):
+    """The same in float64 on the CPU."""
+    with jax.enable_x64(True), jax.default_device(jax.devices('cpu')[0]):
+        wide = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), jnp.float64), classifier.variables)
+        module = classifier.module.clone(dtype=jnp.float64)
+        found = outcome(dataclasses.replace(classifier, variables=wide, module=module), jnp.asarray(IMAGES))
+        return jax.device_get(found)
+
+
+def distance(found, expected):
+    """The Euclidean distance of two pytrees over the length of the second."""
+    pairs = zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
+    pairs = [(np.asarray(a, np.float64), np.asarray(b, np.float64)) for a, b in pairs]
+    return np.sqrt(sum(np.sum((a - b) ** 2) for a, b in pairs) / sum(np.sum(b**2) for _, b in pairs))
+
+
+@pytest.mark.parametrize(('dtype', 'tolerance'), [('float32', 2e-5), ('bfloat16', 0.15)])
+@pytest.mark.parametrize('kind', KINDS)
+def test_logits_and_gradients_of_a_family(kind, dtype, tolerance):
+    classifier = small_networks.classifier(kind)
+    expected = exact(classifier)
+    narrow = classifier.replace(module=classifier.module.clone(dtype=jnp.dtype(dtype)))
+    with jax.default_matmul_precision('float32'):
+        found = jax.device_get(outcome(narrow, jnp.asarray(IMAGES, jnp.float32)))
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(found)} == {'float32'}
+    for part, wanted in zip(found, expected, strict=True):
+        assert distance(part, wanted) < tolerance
+
+
+@pytest.mark.parametrize(('dtype', 'tolerance'), [('float32', 1e-3), ('bfloat16', 0.2)])
+def test_an_attack_ends_where_it_does_in_float64(dtype, tolerance):
+    attack = attacks.mi_fgsm(eps=0.5, steps=5, norm='l2')
+    classifier, keys = small_networks.classifier('resnet'), jax.random.split(jax.random.key(0), N)
+    with jax.enable_x64(True), jax.default_device(jax.devices('cpu')[0]):
+        wide = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), jnp.float64), classifier.variables)
+        surrogate = classifier.replace(variables=wide, module=classifier.module.clone(dtype=jnp.float64))
+        expected = np.asarray(attack(surrogate, jnp.asarray(IMAGES), LABELS, keys)) - IMAGES
+    narrow = classifier.replace(module=classifier.module.clone(dtype=jnp.dtype(dtype)))
+    with jax.default_matmul_precision('float32'):
+        found = np.asarray(attack(narrow, jnp.asarray(IMAGES, jnp.float32), LABELS, keys)) - IMAGES
+    lengths = np.sqrt(np.sum(found**2, axis=(1, 2, 3)))
+    assert np.all(lengths <= 0.5 + 1e-5)
+    assert distance(found, expected) < tolerance
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_steps_in_a_scan_are_steps_one_by_one(dtype):
+    spec = {'name': 'resnet', 'stage_sizes': (1, 1), 'widths': (8, 16), 'dtype': dtype}
+    module = models.from_spec(spec, num_classes=5)
+    classifier = models.initialise(module, rng.key_for(0, 'test'), SHAPE, num_classes=5)
+    mesh = sharding.data_mesh(jax.devices()[:1])
+    minimiser, descent = optim.rfn_sam(0.4), optim.momentum_sgd(0.05, momentum=0.9, weight_decay=5e-4)
+    ids = np.arange(N, dtype=np.uint32)
+    images = (IMAGES * 255).astype(np.uint8)
+    resident = sharding.replicate(training.DeviceData(images, LABELS.astype(np.int32), ids), mesh)
+    positions = np.random.default_rng(2).permutation(N).astype(np.int32).reshape(4, 4)
+    key = rng.key_for(0, 'augment', 1)
+
+    def after(scan):
+        step = training.train_step(
+            module, classifier.mean, classifier.std, minimiser, descent, lambda x, keys: x, mesh, scan=scan
+        )
+        state = sharding.replicate(training.create(classifier, optax.chain(minimiser, descent)), mesh)
+        for rows in (positions,) if scan else positions:
+            state, metrics = step(state, resident, rows, key)
+        return jax.device_get((state, jax.tree.map(lambda m: np.ravel(m)[-1], metrics)))
+
+    (one_by_one, metrics), (scanned, scan_metrics) = after(False), after(True)
+    tolerance = 1e-4 if dtype == 'float32' else 5e-2
+    assert distance(scanned.params, one_by_one.params) < tolerance
+    assert int(scanned.step) == 4
+    assert metrics['perturbation_norm'] == pytest.approx(0.4, rel=1e-4)
+    assert scan_metrics['loss'] == pytest.approx(metrics['loss'], rel=tolerance)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(scanned)} == {'float32', 'int32'}

@@ -1,0 +1,226 @@
+"""Trains an experiment's networks within a time limit, measures those that were finished, and keeps what came out.
+
+    python tests/device/trainings.py --config=FILE --workdir=DIR --out=DIR --limit=SECONDS [--rehearse]
+
+Surrogates and targets train side by side, in the order of the config: one process compiles while the other computes. At
+the limit, less a reserve for measuring, they are stopped; the surrogates, targets and validation targets that reached their
+last epoch go on as an experiment of their own. `--out` gets `results.tar.gz` (tables, report, metrics, configs) whenever
+something was finished, and the last weights of the surrogates in bfloat16, as safetensors files of at most 15 MiB.
+
+With `--rehearse` every network trains its first epoch only: what was compiled stays in JAX's compilation cache, if
+JAX_COMPILATION_CACHE_DIR is set, for a later run with the same config.
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import io
+import os
+import pathlib
+import subprocess
+import sys
+import tarfile
+import time
+
+from rfn_jax import experiment
+from rfn_jax.core import files, workdir
+from rfn_jax.models import sizes
+
+RFN_JAX = [sys.executable, '-m', 'rfn_jax.cli.main']
+HERE = pathlib.Path(__file__).parent
+KEPT = ('results/*', 'report/*', '*.json', '*/*/metrics.jsonl', '*/*/*/metrics.jsonl')
+ROLES = ('surrogates', 'validation_targets', 'targets')
+
+
+class Runs:
+    """Commands that run beside each other, each with its log.
+
+    Args:
+      logs: Directory of the logs.
+    """
+
+    def __init__(self, logs: pathlib.Path):
+        self._logs = logs
+        self._processes: dict[str, subprocess.Popen] = {}
+        logs.mkdir(parents=True, exist_ok=True)
+
+    def start(self, name: str, arguments: list[str], **environment: str) -> None:
+        """Starts `rfn-jax` with some arguments; devices give it memory as it needs it."""
+        with (self._logs / f'{name}.log').open('a') as log:
+            self._processes[name] = subprocess.Popen(
+                [*RFN_JAX, *arguments],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, 'XLA_PYTHON_CLIENT_PREALLOCATE': 'false', **environment},
+            )
+
+    def running(self, name: str) -> bool:
+        """Whether a command runs."""
+        return name in self._processes and self._processes[name].poll() is None
+
+    def stop(self, name: str) -> None:
+        """Ends a command, at once."""
+        if self.running(name):
+            self._processes[name].kill()
+            self._processes[name].wait()
+
+    def stop_all(self) -> None:
+        """Ends all of them."""
+        for name in self._processes:
+            self.stop(name)
+
+
+def main() -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name in ('config', 'workdir', 'out'):
+        parser.add_argument(f'--{name}', type=pathlib.Path, required=True)
+    parser.add_argument('--limit', type=float, required=True)
+    parser.add_argument('--reserve', type=float, default=75.0, help='seconds of the limit that are kept for measuring')
+    parser.add_argument('--rehearse', action='store_true')
+    arguments = parser.parse_args()
+    end = time.monotonic() + arguments.limit
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    plan = bind(arguments.workdir, load(arguments.config))
+    runs = Runs(arguments.out / 'logs')
+    try:
+        if arguments.rehearse:
+            rehearse(plan, arguments.workdir, runs, end)
+            return
+        train(plan, arguments.workdir, arguments.out, runs, end - arguments.reserve)
+        measured = measure(plan, arguments.workdir, runs, end)
+        pack([arguments.workdir, *measured], arguments.out)
+    finally:
+        runs.stop_all()
+
+
+def load(path: pathlib.Path) -> dict:
+    """The config of a file."""
+    spec = importlib.util.spec_from_file_location('config', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config().to_dict()
+
+
+def bind(directory: pathlib.Path, config: dict) -> experiment.Plan:
+    """Binds a work directory to a config, without tracing its networks first."""
+    plan = experiment.read(config)
+    workdir.bind(directory, plan.config)
+    return plan
+
+
+def rehearse(plan: experiment.Plan, directory: pathlib.Path, runs: Runs, end: float) -> None:
+    """Trains the first epoch of each network, three networks at a time."""
+    waiting = [network.folder for role in ROLES for network in of(plan, role)]
+    active: list[str] = []
+    while (waiting or active) and time.monotonic() < end:
+        while waiting and len(active) < 3:
+            active.append(waiting.pop(0))
+            name = active[-1].replace('/', '-')
+            runs.start(name, ['train', f'--workdir={directory}', f'--only={active[-1]}'])
+        for folder in list(active):
+            name, log = folder.replace('/', '-'), directory / folder / 'metrics.jsonl'
+            if (log.exists() and log.read_text()) or not runs.running(name):
+                runs.stop(name)
+                active.remove(folder)
+                print(f'rehearsed {folder}', flush=True)
+        time.sleep(0.2)
+
+
+def train(plan: experiment.Plan, directory: pathlib.Path, out: pathlib.Path, runs: Runs, end: float) -> None:
+    """Trains surrogates and targets in two processes until `end`, and keeps what is finished as it is finished."""
+    # Without validation targets nothing can be measured, and of the targets those that cost least come first.
+    targets = sorted(of(plan, 'targets'), key=cost)
+    only = {
+        'surrogates': ['surrogates'],
+        'targets': [*(n.folder for n in of(plan, 'validation_targets')), *(n.folder for n in targets)],
+    }
+    commands = {
+        name: [['train', f'--workdir={directory}', f'--only={part}'] for part in parts] for name, parts in only.items()
+    }
+    kept: set[str] = set()
+    while time.monotonic() < end:
+        for name, waiting in commands.items():
+            if waiting and not runs.running(name):
+                runs.start(name, waiting.pop(0))
+        done = {network.folder for network in plan.networks if finished(network, directory)}
+        for folder in sorted(done - kept):
+            print(f'finished {folder}', flush=True)
+            if folder.startswith('surrogates'):
+                keep_weights(directory / folder, out)
+            kept.add(folder)
+            pack([directory], out)
+        if not any(commands.values()) and not any(runs.running(name) for name in commands):
+            break
+        time.sleep(0.5)
+    for name in commands:
+        runs.stop(name)
+
+
+def measure(plan: experiment.Plan, directory: pathlib.Path, runs: Runs, end: float) -> list[pathlib.Path]:
+    """Crafts with and measures on the networks that are finished, in a work directory of their own; none if too few are."""
+    done = {role: [n for n in of(plan, role) if finished(n, directory)] for role in ROLES}
+    if not all(done.values()) or not any(n.training == 'sgd' for n in done['surrogates']):
+        print('too little was finished to measure anything', flush=True)
+        return []
+    config = {**plan.config}
+    whole = {n.training for n in done['surrogates']} - {
+        n.training for n in of(plan, 'surrogates') if n not in done['surrogates']
+    }
+    config['trainings'] = {name: spec for name, spec in plan.config['trainings'].items() if name in whole}
+    for role in ('targets', 'validation_targets'):
+        config[role] = {n.model: plan.config[role][n.model] for n in done[role]}
+    beside = directory.with_name(directory.name + '-measured')
+    bind(beside, config)
+    for network in (n for role in ROLES for n in done[role]):
+        if network.role != 'surrogate' or network.training in whole:
+            (beside / network.folder).parent.mkdir(parents=True, exist_ok=True)
+            (beside / network.folder).symlink_to((directory / network.folder).absolute())
+    runs.start('measure', ['run', f'--workdir={beside}'])
+    while runs.running('measure') and time.monotonic() < end:
+        time.sleep(0.2)
+    return [beside]
+
+
+def of(plan: experiment.Plan, role: str) -> list:
+    """The networks of a role, which is named in the plural."""
+    return plan.of_role(role.removesuffix('s'))
+
+
+def cost(network) -> float:
+    """Multiply-adds of one image, where they are known."""
+    size = sizes.table().get(network.spec['name'])
+    return size.gflops if size else 0.0
+
+
+def finished(network, directory: pathlib.Path) -> bool:
+    """Whether the checkpoint of the last epoch is there, whole: it gets its name when it is."""
+    return (directory / network.folder / 'checkpoints' / str(network.last_epoch)).is_dir()
+
+
+def keep_weights(folder: pathlib.Path, out: pathlib.Path) -> None:
+    """Writes the last weights of a network in pieces, in a process that leaves the accelerator alone."""
+    name = '-'.join(folder.parts[-2:])
+    with (out / 'logs' / 'weights.log').open('a') as log:
+        subprocess.Popen(
+            [sys.executable, HERE / 'pieces.py', folder, out / name],
+            env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def pack(directories: list[pathlib.Path], out: pathlib.Path) -> None:
+    """Writes `results.tar.gz`, whole or not at all."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode='w:gz') as archive:
+        for directory in directories:
+            for path in sorted({path for pattern in KEPT for path in directory.glob(pattern)}):
+                with contextlib.suppress(FileNotFoundError):  # replaced by a run in this moment
+                    archive.add(path, arcname=str(path.relative_to(directory.parent)))
+        archive.add(out / 'logs', arcname='logs')
+    files.write_bytes(out / 'results.tar.gz', content.getvalue())
+
+
+if __name__ == '__main__':
+    main()
