@@ -33,6 +33,7 @@ OPTIONS = {
     'shift+rap': {'options': {'shift': {'copies': 2}, 'rap': {'inner_steps': 1}}},
 }
 NAMES = [*attacks.ATTACKS, 'mi+di+ti+sgm', 'ni+vt+si+ghost', 'shift+rap']
+IN_BFLOAT16 = ('bim', 'apgd', 'mi+di+ti+sgm')  # on a surrogate computed in it
 ONLY_LINF = {'pi_fgsm'}
 NOT_TARGETED = {'ila'}
 
@@ -94,11 +95,14 @@ def norms(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', NAMES)
-def test_the_images_stay_in_the_budget_and_do_not_depend_on_batch_order_or_devices(bench, name):
+@pytest.mark.parametrize(
+    ('name', 'dtype'), [*((name, 'float32') for name in NAMES), *((name, 'bfloat16') for name in IN_BFLOAT16)]
+)
+def test_the_images_stay_in_the_budget_and_do_not_depend_on_batch_order_or_devices(bench, name, dtype):
     norm = norms(name)[-1]  # l2 where there is one: no sign can flip on rounding
     eps = EPS if norm == 'linf' else 0.5
-    attack, surrogate, images = make(name, eps, norm), bench[0], bench[2]
+    attack, images = make(name, eps, norm), bench[2]
+    surrogate = bench[0].replace(module=bench[0].module.clone(dtype=jnp.dtype(dtype)))
     whole = run(attack, surrogate, bench)
     assert whole.shape == images.shape
     assert whole.dtype == np.float32

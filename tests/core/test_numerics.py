@@ -59,6 +59,27 @@ def test_tree_norm_over_the_float_range(scale):
     assert float(jax.jit(numerics.tree_norm)(tree)) == pytest.approx(norm_float64(tree), rel=3e-7)
 
 
+def test_reductions_of_joined_arrays_equal_those_of_each(monkeypatch):
+    generator = np.random.default_rng(0)
+    tree = {
+        'large': generator.normal(size=(1 << 15, 2)),
+        'a': generator.normal(size=7),
+        'b': generator.normal(size=(3, 5)),
+    }
+    tree = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), tree)
+    expected = np.sqrt(sum(np.sum(np.square(np.asarray(leaf, np.float64))) for leaf in tree.values()))
+    monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+    assert len(numerics._joined(jax.tree.leaves(tree))) == 2
+    assert float(numerics.tree_norm(tree)) == pytest.approx(expected, rel=1e-6)
+    assert bool(numerics.all_finite(tree))
+    for name, place in (('large', (9, 1)), ('b', (2, 4))):
+        poisoned = {**tree, name: tree[name].at[place].set(jnp.inf)}
+        assert not numerics.all_finite(poisoned)
+        assert not np.isfinite(numerics.tree_norm(poisoned))
+    mixed = {'a': tree['a'], 'b': tree['b'].astype(jnp.bfloat16)}
+    assert bool(numerics.all_finite(mixed))
+
+
 def test_tree_norm_of_leaves_of_very_different_sizes():
     tree = [jnp.full(4, 1e-30), jnp.full(3, 1e30), jnp.zeros(2)]
     assert float(numerics.tree_norm(tree)) == pytest.approx(math.sqrt(3) * 1e30, rel=1e-6)

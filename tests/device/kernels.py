@@ -1,6 +1,6 @@
 """Where the time of a training step goes on an accelerator: its kernels by their share of the device's time.
 
-python tests/device/kernels.py --out=FILE.json cifar_resnet18:128 resnet50:256
+python tests/device/kernels.py --out=FILE.json cifar_resnet18:128:sgd cifar_resnet18:128:rfn_sam resnet50:256:sgd
 """
 
 import argparse
@@ -20,15 +20,15 @@ def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--out', required=True)
-    parser.add_argument('models', nargs='+', metavar='NAME:BATCH')
+    parser.add_argument('models', nargs='+', metavar='NAME:BATCH:MINIMIZER')
     arguments = parser.parse_args()
     mesh = sharding.data_mesh(jax.devices()[:1])
-    found = {'environment': environment.describe(mesh), 'models': {}}
+    found = {'environment': environment.describe(mesh), 'programs': {}}
     for text in arguments.models:
-        name, batch_size = text.split(':')
+        name, batch_size, minimizer = text.split(':')
         program = bench.training_program(
             name,
-            bench.MINIMIZERS['sgd'],
+            bench.MINIMIZERS[minimizer],
             batch_size=int(batch_size),
             precision='bfloat16',
             steps_per_call=10,
@@ -38,22 +38,27 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as directory:
             with jax.profiler.trace(directory):
                 seconds = bench.once(program, 1)
-            kernels = by_kernel(directory)
+            kernels, launches = by_kernel(directory)
         total = sum(kernels.values())
-        found['models'][text] = {
+        found['programs'][text] = {
             'ms_per_step': 1e3 * seconds / program.steps,
             'device_ms_per_step': total / 1e6 / program.steps,
+            'launches_per_step': launches / program.steps,
             'shares': {kernel: time / total for kernel, time in kernels.most_common(SHOWN)},
         }
-        print(f'{text}: {1e3 * seconds / program.steps:.3f} ms a step, {total / 1e6 / program.steps:.3f} ms in kernels')
+        print(
+            f'{text}: {1e3 * seconds / program.steps:.3f} ms a step, {total / 1e6 / program.steps:.3f} ms in '
+            f'{launches / program.steps:.0f} kernels'
+        )
         for kernel, time in kernels.most_common(SHOWN):
             print(f'  {time / total:6.1%}  {kernel[:100]}')
         files.write_json(arguments.out, found)
 
 
-def by_kernel(directory: str) -> collections.Counter:
-    """Nanoseconds of each kernel in the newest trace of a directory; without an accelerator there are none."""
+def by_kernel(directory: str) -> tuple[collections.Counter, int]:
+    """Nanoseconds of each kernel in the traces of a directory, and the number of launches; none on a CPU."""
     times: collections.Counter = collections.Counter()
+    launches = 0
     for path in pathlib.Path(directory).rglob('*.xplane.pb'):
         for plane in jax.profiler.ProfileData.from_file(str(path)).planes:
             if not plane.name.startswith('/device:'):
@@ -61,8 +66,9 @@ def by_kernel(directory: str) -> collections.Counter:
             for line in plane.lines:
                 if line.name.startswith('Stream'):
                     for event in line.events:
+                        launches += 1
                         times[event.name.rstrip('0123456789_.')] += event.duration_ns
-    return times
+    return times, launches
 
 
 if __name__ == '__main__':

@@ -70,8 +70,8 @@ twin() {
     ${tiny:+--tiny}
 }
 kernels() {
-  local models=(cifar_resnet18:128 resnet50:256)
-  [ -z "$tiny" ] || models=(cifar_resnet20:4)
+  local models=(cifar_resnet18:128:sgd cifar_resnet18:128:rfn_sam resnet50:256:sgd)
+  [ -z "$tiny" ] || models=(cifar_resnet20:4:sgd)
   phase kernels "${KERNELS_LIMIT:-90}" $python $here/kernels.py --out="$out/kernels.json" "${models[@]}"
 }
 data() {  # sets the config of the trainings
