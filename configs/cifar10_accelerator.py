@@ -24,10 +24,12 @@ def get_config() -> ml_collections.ConfigDict:
         'sam': {'name': 'sam', 'rho': 0.05},
     }
     config.surrogates = {'resnet18': network('cifar_resnet18')}
-    shorter = {'epochs': 20, 'decay_epochs': (10, 15)}
+    shorter = {'epochs': 12, 'decay_epochs': (6, 9)}
     config.targets = {
-        name: {'model': network(f'cifar_{name}'), 'optim': shorter}
-        for name in ('vgg13', 'wide_resnet16_4', 'resnet56', 'preact_resnet18', 'densenet121')
+        'vgg13': {'model': network('cifar_vgg13'), 'optim': shorter},
+        'wide_resnet16_4': {'model': network('cifar_wide_resnet16_4'), 'optim': shorter},
+        'resnet56': {'model': network('cifar_resnet56'), 'optim': shorter},
+        'vit': {'model': network('cifar_vit'), 'optim': {**shorter, 'learning_rate': 0.01}},
     }
     config.validation_targets = {
         name: {'model': network(f'cifar_{name}'), 'optim': shorter} for name in ('vgg11', 'resnet20')
