@@ -48,16 +48,9 @@ class Program:
 
 
 def training_program(
-    model: str,
-    minimizer: Mapping[str, object],
-    *,
-    batch_size: int,
-    precision: str,
-    steps_per_call: int,
-    mesh: Mesh,
-    augmentation: data.CropAndFlip | None = None,
+    model: str, minimizer: Mapping[str, object], *, batch_size: int, precision: str, steps_per_call: int, mesh: Mesh
 ) -> Program:
-    """The compiled training step of a named model on random images.
+    """The compiled training step of a named model on random images, which are flipped, and cropped if they are small.
 
     Args:
       model: A model that is complete by its name.
@@ -66,7 +59,6 @@ def training_program(
       precision: Name in `PRECISIONS`.
       steps_per_call: k; 1 for a call of one step, else a `lax.scan`.
       mesh: The devices.
-      augmentation: Of the images; by default a flip, and for small images a crop.
 
     Raises:
       InputError: A name is unknown, or the batch does not divide over the devices.
@@ -75,8 +67,7 @@ def training_program(
     classifier, shape, multiply_adds = _classifier(model, precision)
     minimiser = optim.MINIMISERS.make_from(minimizer)
     descent = optim.momentum_sgd(0.01, momentum=0.9, weight_decay=5e-4)
-    if augmentation is None:
-        augmentation = data.CropAndFlip(crop_padding=4 if shape[0] <= 64 else 0, flip=True)
+    augmentation = data.CropAndFlip(crop_padding=4 if shape[0] <= 64 else 0, flip=True)
     statistics = classifier.mean, classifier.std
     step = training.train_step(
         classifier.module, *statistics, minimiser, descent, augmentation, mesh, scan=steps_per_call > 1

@@ -59,9 +59,11 @@ class Suite:
             for name in names:
                 if name not in known:
                     raise errors.unknown_name(kind, name, known)
-        for name, least in (('rounds', 1), ('steps_per_call', 1)):
-            if getattr(self, name) < least:
-                raise errors.InputError(f'{name} must be at least {least}, got {getattr(self, name)}')
+        for name in ('rounds', 'steps_per_call'):
+            if getattr(self, name) < 1:
+                raise errors.InputError(f'{name} must be at least 1, got {getattr(self, name)}')
+        if not next(self.groups(), None):
+            raise errors.InputError('there is nothing to time: name a model, a precision, and a minimizer or an attack')
         if not self.seconds > 0:
             raise errors.InputError(f'seconds must be above 0, got {self.seconds}')
         for model, batch_size in self.models.items():
@@ -86,7 +88,8 @@ def run(
       suite: What to time.
       mesh: The devices; every batch size must be a multiple of their number.
       console: Where to tell what is done.
-      save: Called with all rows so far after each group, so that a run that is stopped leaves what it finished.
+      save: Called with all rows so far, before the first group and after each, so that a run that is stopped leaves what it
+        finished, and one whose result cannot be saved does not begin.
 
     Returns:
       The rows; one that ran out of memory has an `error` in place of times.
@@ -98,6 +101,7 @@ def run(
         if batch_size % mesh.size:
             raise errors.InputError(f'the batch size {batch_size} of {model} does not divide over {mesh.size} devices')
     start, rows = time.monotonic(), []
+    save(rows)
     for model, batch_size, precision, kind, works in suite.groups():
         if suite.limit_s is not None and time.monotonic() - start > suite.limit_s:
             console.info(f'left out after {suite.limit_s:g} s: {kind} of {model} in {precision}')

@@ -17,8 +17,6 @@ LABELS = GENERATOR.integers(CLASSES, size=N)
 SURROGATE = jax.tree_util.Partial(lambda w, x: jnp.einsum('bhwc,hwck->bk', x, w), W)
 GRADIENT = -np.moveaxis(W[..., LABELS], -1, 0)  # of -z_y
 
-pytestmark = pytest.mark.accelerator
-
 OPTIONS = {
     'vmi_fgsm': {'neighbours': 2},
     'vni_fgsm': {'neighbours': 2},
@@ -53,7 +51,12 @@ def corner(gradient):
     return np.clip(IMAGES + np.float32(EPS) * np.sign(gradient), 0, 1)
 
 
-@pytest.mark.parametrize('name', SAME_GRADIENT)
+ON_ACCELERATORS = ('bim', 'vmi_fgsm', 'ssa')
+
+
+@pytest.mark.parametrize(
+    'name', [pytest.param(n, marks=[pytest.mark.accelerator] * (n in ON_ACCELERATORS)) for n in SAME_GRADIENT]
+)
 def test_attacks_whose_gradient_is_the_gradient_end_in_its_corner(name):
     attack = attacks.make(name, eps=EPS, step_size=EPS / 2, steps=4, loss='logit', **OPTIONS.get(name, {}))
     np.testing.assert_allclose(run(attack), corner(GRADIENT), atol=1e-6, rtol=0)
@@ -65,6 +68,7 @@ def test_one_step_of_fgsm_and_half_a_budget_of_bim():
     np.testing.assert_allclose(half, np.clip(IMAGES + EPS / 2 * np.sign(GRADIENT), 0, 1), atol=1e-6, rtol=0)
 
 
+@pytest.mark.accelerator
 def test_translation_invariance_ends_in_the_corner_of_the_smoothed_gradient():
     profile = shifts.kernel_profile(3, nsig=3.0, kind='gaussian')
     kernel = np.outer(profile, profile)

@@ -52,7 +52,7 @@ def run(save=lambda rows: None, **changes):
 def test_every_group_is_timed_and_saved_as_it_ends(made):
     saved = []
     rows, _ = run(lambda rows: saved.append(len(rows)))
-    assert saved == [2, 3, 5, 6]
+    assert saved == [0, 2, 3, 5, 6]
     assert made == [
         (model, name, 'float32')
         for model in ('cifar_resnet20', 'cifar_vgg11')
@@ -103,6 +103,8 @@ def test_nothing_is_begun_after_the_limit(made):
         ({'precisions': ['float16']}, "unknown precision 'float16'; did you mean 'bfloat16'"),
         ({'minimizers': ['adam']}, "unknown minimizer for a benchmark 'adam'"),
         ({'attacks': ['bim']}, "unknown attack for a benchmark 'bim'; did you mean 'bim-50'"),
+        ({'models': {}}, 'there is nothing to time'),
+        ({'minimizers': [], 'attacks': []}, 'there is nothing to time'),
         ({'rounds': 0}, 'rounds must be at least 1, got 0'),
         ({'seconds': float('nan')}, 'seconds must be above 0, got nan'),
         ({'steps_per_call': 0}, 'steps_per_call must be at least 1, got 0'),

@@ -55,6 +55,15 @@ def test_help_shows_the_flags(command, capsys):
     assert '--workdir' in printed
 
 
+def test_train_can_be_limited_to_some_networks(tmp_path, capsys):
+    assert main.main(['train', *RUN, f'--workdir={tmp_path}', '--only=targets/mlp,surrogates/resnet-sgd']) == 0
+    trained = {path.parent.relative_to(tmp_path).as_posix() for path in tmp_path.rglob('metrics.jsonl')}
+    assert trained == {'targets/mlp', 'surrogates/resnet-sgd/seed0'}
+    capsys.readouterr()
+    message = refused(capsys, 'train', f'--workdir={tmp_path}', '--only=targets/mpl')
+    assert "unknown network 'targets/mpl'; did you mean 'targets/mlp'" in message
+
+
 def test_a_work_directory_goes_on_with_its_own_config(finished, tmp_path):
     shutil.copytree(finished, tmp_path / 'copy')
     (tmp_path / 'copy' / 'results' / 'transfer.csv').unlink()

@@ -3,9 +3,10 @@
 #
 #   tests/device/run.sh --out DIR [--tiny] [PHASE ...]
 #
-# Phases, all by default: tests, bench, twin, kernels, trainings; `rehearse` in place of trainings only fills the compilation
-# cache. Each has a limit in seconds, such as TWIN_LIMIT=120. Each leaves what it finished in DIR, also when it is killed.
-# --tiny runs all of it at tiny sizes, on a CPU in minutes.
+# Phases: tests, bench, twin and trainings, by default, in ten minutes together; also kernels (a profile of the training steps)
+# and rehearse (the first epoch of each training, which fills the cache in JAX_COMPILATION_CACHE_DIR for a later run). Each has a
+# limit in seconds, such as TWIN_LIMIT=120, and leaves what it finished in DIR, also when it is killed. --tiny runs all phases at
+# tiny sizes, on a CPU in three minutes.
 #
 # It uses the python3 of the machine. Packages that are missing there (tests/device/wheels.txt) are taken from wheels in
 # WHEELS (.wheels), and CIFAR-10 from the file that tests/device/pack_cifar10.py packed, CIFAR10_PACKED (.wheels/cifar10.npz).
@@ -22,7 +23,10 @@ while [ $# -gt 0 ]; do
   shift
 done
 [ -n "$out" ] || { echo "run.sh needs --out DIR" >&2; exit 2; }
-[ ${#phases[@]} -gt 0 ] || phases=(tests bench twin kernels trainings)
+if [ ${#phases[@]} -eq 0 ]; then
+  phases=(tests bench twin trainings)
+  [ -z "$tiny" ] || phases+=(kernels rehearse)
+fi
 mkdir -p "$out"
 room=$(mktemp -d)
 trap 'rm -rf "$room"' EXIT
@@ -54,25 +58,27 @@ phase() {  # NAME LIMIT COMMAND...: runs with a limit and a log
 }
 
 tests() {
-  local only=()
+  local only=(tests/device tests/training tests/optim/test_textbook.py tests/attacks/test_linear.py)
   [ -z "$tiny" ] || only=(tests/device/test_accelerator.py -k 'resnet or scan')
-  JAX_DEFAULT_MATMUL_PRECISION=float32 phase tests "${TESTS_LIMIT:-120}" \
+  # Compiled without a search for the fastest kernels: each program runs once.
+  XLA_FLAGS="${XLA_FLAGS:-} --xla_gpu_autotune_level=0" JAX_DEFAULT_MATMUL_PRECISION=float32 \
+    phase tests "${TESTS_LIMIT:-60}" \
     $python -m pytest -n 0 -p no:cacheprovider -o filterwarnings=default -m accelerator "${only[@]}"
 }
 bench() {
   local flags=(--models=cifar_resnet18:128,resnet50:256 --precisions=bfloat16)
   [ -z "$tiny" ] || flags=(--models=cifar_resnet20:4 --minimizers=sgd,rfn_sam --attacks= --rounds=2 --seconds=0.05)
-  phase bench "${BENCH_LIMIT:-150}" $python -m rfn_jax.cli.main bench --out="$out/bench.json" \
-    --limit="${BENCH_BEGIN:-100}" "${flags[@]}"
+  phase bench "${BENCH_LIMIT:-75}" $python -m rfn_jax.cli.main bench --out="$out/bench.json" \
+    --limit="${BENCH_BEGIN:-45}" "${flags[@]}"
 }
 twin() {
-  phase twin $((${TWIN_LIMIT:-150} + 15)) $python $here/twin.py --out "$out/twin.json" --limit "${TWIN_LIMIT:-150}" \
+  phase twin $((${TWIN_LIMIT:-100} + 15)) $python $here/twin.py --out "$out/twin.json" --limit "${TWIN_LIMIT:-100}" \
     ${tiny:+--tiny}
 }
 kernels() {
   local models=(cifar_resnet18:128:sgd cifar_resnet18:128:rfn_sam resnet50:256:sgd)
   [ -z "$tiny" ] || models=(cifar_resnet20:4:sgd)
-  phase kernels "${KERNELS_LIMIT:-90}" $python $here/kernels.py --out="$out/kernels.json" "${models[@]}"
+  phase kernels "${KERNELS_LIMIT:-75}" $python $here/kernels.py --out="$out/kernels.json" "${models[@]}"
 }
 data() {  # sets the config of the trainings
   config=tests/small_experiment.py
@@ -82,10 +88,10 @@ data() {  # sets the config of the trainings
   [ -e "$CIFAR10_NPZ" ] || $python $here/pack_cifar10.py unpack "${CIFAR10_PACKED:-.wheels/cifar10.npz}" "$CIFAR10_NPZ"
 }
 trainings() {
-  local limit=${TRAININGS_LIMIT:-420} config
+  local limit=${TRAININGS_LIMIT:-330} config
   data
   phase trainings $((limit + 15)) $python $here/trainings.py --config=$config --workdir="$room/run" --out="$out/trainings" \
-    --limit="$limit" --reserve="${RESERVE:-75}"
+    --limit="$limit" --reserve="${RESERVE:-80}"
 }
 rehearse() {
   local limit=${REHEARSE_LIMIT:-90} config

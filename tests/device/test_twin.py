@@ -42,8 +42,8 @@ for line in sys.stdin:
 """
 
 
-def case(model, minimizer='sgd', **trouble):
-    return {**twin.training(model, 8, 'float32', minimizer), **trouble}
+def case(model, work='sgd', **trouble):
+    return {**twin.case_of('training', model, 8, 'float32', work), **trouble}
 
 
 @pytest.fixture
@@ -53,8 +53,8 @@ def run(tmp_path):
     script.write_text(WORKER)
     workers = {name: [sys.executable, str(script), name, str(log)] for name in ('torch', 'jax')}
 
-    def run(*cases, limit=60.0, **options):
-        return twin.run(cases, workers, run.out, rounds=3, seconds=0.01, limit=limit, argv=['twin'], **options)
+    def run(*cases, limit=60.0):
+        return twin.run(cases, workers, run.out, rounds=3, seconds=0.01, limit=limit, argv=['twin'])
 
     run.out = tmp_path / 'twin.json'
     run.log = lambda: log.read_text().splitlines()
@@ -104,13 +104,13 @@ def test_the_file_is_what_is_returned(run):
 
 def test_the_file_is_written_after_each_case(run, monkeypatch):
     written = []
-    write = twin.files.write_json
+    save = twin.save
 
     def spy(path, value):
-        write(path, value)
+        save(path, value)
         written.append(json.loads(path.read_text()))
 
-    monkeypatch.setattr(twin.files, 'write_json', spy)
+    monkeypatch.setattr(twin, 'save', spy)
     run(case('a'), case('b'))
     assert [(len(value['cases']), len(value['left_out'])) for value in written] == [(1, 1), (2, 0), (2, 0)]
 
@@ -137,11 +137,10 @@ def test_a_worker_that_cannot_free_a_case_is_replaced(run):
     assert run.log().count('jax begins') == 2
 
 
-@pytest.mark.parametrize('parallel_prepare', [False, True])
-def test_the_time_limit_leaves_whole_results(run, parallel_prepare):
+def test_the_time_limit_leaves_whole_results(run):
     began = time.monotonic()
     cases = case('a'), case('b', torch='silence'), case('c')
-    found = run(*cases, limit=3.0, parallel_prepare=parallel_prepare)
+    found = run(*cases, limit=3.0)
     assert time.monotonic() - began < 20
     assert json.loads(run.out.read_text()) == found
     assert timed(found) == [['torch', 'jax']]
@@ -155,11 +154,11 @@ def test_a_case_that_cannot_be_timed_in_time_is_not_begun(run):
 
 
 def test_the_table_fits_and_shows_what_sam_costs(run):
-    found = run(case('m'), case('m', 'sam'), case('n', 'sam', torch='error'))
+    found = run(case('m'), case('m', 'rfn_sam'), case('n', 'rfn_sam', torch='error'))
     found['cases'].append({**found['cases'][0], 'case': twin.CASES[5]})
     lines = twin.table(found).splitlines()
     assert max(map(len, lines)) <= 120
     assert ' '.join(lines[1].split()) == 'm sgd 8 float32 300.00 (27) 200.00 (40) 2.00 (1.00..4.00)'
     assert lines[2].endswith('1.00 / 1.00')
-    assert ' '.join(lines[3].split()) == 'n sam 8 float32 - 200.00 (40) - - / -'
-    assert lines[-1] == 'n sam, torch: no memory'
+    assert ' '.join(lines[3].split()) == 'n rfn_sam 8 float32 - 200.00 (40) - - / -'
+    assert lines[-1] == 'n rfn_sam, torch: no memory'

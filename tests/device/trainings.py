@@ -70,8 +70,8 @@ class Runs:
             self.stop(name)
 
 
-def main() -> None:
-    """Runs the command line."""
+def main() -> int:
+    """Runs the command line; the status is 1 if nothing could be measured."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name in ('config', 'workdir', 'out'):
         parser.add_argument(f'--{name}', type=pathlib.Path, required=True)
@@ -86,10 +86,11 @@ def main() -> None:
     try:
         if arguments.rehearse:
             rehearse(plan, arguments.workdir, runs, end)
-            return
+            return 0
         train(plan, arguments.workdir, arguments.out, runs, end - arguments.reserve)
         measured = measure(plan, arguments.workdir, runs, end)
         pack([arguments.workdir, *measured], arguments.out)
+        return 0 if measured and (measured[0] / 'results' / 'gains.csv').exists() else 1
     finally:
         runs.stop_all()
 
@@ -223,4 +224,4 @@ def pack(directories: list[pathlib.Path], out: pathlib.Path) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

@@ -1,7 +1,6 @@
-"""The JAX side of a paired benchmark: a worker that answers the commands that `twin_torch.py` describes.
+"""The JAX side of a paired benchmark: a worker with the commands and cases of `twin_torch.py`, on `rfn_jax.bench`.
 
-On an accelerator ten steps start in a call, as in training. Images are not augmented, since PyTorch's side does not do so
-either. Crafting with `mi+di+ti` has the options of torchattacks' TIFGSM, but draws for each example, not for the batch.
+`peak_memory_bytes` is what the compiled program takes, by XLA's count; `compile` of a case has no meaning here.
 """
 
 import gc
@@ -13,55 +12,51 @@ import traceback
 
 import jax
 
-from rfn_jax import bench, data
+from rfn_jax import bench
 from rfn_jax.core import environment, sharding
 
-EPS = 4 / 255
-MINIMIZERS = {'sgd': {'name': 'sgd'}, 'sam': {'name': 'rfn_sam', 'rho': 0.4}}
-ATTACKS = {
-    'bim': {'name': 'bim'},
-    'mi+di+ti': {'name': 'mi+di+ti', 'options': {'di': {'rate': 0.9, 'probability': 0.5}, 'ti': {'size': 15}}},
-}
+# As torchattacks does it, which draws once for a batch; here for each example.
+DI = {'di': {'rate': 0.9, 'probability': 0.5}}
 
 
 class Side:
     """What the commands do, with the case that is prepared."""
 
     def __init__(self):
-        self._mesh = sharding.data_mesh(jax.devices()[:1])
         self._program: bench.Program | None = None
+        self._pace = 0.0
 
     def about(self) -> dict:
         """Versions, device, driver."""
-        return environment.describe(self._mesh)
+        return environment.describe(sharding.data_mesh(jax.devices()[:1]))
 
     def prepare(self, case: dict) -> dict:
-        """Compiles and warms up a case."""
+        """Builds, compiles and warms up a case."""
         begin = time.perf_counter()
-        options = {name: case[name] for name in ('model', 'batch_size', 'precision')}
+        self.drop()
+        one = jax.devices()[0]
+        options = {name: case[name] for name in ('batch_size', 'precision')}
+        options['mesh'] = sharding.data_mesh([one])
         if case['kind'] == 'training':
-            self._program = bench.training_program(
-                minimizer=MINIMIZERS[case['minimizer']],
-                steps_per_call=1 if jax.default_backend() == 'cpu' else 10,
-                augmentation=data.CropAndFlip(),
-                mesh=self._mesh,
-                **options,
-            )
+            options['steps_per_call'] = 1 if one.platform == 'cpu' else 10
+            self._program = bench.training_program(case['model'], bench.MINIMIZERS[case['work']], **options)
         else:
-            attack = {**ATTACKS[case['attack']], 'eps': EPS, 'step_size': EPS / 10, 'steps': case['steps']}
-            self._program = bench.attack_program(attack=attack, mesh=self._mesh, **options)
-        bench.once(self._program, self._program.period)
-        seconds = time.perf_counter() - begin
-        return {'ready': True, 'prepare_s': seconds, 'peak_memory_bytes': self._program.memory_bytes}
+            attack = bench.ATTACKS[case['work']]
+            if 'di' in attack['name'].split('+'):
+                attack = {**attack, 'options': DI}
+            self._program = bench.attack_program(case['model'], attack, **options)
+        self._pace = bench.once(self._program, bench.calibrate(self._program, 0.3))
+        memory = self._program.memory_bytes
+        return {'ready': True, 'prepare_s': time.perf_counter() - begin, 'peak_memory_bytes': memory}
 
     def round(self, seconds: float) -> dict:
-        """Times whole calls."""
-        calls = bench.calibrate(self._program, seconds)
-        steps = calls * self._program.steps
-        return {'seconds_per_step': bench.once(self._program, calls) / self._program.steps, 'steps': steps}
+        """Times whole calls, as many as the minimizer's period asks for at least."""
+        program = self._program
+        calls = program.period * max(1, round(seconds / (self._pace * program.period)))
+        return {'seconds_per_step': bench.once(program, calls) / program.steps, 'steps': calls * program.steps}
 
     def drop(self) -> dict:
-        """Frees the case."""
+        """Frees the case and what was compiled."""
         self._program = None
         jax.clear_caches()
         gc.collect()

@@ -1,50 +1,82 @@
-"""PyTorch's side of a paired benchmark: a worker that `twin.py` starts and asks, one line of JSON for each answer.
+"""PyTorch's side of a paired benchmark: a worker that `twin.py` asks, by one line of JSON for each answer.
 
-Commands, and what they are answered by:
+==============================================  ========================================================================
+`{"command": "about"}`                          versions, device
+`{"command": "prepare", "case": {...}}`         builds, compiles, warms up: `ready`, `prepare_s`, `peak_memory_bytes` of the
+                                                steps after (null on a CPU), and a `note` if there is something to say
+`{"command": "round", "seconds": 0.5}`          whole steps for about that long: `seconds_per_step`, `steps`
+`{"command": "drop"}`                           frees the case: `dropped`
+==============================================  ========================================================================
 
-=========================================  =============================================================================
-`{"command": "about"}`                     versions, device, driver
-`{"command": "prepare", "case": {...}}`    builds, compiles and warms up: `ready`, `prepare_s`, `peak_memory_bytes` of
-                                           steps after the warm-up (null without CUDA), `note` if there is something to say
-`{"command": "round", "seconds": 0.5}`     whole steps for about that long: `seconds_per_step`, `steps`
-`{"command": "drop"}`                      frees the case: `dropped`
-=========================================  =============================================================================
+What fails is answered by `{"error": "one line"}`, and the worker goes on. Cases are dicts, as in `twin.CASES`. A step of the
+kind `'attack'` is one call of the attack on one batch.
 
-What fails is answered by `{"error": "one line"}`, and the worker goes on. A step of a case of the kind `'attack'` is one
-call of the attack on one batch; `steps` in the case are those of the attack.
-
-Axes: `N` images on the device, `B` of a batch, `H` and `W`; images are `[N, 3, H, W]`, in memory as `[N, H, W, 3]`.
+Axes: `N` images on the device, `B` of a batch, `H` and `W`; networks take `[B, 3, H, W]`, in memory as `[B, H, W, 3]`.
 """
 
 import gc
 import itertools
 import json
 import os
-import pathlib
 import platform
 import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from importlib import metadata
-from importlib.util import find_spec
 
 try:
     import torch
     from torch.nn import functional
-except ModuleNotFoundError:  # which every command is then answered by
+except ModuleNotFoundError:  # which commands are then answered by
     torch = None
 
 Module = object if torch is None else torch.nn.Module
-BATCHES = 4
-EPS = 4 / 255
+BATCHES = 4  # of random images on the device
 RHO = 0.4
-CIFAR = {'cifar_resnet18': ((64, 128, 256, 512), 2), 'cifar_resnet20': ((16, 32, 64), 3)}  # widths, blocks a stage
-DRIVER = pathlib.Path('/proc/driver/nvidia/version')
+PADDING = 4  # of small images, before they are cropped
+SMALL = {'cifar_resnet18': ((64, 128, 256, 512), 2), 'cifar_resnet20': ((16, 32, 64), 3)}  # widths, blocks of each
+
+
+class Classifier(Module):
+    """From images to float32 logits.
+
+    Args:
+      name: `'cifar_resnet18'` or `'cifar_resnet20'` for small images, or a network of torchvision.
+      precision: `'bfloat16'` by autocast, `'tf32'` or `'float32'`.
+    """
+
+    def __init__(self, name: str, precision: str):
+        super().__init__()
+        self.small = name in SMALL
+        self.num_classes, self.image_size = (10, 32) if self.small else (1000, 224)
+        self.network = small_network(*SMALL[name]) if self.small else torchvision_network(name)
+        self.bfloat16 = precision == 'bfloat16'
+        self.register_buffer('mean', torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1))
+        self.register_buffer('std', torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1))
+        self.to(device(), memory_format=torch.channels_last)
+
+    def normalize(self, images):
+        """Maps images in [0, 1] to what the network takes."""
+        return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+    def logits(self, normalized):
+        """Maps normalized images to logits `[B, num_classes]`."""
+        with torch.autocast(device(), torch.bfloat16, enabled=self.bfloat16):
+            return self.network(normalized).float()
+
+    def forward(self, images):
+        """Maps images in [0, 1] to logits."""
+        return self.logits(self.normalize(images))
+
+    def random_set(self, count: int) -> tuple:
+        """Random uint8 images `[N, H, W, 3]` and labels on the device."""
+        images = torch.randint(256, (count, self.image_size, self.image_size, 3), dtype=torch.uint8, device=device())
+        return images, torch.randint(self.num_classes, (count,), device=device())
 
 
 class BasicBlock(Module):
-    """Two 3x3 convolutions beside a shortcut, which is a 1x1 convolution where the shape changes.
+    """Two 3x3 convolutions beside a shortcut, which is a 1x1 convolution where the shape changes, as in torchvision.
 
     Args:
       inputs: Channels of the input.
@@ -56,9 +88,8 @@ class BasicBlock(Module):
         super().__init__()
         relu = torch.nn.ReLU(inplace=True)
         self.branch = torch.nn.Sequential(*conv_bn(inputs, width, 3, stride), relu, *conv_bn(width, width, 3, 1))
-        self.shortcut = torch.nn.Sequential(
-            *conv_bn(inputs, width, 1, stride) if (inputs, stride) != (width, 1) else ()
-        )
+        changes = (inputs, stride) != (width, 1)
+        self.shortcut = torch.nn.Sequential(*conv_bn(inputs, width, 1, stride) if changes else ())
 
     def forward(self, x):
         """Maps features `[B, inputs, H, W]` to features."""
@@ -71,47 +102,21 @@ def conv_bn(inputs: int, width: int, kernel: int, stride: int) -> tuple:
     return conv, torch.nn.BatchNorm2d(width)
 
 
-class Classifier(Module):
-    """From images in [0, 1] to float32 logits.
+def small_network(widths: tuple[int, ...], blocks: int) -> Module:
+    """A residual network for 32x32 images: torchvision's with a 3x3 stem of stride 1 and no pooling after it."""
+    layers, inputs = [*conv_bn(3, widths[0], 3, 1), torch.nn.ReLU(inplace=True)], widths[0]
+    for width in widths:
+        for number in range(blocks):
+            layers.append(BasicBlock(inputs, width, 2 if number == 0 and width > widths[0] else 1))
+            inputs = width
+    return torch.nn.Sequential(*layers, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(inputs, 10))
 
-    Args:
-      name: Name of a network for small images in `CIFAR`, or one of torchvision.
-      precision: `'bfloat16'` by autocast, `'tf32'` or `'float32'`.
-    """
 
-    def __init__(self, name: str, precision: str):
-        super().__init__()
-        self.small = name.startswith('cifar_')
-        self.num_classes, self.image_size = (10, 32) if self.small else (1000, 224)
-        self.bfloat16 = precision == 'bfloat16'
-        if self.small:
-            widths, blocks = CIFAR[name]
-            inputs = [widths[0], *(width for width in widths for _ in range(blocks))]
-            strides = [2 if i % blocks == 0 and i else 1 for i in range(len(inputs) - 1)]
-            stages = [BasicBlock(*shape) for shape in zip(inputs, inputs[1:], strides, strict=False)]
-            pool = (torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
-            stem = (*conv_bn(3, widths[0], 3, 1), torch.nn.ReLU(inplace=True))
-            self.network = torch.nn.Sequential(*stem, *stages, *pool, torch.nn.Linear(widths[-1], self.num_classes))
-        else:
-            import torchvision
+def torchvision_network(name: str) -> Module:
+    """A network of torchvision with fresh weights."""
+    from torchvision import models
 
-            self.network = torchvision.models.get_model(name, weights=None, num_classes=self.num_classes)
-        self.register_buffer('mean', torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1))
-        self.register_buffer('std', torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1))
-        self.to(device(), memory_format=torch.channels_last)
-
-    def forward(self, images):
-        """Maps `[B, 3, H, W]` to `[B, num_classes]`."""
-        images = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bfloat16):
-            return self.network(images).float()
-
-    def random_set(self, count: int) -> tuple:
-        """Random uint8 images and labels on the device."""
-        shape = (count, 3, self.image_size, self.image_size)
-        images = torch.randint(256, shape, dtype=torch.uint8, device=device())
-        labels = torch.randint(self.num_classes, (count,), device=device())
-        return images.contiguous(memory_format=torch.channels_last), labels
+    return models.get_model(name, weights=None)
 
 
 def device() -> str:
@@ -121,47 +126,59 @@ def device() -> str:
 
 def training_step(case: Mapping, compiled: Callable) -> Callable[[], None]:
     """A step of SGD with momentum, or of SAM before it, on the next batch of a random set on the device."""
+    if case['work'] not in ('sgd', 'rfn_sam'):
+        raise ValueError(f'no training {case["work"]!r} here')
     classifier = Classifier(case['model'], case['precision']).train()
     parameters = list(classifier.parameters())
-    optimizer = torch.optim.SGD(parameters, lr=0.01, momentum=0.9, weight_decay=5e-4, fused=True)
-    images, labels = classifier.random_set(BATCHES * case['batch_size'])
-    batches = itertools.cycle(torch.randperm(len(labels), device=device()).view(BATCHES, -1).unbind())
-    # The usual trick, layers with momentum 0 in the second pass, would compile the network twice: they are put back, and not
-    # the counters beside them, which nothing reads and whose type would make many small copies of one.
-    statistics = [buffer for name, buffer in classifier.named_buffers() if 'running_' in name]
-    kept = [buffer.clone() for buffer in statistics]
-    if case['minimizer'] not in ('sgd', 'sam'):
-        raise ValueError(f'no minimizer {case["minimizer"]!r} here')
+    fused = device() == 'cuda'
+    optimizer = torch.optim.SGD(parameters, lr=0.01, momentum=0.9, weight_decay=5e-4, fused=fused)
+    images, all_labels = classifier.random_set(BATCHES * case['batch_size'])
+    pad, size = PADDING if classifier.small else 0, classifier.image_size
+    padded = functional.pad(images, (0, 0, pad, pad, pad, pad))  # once: the crops are then plain reads
+    batches = itertools.cycle(torch.randperm(len(images), device=device()).view(BATCHES, -1).unbind())
+    # The usual trick for the second pass, momentum 0 in the layers, would compile the network twice. Running statistics are
+    # put back with the parameters instead, which takes a launch or two. The counters beside them are read by nothing.
+    moved = parameters + [buffer for name, buffer in classifier.named_buffers() if 'running_' in name]
+    kept = [tensor.detach().clone() for tensor in moved]
 
     @compiled
-    def loss(positions):
-        return functional.cross_entropy(classifier(images[positions].float() / 255), labels[positions])
+    def batch(positions):
+        count = (len(positions), 1)
+        rows = columns = torch.arange(size, device=device()).expand(len(positions), size)
+        if pad:
+            rows = rows + torch.randint(2 * pad + 1, count, device=device())
+            columns = columns + torch.randint(2 * pad + 1, count, device=device())
+        columns = torch.where(torch.rand(count, device=device()) < 0.5, columns.flip(1), columns)
+        found = padded[positions[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+        return classifier.normalize(found.float() / 255), all_labels[positions]
 
-    def backward(positions):
+    @compiled
+    def loss(images, labels):
+        return functional.cross_entropy(classifier.logits(images), labels)
+
+    def gradient(images, labels):
         optimizer.zero_grad(set_to_none=True)
-        loss(positions).backward()
+        loss(images, labels).backward()
 
     @torch.no_grad()
     def climb():
+        torch._foreach_copy_(kept, moved)
         ascent = [parameter.grad for parameter in parameters]
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(ascent)))
         torch._foreach_mul_(ascent, RHO / (norm + 1e-12))
         torch._foreach_add_(parameters, ascent)
-        torch._foreach_copy_(kept, statistics)
-        return ascent
 
     @torch.no_grad()
-    def put_back(ascent):
-        torch._foreach_sub_(parameters, ascent)
-        torch._foreach_copy_(statistics, kept)
+    def put_back():
+        torch._foreach_copy_(moved, kept)
 
     def step():
-        positions = next(batches)
-        backward(positions)
-        if case['minimizer'] == 'sam':
-            ascent = climb()
-            backward(positions)
-            put_back(ascent)
+        examples = batch(next(batches))
+        gradient(*examples)
+        if case['work'] == 'rfn_sam':
+            climb()
+            gradient(*examples)
+            put_back()
         optimizer.step()
 
     return step
@@ -171,17 +188,17 @@ def attack_step(case: Mapping, compiled: Callable) -> Callable[[], None]:
     """A call of an attack of torchattacks on one batch of random images."""
     import torchattacks
 
-    # Without requires_grad a compiled backward pass leaves out the gradients of the weights.
+    # Without `requires_grad` the backward pass leaves out the gradients of the weights, as careful users have it.
     classifier = Classifier(case['model'], case['precision']).eval().requires_grad_(False)
     images, labels = classifier.random_set(case['batch_size'])
-    images = images.float() / 255
-    model, options = compiled(classifier), {'eps': EPS, 'alpha': EPS / 10, 'steps': case['steps']}
-    if case['attack'] == 'bim':
-        attack = torchattacks.BIM(model, **options)
-    elif case['attack'] == 'mi+di+ti':  # its TIFGSM includes DI, and momentum if `decay` is not 0
-        attack = torchattacks.TIFGSM(model, **options, decay=1.0)
+    images = images.permute(0, 3, 1, 2).float() / 255
+    model = compiled(classifier)
+    if case['work'] == 'bim-50':
+        attack = torchattacks.BIM(model, eps=4 / 255, alpha=0.4 / 255, steps=50)
+    elif case['work'] == 'mi+di+ti-10':  # TIFGSM includes DI, and MI by its `decay`
+        attack = torchattacks.TIFGSM(model, eps=16 / 255, alpha=1.6 / 255, steps=10, decay=1.0)
     else:
-        raise ValueError(f'no attack {case["attack"]!r} here')
+        raise ValueError(f'no attack {case["work"]!r} here')
     return lambda: attack(images, labels)
 
 
@@ -193,30 +210,30 @@ class Side:
         self._pace = 0.0
 
     def about(self) -> dict:
-        """Versions, device, driver."""
-        installed = [name for name in ('torch', 'torchvision', 'torchattacks', 'triton') if find_spec(name)]
-        found = {'python': platform.python_version(), **{name: metadata.version(name) for name in installed}}
-        if not torch.cuda.is_available():
-            return {**found, 'device': f'CPU, {torch.get_num_threads()} threads'}
-        found |= {'device': torch.cuda.get_device_name(), 'cuda': torch.version.cuda}
-        found['cudnn'] = torch.backends.cudnn.version()
-        if DRIVER.exists():
-            found['driver'] = ' '.join(DRIVER.read_text(encoding='utf-8').splitlines()[0].split())
-        return found
+        """Versions, device."""
+        found = {'python': platform.python_version()}
+        for name in ('torch', 'torchvision', 'torchattacks', 'triton', 'nvidia-cudnn-cu13'):
+            try:
+                found[name] = metadata.version(name)
+            except metadata.PackageNotFoundError:
+                continue
+        if device() == 'cpu':
+            return {**found, 'device': f'CPU, {torch.get_num_threads()} threads', 'cuda': None}
+        cudnn = torch.backends.cudnn.version()
+        return {**found, 'device': torch.cuda.get_device_name(), 'cuda': torch.version.cuda, 'cudnn': cudnn}
 
     def prepare(self, case: dict) -> dict:
-        """Builds, compiles and warms up a case; uncompiled, with a note, where compiling fails."""
-        begin = time.perf_counter()
+        """Builds, compiles and warms up a case; where compiling fails, uncompiled and with a note."""
+        begin, found = time.perf_counter(), {'ready': True}
+        self.drop()
         torch.manual_seed(0)
         torch.backends.cudnn.benchmark = True
-        torch.set_float32_matmul_precision('highest' if case['precision'] == 'float32' else 'high')
-        torch.backends.cudnn.allow_tf32 = case['precision'] != 'float32'
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = case['precision'] != 'float32'
         build = {'training': training_step, 'attack': attack_step}[case['kind']]
-        found = {'ready': True}
         if case['compile']:
             try:
                 self._warm_up(build(case, torch.compile))
-            except torch._dynamo.exc.TorchDynamoException as error:  # such as no compiler for C++ or C
+            except torch._dynamo.exc.TorchDynamoException as error:  # such as no compiler for C
                 traceback.print_exc()
                 found['note'] = f'not compiled: {one_line(error)}'
         if self._step is None:
@@ -226,10 +243,10 @@ class Side:
 
     def _warm_up(self, step: Callable[[], None]) -> None:
         timed(step, 2)
-        if torch.cuda.is_available():
+        if device() == 'cuda':
             torch.cuda.reset_peak_memory_stats()
-        self._pace = timed(step, max(1, min(50, int(0.2 / timed(step, 1)))))
-        self._peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+        self._pace = timed(step, max(1, min(50, int(0.3 / timed(step, 1)))))
+        self._peak = torch.cuda.max_memory_allocated() if device() == 'cuda' else None
         self._step = step
 
     def round(self, seconds: float) -> dict:
@@ -242,14 +259,14 @@ class Side:
         self._step = None
         torch._dynamo.reset()
         gc.collect()
-        if torch.cuda.is_available():
+        if device() == 'cuda':
             torch.cuda.empty_cache()
         return {'dropped': True}
 
 
 def timed(step: Callable[[], None], steps: int) -> float:
     """Seconds of one of some steps that follow each other without waiting."""
-    synchronize = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
+    synchronize = torch.cuda.synchronize if device() == 'cuda' else lambda: None
     synchronize()
     begin = time.perf_counter()
     for _ in range(steps):
@@ -271,9 +288,9 @@ def main() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         try:
-            answer = (
-                getattr(side, request.pop('command'))(**request) if side else {'error': 'torch is not installed here'}
-            )
+            answer = {'error': 'torch is not installed here'}
+            if side is not None:
+                answer = getattr(side, request.pop('command'))(**request)
         except Exception as error:
             traceback.print_exc()
             answer = {'error': one_line(error)}
