@@ -3,9 +3,10 @@
     TFDS_DATA_DIR=... rfn-jax run --config=configs/cifar10_accelerator.py --workdir=runs/cifar10_accelerator
 
 A ResNet-18 for small images on all 45 000 training images, 30 epochs with decays at half and three quarters, computed in
-bfloat16; SGD, and SAM with rho = 0.05, 0.2 and 0.4 (RFN). Targets of other families on the same images. On one H200, cut off after
-255 s of training: SGD 24.9 %, early-stopped SGD 35.2 %, RFN 44.1 % mean black-box success on two of the targets, one seed; see
-docs/accelerator.md. It has not been run to its end.
+bfloat16; SGD, and SAM with rho = 0.05, 0.2 and 0.4 (RFN). Targets of other families on the same images.
+
+Cut off after 255 s of training on one H200: mean black-box success of SGD 24.9 %, early-stopped SGD 35.2 %, RFN 44.1 % on two
+of the targets, one seed; see docs/accelerator.md. It has not been run to its end.
 """
 
 import ml_collections
