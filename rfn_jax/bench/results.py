@@ -3,12 +3,12 @@
 import dataclasses
 import itertools
 import os
-import pathlib
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
 import rich.box
 import rich.table
+import rich.text
 
 from rfn_jax.core import errors, files
 
@@ -87,11 +87,13 @@ def read(path: os.PathLike | str) -> tuple[dict[str, str], list[Row]]:
     try:
         rows = [Row(**{name: value for name, value in row.items() if name in fields}) for row in found['rows']]
         for row in rows:
-            if not all(isinstance(value, float) and value > 0 for value in row.seconds):
-                raise ValueError(f'seconds must be positive numbers, got {row.seconds!r}')
+            if not all(isinstance(value, (int, float)) and value > 0 for value in row.seconds):
+                raise ValueError(f'seconds must be numbers above 0, got {row.seconds!r}')
+            if not all(isinstance(value, (str, int)) for value in (*row.setting, row.work)):
+                raise ValueError(f'it has a row of {row.setting}')
         return dict(found['environment']), rows
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise errors.InputError(f'{pathlib.Path(path)} is no result of rfn-jax bench: {error}') from error
+        raise errors.InputError(f'{path} is no result of rfn-jax bench: {type(error).__name__} {error}') from error
 
 
 def tables(rows: Sequence[Row]) -> list[rich.table.Table]:
@@ -131,7 +133,7 @@ def compare(rows: Sequence[Row], other: Sequence[Row], *, title: str) -> rich.ta
     common = [row for row in rows if row.seconds and (*row.setting, row.work) in theirs]
     if not common:
         title += ' (no model, batch size, precision and work in common)'
-    shown = rich.table.Table(title=title, title_justify='left', box=rich.box.SIMPLE_HEAD)
+    shown = rich.table.Table(title=rich.text.Text(title), title_justify='left', box=rich.box.SIMPLE_HEAD)
     shown.add_column('')
     for column in ('ms', 'theirs', 'times faster'):
         shown.add_column(column, justify='right', no_wrap=True)

@@ -1,6 +1,7 @@
 """The benchmark that `rfn-jax bench` runs."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -16,6 +17,7 @@ MINIMIZERS = {
     'rfn_sam': {'name': 'rfn_sam', 'rho': 0.4},
     'looksam': {'name': 'looksam', 'rho': 0.4, 'k': 5},
 }
+MOST = 1 << 20  # rounds, steps of a call, images of a batch
 ATTACKS = {
     'bim-50': {'name': 'bim', 'eps': 4 / 255, 'steps': 50},
     'mi+di+ti-10': {'name': 'mi+di+ti', 'eps': 16 / 255, 'steps': 10},
@@ -60,15 +62,20 @@ class Suite:
                 if name not in known:
                     raise errors.unknown_name(kind, name, known)
         for name in ('rounds', 'steps_per_call'):
-            if getattr(self, name) < 1:
-                raise errors.InputError(f'{name} must be at least 1, got {getattr(self, name)}')
+            if not 1 <= getattr(self, name) <= MOST:
+                raise errors.InputError(f'{name} must be 1 to {MOST}, got {getattr(self, name)}')
+        for kind in ('precisions', 'minimizers', 'attacks'):
+            if len(set(getattr(self, kind))) < len(getattr(self, kind)):
+                raise errors.InputError(f'{kind} must differ from each other, got {", ".join(getattr(self, kind))}')
         if not next(self.groups(), None):
             raise errors.InputError('there is nothing to time: name a model, a precision, and a minimizer or an attack')
-        if not self.seconds > 0:
-            raise errors.InputError(f'seconds must be above 0, got {self.seconds}')
+        for name in ('seconds', 'limit_s'):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise errors.InputError(f'{name.removesuffix("_s")} must be above 0 and finite, got {value}')
         for model, batch_size in self.models.items():
-            if batch_size < 1:
-                raise errors.InputError(f'the batch size of {model} must be at least 1, got {batch_size}')
+            if not 1 <= batch_size <= MOST:
+                raise errors.InputError(f'the batch size of {model} must be 1 to {MOST}, got {batch_size}')
 
     def groups(self) -> Iterator[tuple[str, int, str, str, Sequence[str]]]:
         """What is timed in interleaved rounds: model, batch size, precision, kind, and the works of that kind."""
@@ -88,8 +95,7 @@ def run(
       suite: What to time.
       mesh: The devices; every batch size must be a multiple of their number.
       console: Where to tell what is done.
-      save: Called with all rows so far, before the first group and after each, so that a run that is stopped leaves what it
-        finished, and one whose result cannot be saved does not begin.
+      save: Called with all rows so far after each group, so that a run that is stopped leaves what it finished.
 
     Returns:
       The rows; one that ran out of memory has an `error` in place of times.
@@ -101,7 +107,6 @@ def run(
         if batch_size % mesh.size:
             raise errors.InputError(f'the batch size {batch_size} of {model} does not divide over {mesh.size} devices')
     start, rows = time.monotonic(), []
-    save(rows)
     for model, batch_size, precision, kind, works in suite.groups():
         if suite.limit_s is not None and time.monotonic() - start > suite.limit_s:
             console.info(f'left out after {suite.limit_s:g} s: {kind} of {model} in {precision}')
@@ -128,6 +133,8 @@ def _group(suite: Suite, mesh: Mesh, works: Sequence[str], shared: dict) -> list
                 made[work] = programs.attack_program(model, ATTACKS[work], **options)
         except errors.RunError as error:
             failed[work] = str(error)
+        except MemoryError:
+            failed[work] = 'not enough memory; use a smaller batch size'
     try:
         times = rounds.interleaved(list(made.values()), rounds=suite.rounds, seconds=suite.seconds)
     except jax.errors.JaxRuntimeError as error:

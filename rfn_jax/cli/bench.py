@@ -33,13 +33,13 @@ def main(arguments: Sequence[str]) -> int:
     flags.DEFINE_float('seconds', 0.5, 'About how long one program runs in a round.', flag_values=values)
     help_text = 'Training steps that the host starts together; by default 10 on an accelerator and 1 on a CPU.'
     flags.DEFINE_integer('steps_per_call', None, help_text, flag_values=values)
-    flags.DEFINE_float('limit', None, 'Seconds after which nothing further is begun.', flag_values=values)
+    flags.DEFINE_float('limit', None, 'Seconds after which nothing new is started.', flag_values=values)
     flags.DEFINE_string('out', 'bench.json', 'File of the result, written as it grows.', flag_values=values)
     flags.DEFINE_string('compare', None, 'File of an earlier result to compare with.', flag_values=values)
     flag_values.parse(values, 'bench', SUMMARY, arguments)
 
     from rfn_jax import bench
-    from rfn_jax.core import environment, sharding
+    from rfn_jax.core import environment, files, sharding
 
     console = console_lib.Console()
     before = bench.read(values.compare) if values.compare else None
@@ -56,6 +56,9 @@ def main(arguments: Sequence[str]) -> int:
         steps_per_call=per_call,
         limit_s=values.limit,
     )
+    if not values.out:
+        raise errors.InputError('--out must be the name of a file')
+    files.check_writable(values.out)
     about = environment.describe(mesh)
     command = ' '.join(['rfn-jax bench', *arguments])
     rows = bench.run(suite, mesh, console, lambda rows: bench.write(values.out, about, command, rows))
@@ -78,7 +81,9 @@ def _batches(given: Sequence[str]) -> dict[str, int]:
     found = {}
     for text in given:
         name, separator, batch = text.partition(':')
-        if not separator or not batch.isdecimal():
-            raise errors.InputError(f'--models must be NAME:BATCH with commas between them, got {text!r}')
+        if not separator or not batch.isdecimal() or len(batch) > 9:
+            raise errors.InputError(f'--models must be NAME:BATCH with commas between them, got {text[:80]!r}')
+        if name in found:
+            raise errors.InputError(f'--models names {name!r} twice; time other batch sizes in a run of their own')
         found[name] = int(batch)
     return found

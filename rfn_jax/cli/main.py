@@ -52,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
-        print('rfn-jax: interrupted; the same command goes on from here', file=sys.stderr)
+        goes_on = '; the same command goes on from here' if arguments[:1] and arguments[0] in STAGES else ''
+        print(f'rfn-jax: interrupted{goes_on}', file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(130)  # at once: threads of XLA and Orbax that still run would crash an orderly exit
@@ -82,6 +83,8 @@ def _run(config: dict, directory: str, stages: Sequence[str], only: Sequence[str
 
     console = console_lib.Console()
     work = [stage for stage in stages if stage != 'report']
+    if only:
+        experiment.chosen(experiment.read(config), only)  # before the directory is bound
     if work:
         ctx = experiment.open_workdir(config, directory, console)
         for stage in work:

@@ -42,9 +42,9 @@ def parse(
     flags.DEFINE_string('workdir', workdir, 'Directory of the experiment; made if it is not there.', flag_values=values)
     if command == 'train':
         help_text = (
-            'Train these networks alone, by the beginnings of their folders, such as targets,surrogates/resnet-rfn.'
+            'Train these networks alone, by their folders or those around them, such as targets,surrogates/resnet-rfn.'
         )
-        flags.DEFINE_list('only', [], help_text, flag_values=values)
+        flags.DEFINE_list('only', None, help_text, flag_values=values)
     if any(argument.lstrip('-') in ('help', 'h') for argument in arguments[1:]):
         print(f'rfn-jax {command} [flags]: {summary}\n{values.get_help()}')
         raise SystemExit(0)
@@ -71,7 +71,9 @@ def parse(
             f'{values.workdir} is no work directory so far: rfn-jax {command} needs --config=FILE, such as '
             '--config=configs/digits.py'
         )
-    only = [name for name in values.only if name] if command == 'train' else []
+    only = [] if command != 'train' or values.only is None else [name for name in values.only if name]
+    if command == 'train' and values.only is not None and not only:
+        raise errors.InputError('--only needs the folder of a network, such as targets, or must be left out')
     return workdir_lib.bound_config(values.workdir) if config is None else config, values.workdir, only
 
 

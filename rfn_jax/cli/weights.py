@@ -52,7 +52,7 @@ def import_weights(arguments: Sequence[str]) -> int:
     flag_values.parse(values, 'import-weights', IMPORT_SUMMARY, arguments, needed=('model', 'weights', 'out'))
 
     from rfn_jax import models, training
-    from rfn_jax.core import rng
+    from rfn_jax.core import files, rng
     from rfn_jax.models import sizes, weights
 
     models.MODELS[values.model]  # an unknown name is told before anything else
@@ -84,7 +84,7 @@ def import_weights(arguments: Sequence[str]) -> int:
         image_shape=image_shape,
         origin={
             'file': os.path.basename(values.weights),
-            'sha256': weights.file_sha256(values.weights),
+            'sha256': files.file_sha256(values.weights),
             'naming': converted.naming,
             **problems,
         },

@@ -21,9 +21,10 @@ def write_bytes(path: os.PathLike | str, content: bytes) -> None:
     Raises:
       RunError: The file could not be written (no space, no permission); what was there before is untouched.
     """
-    path = pathlib.Path(path)
+    path = pathlib.Path(os.path.realpath(path))  # a link stays one
     temporary = None
     try:
+        _check_is_file_or_free(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f'.{path.name}.', delete=False) as file:
             temporary = file.name
@@ -37,6 +38,27 @@ def write_bytes(path: os.PathLike | str, content: bytes) -> None:
     finally:
         if temporary:  # renamed by now, unless something failed or interrupted the write
             pathlib.Path(temporary).unlink(missing_ok=True)
+
+
+def check_writable(path: os.PathLike | str) -> None:
+    """Checks that `write_bytes` could write to `path`, which is left as it is.
+
+    Raises:
+      RunError: It could not.
+    """
+    path = pathlib.Path(os.path.realpath(path))
+    try:
+        _check_is_file_or_free(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f'.{path.name}.'):
+            pass
+    except OSError as error:
+        raise errors.RunError(f'could not write {path}: {error.strerror or error}') from error
+
+
+def _check_is_file_or_free(path: pathlib.Path) -> None:
+    if path.exists() and not path.is_file():
+        raise OSError('it is there already, and not a file')
 
 
 def write_json(path: os.PathLike | str, value) -> None:
@@ -54,7 +76,7 @@ def read_json(path: os.PathLike | str):
         return json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
     except OSError as error:
         raise errors.InputError(f'could not read {path}: {error.strerror or error}') from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise errors.InputError(f'{path} is not a JSON file: {error}') from error
 
 
@@ -87,6 +109,19 @@ def read_csv(path: os.PathLike | str) -> list[dict[str, str]]:
         raise errors.InputError(f'could not read {path}: {error.strerror or error}') from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise errors.InputError(f'{path} is not a CSV file: {error}') from error
+
+
+def file_sha256(path: os.PathLike | str) -> str:
+    """SHA-256 of the content of a file, in hexadecimal.
+
+    Raises:
+      InputError: The file cannot be read.
+    """
+    try:
+        with pathlib.Path(path).open('rb') as file:
+            return hashlib.file_digest(file, 'sha256').hexdigest()
+    except OSError as error:
+        raise errors.InputError(f'could not read {path}: {error.strerror or error}') from error
 
 
 def array_digest(tree) -> str:

@@ -8,8 +8,11 @@ from collections.abc import Iterator, Mapping
 
 from rfn_jax.core import errors, files
 
-# Where data and imported weights lie differs between machines and changes no result: weights are bound by their hashes.
-UNBOUND = re.compile(r'data\.data_dir|(targets|validation_targets|surrogates)\..*\.weights')
+# What differs between machines and changes no result: where data and imported weights lie (files are bound by their hashes),
+# and how many steps the host starts together.
+UNBOUND = re.compile(
+    r'data\.(data_dir|path)|(targets|validation_targets|surrogates)\..*\.weights|(.*\.)?optim\.steps_per_call'
+)
 
 
 def plain(config: Mapping) -> dict:

@@ -9,9 +9,20 @@ experiment.measure(ctx)   # success rates; the report reads what it writes
 from rfn_jax.experiment.context import Context, open_workdir
 from rfn_jax.experiment.crafting import craft
 from rfn_jax.experiment.measurement import measure
-from rfn_jax.experiment.networks import train
+from rfn_jax.experiment.networks import chosen, train
 from rfn_jax.experiment.plan import Plan, read
 from rfn_jax.experiment.saved import saved_classifier
 from rfn_jax.experiment.validation import validate
 
-__all__ = ['Context', 'Plan', 'craft', 'measure', 'open_workdir', 'read', 'saved_classifier', 'train', 'validate']
+__all__ = [
+    'Context',
+    'Plan',
+    'chosen',
+    'craft',
+    'measure',
+    'open_workdir',
+    'read',
+    'saved_classifier',
+    'train',
+    'validate',
+]

@@ -15,20 +15,14 @@ def train(ctx: context.Context, only: Sequence[str] = ()) -> None:
 
     Args:
       ctx: The experiment.
-      only: Beginnings of the folders of the networks to train, such as `'targets'` or `'surrogates/resnet18-rfn'`, so that
-        several processes can share the work; by default all.
+      only: Folders of the networks to train, or folders around them, such as `'targets'` or `'surrogates/resnet18-rfn'`, so
+        that several processes can share the work; by default all.
 
     Raises:
-      InputError: The data or the batch size do not fit, or a beginning is that of no network.
+      InputError: The data or the batch size do not fit, or there is no such folder.
       RunError: A training diverged or could not be saved.
     """
-    folders = [network.folder for network in ctx.plan.networks]
-    for beginning in only:
-        if not any(folder.startswith(beginning) for folder in folders):
-            raise errors.unknown_name('network', beginning, folders)
-    for network in ctx.plan.networks:
-        if only and not network.folder.startswith(tuple(only)):
-            continue
+    for network in chosen(ctx.plan, only):
         if network.recipe is None:
             _tell_accuracy(ctx, network)
             continue
@@ -51,6 +45,22 @@ def train(ctx: context.Context, only: Sequence[str] = ()) -> None:
             console=ctx.console,
             mesh=ctx.mesh,
         )
+
+
+def chosen(experiment: plan.Plan, only: Sequence[str]) -> list[plan.Network]:
+    """The networks in some folders; all networks of the experiment if none are named.
+
+    Raises:
+      InputError: There is no such folder.
+    """
+
+    def lies_in(network, folder):
+        return f'{network.folder}/'.startswith(f'{folder.rstrip("/")}/')
+
+    for folder in only:
+        if not any(lies_in(network, folder) for network in experiment.networks):
+            raise errors.unknown_name('network', folder, [network.folder for network in experiment.networks])
+    return [n for n in experiment.networks if not only or any(lies_in(n, folder) for folder in only)]
 
 
 def _tell_accuracy(ctx: context.Context, network: plan.Network) -> None:

@@ -172,6 +172,8 @@ def read(config: Mapping) -> Plan:
     """
     config = workdir.plain(config)
     _pin_weights(config)
+    if isinstance(config.get('data'), dict) and config['data'].get('name') == 'arrays':
+        config['data'] = data.pinned(config['data'])
     sections = options.call('the config', Sections, config)
     for name in ('surrogates', 'targets', 'trainings', 'attacks', 'validation_targets', 'early_stopping'):
         if not config[name] and name != 'early_stopping':
@@ -189,7 +191,7 @@ def read(config: Mapping) -> Plan:
             if (
                 name == target
                 or entry == other
-                or (_is_imported(entry) and _is_imported(other) and entry['sha256'] == other['sha256'])
+                or (_is_imported(entry) and _is_imported(other) and _variables(entry) == _variables(other))
             ):
                 raise errors.InputError(
                     f'validation target {name!r} is the target {target!r}: what is chosen on a target must not be reported '
@@ -268,6 +270,11 @@ def _pin_weights(config: dict) -> None:
                         f'{section}.{name}.sha256 is {entry["sha256"]!r}, and the weights in {entry["weights"]} have '
                         f'{found!r}: they were imported again from something else'
                     )
+
+
+def _variables(entry: Mapping) -> str:
+    """The hash of the variables of imported weights, whatever they are computed in."""
+    return training.read_weights(entry['weights']).variables_sha256
 
 
 def _is_imported(entry: object) -> bool:

@@ -52,7 +52,7 @@ def run(save=lambda rows: None, **changes):
 def test_every_group_is_timed_and_saved_as_it_ends(made):
     saved = []
     rows, _ = run(lambda rows: saved.append(len(rows)))
-    assert saved == [0, 2, 3, 5, 6]
+    assert saved == [2, 3, 5, 6]
     assert made == [
         (model, name, 'float32')
         for model in ('cifar_resnet20', 'cifar_vgg11')
@@ -88,26 +88,29 @@ def test_memory_that_runs_out_in_a_round(made, monkeypatch):
     }  # fmt: skip
 
 
-def test_nothing_is_begun_after_the_limit(made):
-    rows, printed = run(limit_s=-1.0)
-    assert not rows
-    assert not made
-    assert 'left out after -1 s: training of cifar_vgg11 in float32' in printed
+def test_nothing_is_started_after_the_limit(made, monkeypatch):
+    clock = iter([0.0, 1.0, 8.0, 9.0, 10.0])
+    monkeypatch.setattr('rfn_jax.bench.suite.time.monotonic', lambda: next(clock))
+    rows, printed = run(limit_s=7.0)
+    assert [row.work for row in rows] == ['sgd', 'rfn_sam']
+    assert 'left out after 7 s: training of cifar_vgg11 in float32' in printed
 
 
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
         ({'models': {'resnet_50': 1}}, "unknown model for a benchmark 'resnet_50'; did you mean 'resnet50'"),
-        ({'models': {'resnet50': 0}}, 'the batch size of resnet50 must be at least 1, got 0'),
+        ({'models': {'resnet50': 0}}, 'the batch size of resnet50 must be 1 to 1048576, got 0'),
         ({'precisions': ['float16']}, "unknown precision 'float16'; did you mean 'bfloat16'"),
         ({'minimizers': ['adam']}, "unknown minimizer for a benchmark 'adam'"),
         ({'attacks': ['bim']}, "unknown attack for a benchmark 'bim'; did you mean 'bim-50'"),
         ({'models': {}}, 'there is nothing to time'),
         ({'minimizers': [], 'attacks': []}, 'there is nothing to time'),
-        ({'rounds': 0}, 'rounds must be at least 1, got 0'),
-        ({'seconds': float('nan')}, 'seconds must be above 0, got nan'),
-        ({'steps_per_call': 0}, 'steps_per_call must be at least 1, got 0'),
+        ({'rounds': 0}, 'rounds must be 1 to 1048576, got 0'),
+        ({'seconds': float('nan')}, 'seconds must be above 0 and finite, got nan'),
+        ({'steps_per_call': 10**22}, 'steps_per_call must be 1 to 1048576, got 1'),
+        ({'limit_s': -1.0}, r'limit must be above 0 and finite, got -1\.0'),
+        ({'precisions': ['tf32', 'tf32']}, 'precisions must differ from each other, got tf32, tf32'),
     ],
 )  # fmt: skip
 def test_wrong_options(changes, message):

@@ -1,3 +1,4 @@
+import hashlib
 import os
 import pathlib
 import resource
@@ -181,3 +182,36 @@ def test_temporary_files_are_hidden_and_beside_the_target(tmp_path, monkeypatch)
     (source,) = map(pathlib.Path, seen)
     assert source.parent == tmp_path  # the rename does not cross file systems
     assert source.name.startswith('.file.bin.')
+
+
+def test_the_hash_of_a_file_is_that_of_its_content(tmp_path):
+    content = np.random.default_rng(0).bytes(3_000_000)
+    (tmp_path / 'f').write_bytes(content)
+    assert files.file_sha256(tmp_path / 'f') == hashlib.sha256(content).hexdigest()
+    for path, reason in ((tmp_path / 'absent', 'No such file'), (tmp_path, 'directory')):
+        with pytest.raises(errors.InputError, match=reason):
+            files.file_sha256(path)
+
+
+def test_a_link_stays_one_and_what_is_no_file_is_left_alone(tmp_path):
+    (tmp_path / 'target').write_bytes(b'old')
+    (tmp_path / 'link').symlink_to(tmp_path / 'target')
+    files.write_bytes(tmp_path / 'link', b'new')
+    assert (tmp_path / 'link').is_symlink()
+    assert (tmp_path / 'target').read_bytes() == b'new'
+    os.mkfifo(tmp_path / 'pipe')
+    for write in (lambda path: files.write_bytes(path, b'new'), files.check_writable):
+        for name in ('pipe', '.'):
+            with pytest.raises(errors.RunError, match='it is there already, and not a file'):
+                write(tmp_path / name)
+    assert (tmp_path / 'pipe').is_fifo()
+
+
+def test_whether_a_file_can_be_written_is_seen_without_writing_it(tmp_path):
+    (tmp_path / 'f').write_bytes(b'old')
+    files.check_writable(tmp_path / 'f')
+    files.check_writable(tmp_path / 'new' / 'g')
+    assert (tmp_path / 'f').read_bytes() == b'old'
+    assert not list((tmp_path / 'new').iterdir())
+    with pytest.raises(errors.RunError, match='could not write'):
+        files.check_writable(tmp_path / 'f' / 'g')

@@ -6,11 +6,13 @@
 The second file is what `--config.data.name=arrays` reads. Images keep their order, so that the ids are those of TFDS.
 """
 
+import argparse
 import concurrent.futures
 import io
 import itertools
 import os
 import sys
+from collections.abc import Callable
 
 import numpy as np
 
@@ -24,17 +26,21 @@ def pack(path: str, *, examples: dict[str, int | None]) -> None:
     """
     import tensorflow_datasets as tfds
 
+    if 'TFDS_DATA_DIR' not in os.environ:
+        raise ValueError('TFDS_DATA_DIR must be the directory that holds cifar10/')
     arrays = {}
     for split, count in examples.items():
         decoders = {'image': tfds.decode.SkipDecoding()}
-        source = tfds.data_source('cifar10', split=split, data_dir=os.environ.get('TFDS_DATA_DIR'), decoders=decoders)
+        source = tfds.data_source(
+            'cifar10', split=split, data_dir=os.environ['TFDS_DATA_DIR'], decoders=decoders, download=False
+        )
         chosen = [source[index] for index in range(len(source) if count is None else count)]
         encoded = [example['image'] for example in chosen]
         arrays[f'{split}_bytes'] = np.frombuffer(b''.join(encoded), np.uint8)
         arrays[f'{split}_offsets'] = np.cumsum([0, *map(len, encoded)])
         arrays[f'{split}_labels'] = np.array([example['label'] for example in chosen], np.int32)
         arrays['class_names'] = np.array(source.dataset_info.features['label'].names)
-    np.savez_compressed(path, **arrays)  # the headers of the images are all alike
+    _save(path, np.savez_compressed, arrays)  # the headers of the images are all alike
 
 
 def unpack(path: str, out: str) -> None:
@@ -48,7 +54,15 @@ def unpack(path: str, out: str) -> None:
         with concurrent.futures.ThreadPoolExecutor() as pool:
             arrays[f'{split}_images'] = np.stack(list(pool.map(_decode, encoded)))
         arrays[f'{split}_labels'] = packed[f'{split}_labels']
-    np.savez(out, **arrays)
+    _save(out, np.savez, arrays)
+
+
+def _save(path: str | os.PathLike, save: Callable, arrays: dict[str, np.ndarray]) -> None:
+    """Writes a file, whole or not at all."""
+    temporary = f'{path}.{os.getpid()}'
+    with open(temporary, 'wb') as file:
+        save(file, **arrays)
+    os.replace(temporary, path)
 
 
 def _decode(encoded: bytes) -> np.ndarray:
@@ -57,8 +71,23 @@ def _decode(encoded: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(encoded)).convert('RGB'))
 
 
+def main() -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest='command', required=True)
+    commands.add_parser('pack').add_argument('packed')
+    unpacking = commands.add_parser('unpack')
+    unpacking.add_argument('packed')
+    unpacking.add_argument('arrays')
+    arguments = parser.parse_args()
+    try:
+        if arguments.command == 'pack':
+            pack(arguments.packed, examples={'train': None, 'test': None})
+        else:
+            unpack(arguments.packed, arguments.arrays)
+    except (OSError, KeyError, ValueError) as error:
+        sys.exit(f'{parser.prog}: {type(error).__name__}: {error}')
+
+
 if __name__ == '__main__':
-    if sys.argv[1] == 'pack':
-        pack(sys.argv[2], examples={'train': None, 'test': None})
-    else:
-        unpack(sys.argv[2], sys.argv[3])
+    main()

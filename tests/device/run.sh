@@ -11,23 +11,26 @@
 # It uses the python3 of the machine. Packages that are missing there (tests/device/wheels.txt) are taken from wheels in
 # WHEELS (.wheels), and CIFAR-10 from the file that tests/device/pack_cifar10.py packed, CIFAR10_PACKED (.wheels/cifar10.npz).
 set -uo pipefail
-cd "$(dirname "$0")/../.."
+from=$PWD
+cd "$(dirname "$0")/../.." || exit 1
+usage() { echo "usage: tests/device/run.sh --out DIR [--tiny] [tests|bench|twin|trainings|kernels|rehearse ...]" >&2; exit 2; }
 here=tests/device
 out= tiny= phases=()
 while [ $# -gt 0 ]; do
   case $1 in
-    --out) out=$2; shift ;;
+    --out) [ $# -gt 1 ] || usage; out=$(realpath -m "$from/$2"); [[ $2 != /* ]] || out=$2; shift ;;
     --tiny) tiny=1 ;;
-    *) phases+=("$1") ;;
+    tests | bench | twin | trainings | kernels | rehearse) phases+=("$1") ;;
+    *) usage ;;
   esac
   shift
 done
-[ -n "$out" ] || { echo "run.sh needs --out DIR" >&2; exit 2; }
+[ -n "$out" ] || usage
 if [ ${#phases[@]} -eq 0 ]; then
   phases=(tests bench twin trainings)
   [ -z "$tiny" ] || phases+=(kernels rehearse)
 fi
-mkdir -p "$out"
+mkdir -p "$out" || exit 1
 room=$(mktemp -d)
 trap 'rm -rf "$room"' EXIT
 python=${PYTHON:-python3}
@@ -82,28 +85,25 @@ kernels() {
 }
 data() {  # sets the config of the trainings
   config=tests/small_experiment.py
-  [ -z "$tiny" ] || return
+  [ -z "$tiny" ] || return 0
   config=$here/cifar10_arrays.py
   export CIFAR10_NPZ=${CIFAR10_NPZ:-$room/cifar10.npz}
   [ -e "$CIFAR10_NPZ" ] || $python $here/pack_cifar10.py unpack "${CIFAR10_PACKED:-.wheels/cifar10.npz}" "$CIFAR10_NPZ"
 }
 trainings() {
   local limit=${TRAININGS_LIMIT:-330} config
-  data
+  data || return 1
   phase trainings $((limit + 15)) $python $here/trainings.py --config=$config --workdir="$room/run" --out="$out/trainings" \
     --limit="$limit" --reserve="${RESERVE:-80}"
 }
 rehearse() {
   local limit=${REHEARSE_LIMIT:-90} config
-  data
+  data || return 1
   phase rehearse $((limit + 10)) $python $here/trainings.py --config=$config --workdir="$room/rehearsal" --out="$out/rehearsal" \
     --limit="$limit" --rehearse
 }
 
 for name in "${phases[@]}"; do
-  case $name in
-    tests | bench | twin | kernels | trainings | rehearse) "$name" ;;
-    *) echo "unknown phase $name" >&2; exit 2 ;;
-  esac
+  "$name" || status=1
 done
 exit $status

@@ -13,9 +13,9 @@ from rfn_jax.models.weights.conversion import (
     printable,
     to_state_dict,
 )
-from rfn_jax.models.weights.files import file_sha256, read_state_dict, write_safetensors
+from rfn_jax.models.weights.files import read_state_dict, write_safetensors
 
 __all__ = [
-    'PROBLEMS', 'Converted', 'file_sha256', 'from_state_dict', 'namings', 'printable', 'read_state_dict', 'to_state_dict',
+    'PROBLEMS', 'Converted', 'from_state_dict', 'namings', 'printable', 'read_state_dict', 'to_state_dict',
     'write_safetensors',
 ]  # fmt: skip

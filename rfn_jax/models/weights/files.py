@@ -1,6 +1,5 @@
 """Weight files: state dicts out of the formats that they are published in, and into safetensors."""
 
-import hashlib
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Mapping
@@ -76,19 +75,6 @@ def write_safetensors(
     except safetensors.SafetensorError as error:
         raise errors.InputError(f'could not write {path}: {error}') from error
     files.write_bytes(path, content)
-
-
-def file_sha256(path: os.PathLike | str) -> str:
-    """SHA-256 of the content of a file, in hexadecimal.
-
-    Raises:
-      InputError: The file cannot be read.
-    """
-    try:
-        with pathlib.Path(path).open('rb') as file:
-            return hashlib.file_digest(file, 'sha256').hexdigest()
-    except OSError as error:
-        raise errors.InputError(f'could not read {path}: {error.strerror or error}') from error
 
 
 def _reader(path: pathlib.Path) -> Callable[[pathlib.Path], Any]:

@@ -1,4 +1,3 @@
-import hashlib
 import io
 import json
 import tarfile
@@ -252,8 +251,6 @@ def test_files_that_hold_no_weights(tmp_path, content, reason):
 def test_files_that_cannot_be_read(tmp_path):
     for path, reason in ((tmp_path / 'absent', 'No such file'), (tmp_path, 'directory')):
         assert reason in refusal(path)
-        with pytest.raises(errors.InputError, match=reason):
-            files.file_sha256(path)
 
 
 @pytest.mark.filterwarnings('ignore:invalid escape:DeprecationWarning')
@@ -275,12 +272,6 @@ def test_damaged_files(tmp_path, write):
         except errors.InputError:
             refused += 1
     assert refused > 15
-
-
-def test_the_check_sum_is_that_of_the_content(tmp_path):
-    content = RNG.bytes(3_000_000)
-    (tmp_path / 'f').write_bytes(content)
-    assert files.file_sha256(tmp_path / 'f') == hashlib.sha256(content).hexdigest()
 
 
 @pytest.mark.parametrize('wrap', ['plain', 'parallel', 'averaged', 'compiled'])
