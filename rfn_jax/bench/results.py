@@ -128,19 +128,27 @@ def _table(rows: Sequence[Row]) -> rich.table.Table:
 
 
 def compare(rows: Sequence[Row], other: Sequence[Row], *, title: str) -> rich.table.Table:
-    """How much faster the rows are than the same ones of another file: its time over ours; above 1 ours is faster."""
+    """How much faster the rows are than the same ones of an earlier file: its median over theirs, above 1 if they are faster.
+
+    Where the ranges of the rounds overlap, it says so.
+    """
     theirs = {(*row.setting, row.work): row for row in other if row.seconds}
     common = [row for row in rows if row.seconds and (*row.setting, row.work) in theirs]
     if not common:
         title += ' (no model, batch size, precision and work in common)'
     shown = rich.table.Table(title=rich.text.Text(title), title_justify='left', box=rich.box.SIMPLE_HEAD)
     shown.add_column('')
-    for column in ('ms', 'theirs', 'times faster'):
+    for column in ('ms', 'earlier', 'times faster'):
         shown.add_column(column, justify='right', no_wrap=True)
+    shown.add_column('')
     for row in common:
-        times = row.median, theirs[*row.setting, row.work].median
+        earlier = theirs[*row.setting, row.work]
+        overlap = min(row.seconds) <= max(earlier.seconds) and min(earlier.seconds) <= max(row.seconds)
         shown.add_row(
-            f'{row.work}: {_title(row)}', *(f'{1e3 * value:.4g}' for value in times), f'{times[1] / times[0]:.3f}'
+            f'{row.work}: {_title(row)}',
+            *(f'{1e3 * value:.4g}' for value in (row.median, earlier.median)),
+            f'{earlier.median / row.median:.2f}',
+            'within the spread' if overlap else '',
         )
     return shown
 

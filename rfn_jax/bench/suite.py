@@ -35,8 +35,8 @@ class Suite:
       attacks: Names in `ATTACKS`.
       rounds: Number of rounds, at least 1.
       seconds: About how long a round of one program takes.
-      steps_per_call: Training steps that the host starts together.
-      limit_s: Seconds after which nothing further is begun; None for no limit.
+      steps_per_call: Training steps per compiled call.
+      limit_s: Seconds after which no further group is started; None for no limit.
 
     Raises:
       InputError: A name is unknown or a number is out of its range.
@@ -98,7 +98,7 @@ def run(
       save: Called with all rows so far after each group, so that a run that is stopped leaves what it finished.
 
     Returns:
-      The rows; one that ran out of memory has an `error` in place of times.
+      The rows; one that ran out of memory, or was not started within the limit, has an `error` in place of times.
 
     Raises:
       InputError: A batch size does not divide over the devices.
@@ -108,12 +108,14 @@ def run(
             raise errors.InputError(f'the batch size {batch_size} of {model} does not divide over {mesh.size} devices')
     start, rows = time.monotonic(), []
     for model, batch_size, precision, kind, works in suite.groups():
-        if suite.limit_s is not None and time.monotonic() - start > suite.limit_s:
-            console.info(f'left out after {suite.limit_s:g} s: {kind} of {model} in {precision}')
-            continue
-        console.info(f'{kind} of {model}, batch {batch_size}, {precision}: {", ".join(works)}')
         shared = {'model': model, 'kind': kind, 'precision': precision, 'batch_size': batch_size}
-        rows += _group(suite, mesh, works, shared)
+        if suite.limit_s is not None and time.monotonic() - start > suite.limit_s:
+            rows += [
+                results.Row(work=work, error=f'not started within {suite.limit_s:g} s', **shared) for work in works
+            ]
+        else:
+            console.info(f'{kind} of {model}, batch {batch_size}, {precision}: {", ".join(works)}')
+            rows += _group(suite, mesh, works, shared)
         save(rows)
     return rows
 

@@ -1,5 +1,6 @@
 """`rfn-jax bench`: how fast training and attacks are here."""
 
+import os
 from collections.abc import Sequence
 
 from absl import flags
@@ -24,17 +25,19 @@ def main(arguments: Sequence[str]) -> int:
     values = flags.FlagValues()
     for name, help_text in (
         ('models', f'Models with batch sizes, as NAME:BATCH; by default {ACCELERATOR}, and {CPU} on a CPU.'),
-        ('precisions', 'float32, tf32, bfloat16; all by default, and float32 on a CPU.'),
-        ('minimizers', 'sgd, rfn_sam, looksam; all by default, an empty list for none.'),
-        ('attacks', 'bim-50, mi+di+ti-10; both by default, an empty list for none.'),
+        ('precisions', 'float32, tf32, bfloat16; by default all, and float32 on a CPU.'),
+        ('minimizers', 'sgd, rfn_sam, looksam (k = 5); all by default, an empty list for none.'),
+        ('attacks', 'bim-50 (50 steps), mi+di+ti-10 (10 steps); both by default, an empty list for none.'),
     ):
         flags.DEFINE_list(name, None, help_text, flag_values=values)
-    flags.DEFINE_integer('rounds', 5, 'Rounds, interleaved; the median is reported.', flag_values=values)
-    flags.DEFINE_float('seconds', 0.5, 'About how long one program runs in a round.', flag_values=values)
-    help_text = 'Training steps that the host starts together; by default 10 on an accelerator and 1 on a CPU.'
+    flags.DEFINE_integer(
+        'rounds', 5, 'Interleaved rounds; the table shows their median, minimum and maximum in ms.', flag_values=values
+    )
+    flags.DEFINE_float('seconds', 0.5, 'About how long each program runs in a round.', flag_values=values)
+    help_text = 'Training steps per compiled call; by default 10 on an accelerator and 1 on a CPU.'
     flags.DEFINE_integer('steps_per_call', None, help_text, flag_values=values)
-    flags.DEFINE_float('limit', None, 'Seconds after which nothing new is started.', flag_values=values)
-    flags.DEFINE_string('out', 'bench.json', 'File of the result, written as it grows.', flag_values=values)
+    flags.DEFINE_float('limit', None, 'Start no further group of programs after this many seconds.', flag_values=values)
+    flags.DEFINE_string('out', 'bench.json', 'File of the result, replaced as it grows.', flag_values=values)
     flags.DEFINE_string('compare', None, 'File of an earlier result to compare with.', flag_values=values)
     flag_values.parse(values, 'bench', SUMMARY, arguments)
 
@@ -58,6 +61,8 @@ def main(arguments: Sequence[str]) -> int:
     )
     if not values.out:
         raise errors.InputError('--out must be the name of a file')
+    if values.compare and os.path.realpath(values.compare) == os.path.realpath(values.out):
+        raise errors.InputError(f'--compare and --out are the same file, {values.out}: name another one for the result')
     files.check_writable(values.out)
     about = environment.describe(mesh)
     command = ' '.join(['rfn-jax bench', *arguments])

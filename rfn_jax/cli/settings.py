@@ -42,7 +42,7 @@ def parse(
     flags.DEFINE_string('workdir', workdir, 'Directory of the experiment; made if it is not there.', flag_values=values)
     if command == 'train':
         help_text = (
-            'Train these networks alone, by their folders or those around them, such as targets,surrogates/resnet-rfn.'
+            'Train only these networks, given by folder or parent folder, such as targets,surrogates/resnet-rfn.'
         )
         flags.DEFINE_list('only', None, help_text, flag_values=values)
     if any(argument.lstrip('-') in ('help', 'h') for argument in arguments[1:]):

@@ -50,7 +50,9 @@ def arrays(
         range.
     """
     if sha256 is not None and sha256 != (found_hash := files.file_sha256(path)):
-        raise errors.InputError(f'{path} has changed: its SHA-256 is {found_hash}, and {sha256} was asked for')
+        raise errors.InputError(
+            f'{path} has changed: its SHA-256 is {found_hash}, and not {sha256}; restore it, or choose another --workdir'
+        )
     found = _read(path)
     splits = {name: _split(path, found, name) for name in SPLITS}
     for name in ('train', 'test'):

@@ -65,7 +65,9 @@ def test_the_comparison_divides_their_time_by_ours_where_the_settings_are_the_sa
     elsewhere = dataclasses.replace(SGD, batch_size=128)
     lines = text(bench.compare([faster, RFN, FAILED, BIM], [SGD, elsewhere], title='compared'))
     assert lines[0] == 'compared'
-    assert 'sgd: training of resnet50, batch 256, bfloat16 100 200 2.000' in lines
+    assert 'sgd: training of resnet50, batch 256, bfloat16 100 200 2.00 within the spread' in lines
+    apart = dataclasses.replace(SGD, seconds=(0.05, 0.06))
+    assert 'sgd: training of resnet50, batch 256, bfloat16 55 200 3.64' in text(bench.compare([apart], [SGD], title=''))
     assert not any(line.startswith('rfn_sam') for line in lines)
     nothing = ' '.join(text(bench.compare([BIM], [SGD], title='compared')))
     assert 'no model, batch size, precision and work in common' in nothing

@@ -28,6 +28,8 @@ def test_a_run_on_this_machine_and_a_comparison_with_itself(tmp_path, capsys):
     )
     assert json.loads(out.read_text())['command'].startswith('rfn-jax bench --models=cifar_resnet20:8')
     again = ['bench', *QUICK, '--minimizers=sgd', f'--out={tmp_path / "again.json"}', f'--compare={out}']
+    assert main.main(['bench', *QUICK, f'--out={out}', f'--compare={out}']) == 2
+    assert 'the same file' in capsys.readouterr().err
     assert main.main(again) == 0
     printed = capsys.readouterr().out
     assert 'training of cifar_resnet20, batch 8, float32' in printed

@@ -8,7 +8,7 @@
 # limit in seconds, such as TWIN_LIMIT=120, and leaves what it finished in DIR, also when it is killed. --tiny runs all phases at
 # tiny sizes, on a CPU in three minutes.
 #
-# It uses the python3 of the machine. Packages that are missing there (tests/device/wheels.txt) are taken from wheels in
+# It uses the python3 of the machine, or PYTHON. Packages that are missing there (tests/device/wheels.txt) are taken from wheels in
 # WHEELS (.wheels), and CIFAR-10 from the file that tests/device/pack_cifar10.py packed, CIFAR10_PACKED (.wheels/cifar10.npz).
 set -uo pipefail
 from=$PWD
@@ -35,7 +35,11 @@ room=$(mktemp -d)
 trap 'rm -rf "$room"' EXIT
 python=${PYTHON:-python3}
 
-# Not installed: a copy with the configs where an installation has them.
+if ! $python -c 'import jax' 2>/dev/null; then
+  echo "run.sh: $python has no jax; name another one by PYTHON=" >&2
+  exit 1
+fi
+# Not installed: a copy with the configs where an installation has them. An installation comes first.
 if ! $python -P -c 'import rfn_jax.configs' 2>/dev/null; then
   mkdir -p "$room/site"
   if compgen -G "${WHEELS:-.wheels}/*.whl" >/dev/null; then
@@ -88,6 +92,10 @@ data() {  # sets the config of the trainings
   [ -z "$tiny" ] || return 0
   config=$here/cifar10_arrays.py
   export CIFAR10_NPZ=${CIFAR10_NPZ:-$room/cifar10.npz}
+  if [ ! -e "$CIFAR10_NPZ" ] && [ ! -e "${CIFAR10_PACKED:-.wheels/cifar10.npz}" ]; then
+    echo "trainings need CIFAR-10: TFDS_DATA_DIR=... python tests/device/pack_cifar10.py pack .wheels/cifar10.npz" >&2
+    return 1
+  fi
   [ -e "$CIFAR10_NPZ" ] || $python $here/pack_cifar10.py unpack "${CIFAR10_PACKED:-.wheels/cifar10.npz}" "$CIFAR10_NPZ"
 }
 trainings() {
