@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import os
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import rich.box
 import rich.table
@@ -106,25 +106,31 @@ def tables(rows: Sequence[Row]) -> list[rich.table.Table]:
 
 
 def _table(rows: Sequence[Row]) -> rich.table.Table:
+    base = next((row for row in rows if row.work == 'sgd' and row.seconds), None)
+    columns: dict[str, Callable[[Row], str]] = {
+        'ms': lambda row: _ms(row.median),
+        'min': lambda row: _ms(min(row.seconds)),
+        'max': lambda row: _ms(max(row.seconds)),
+        'images/s': lambda row: f'{row.images_per_s:,.0f}' if row.images_per_s >= 100 else f'{row.images_per_s:.3g}',
+    }
+    if base is not None:
+        columns['x SGD'] = lambda row: f'{row.median / base.median:.2f}'
+    if any(row.utilization is not None for row in rows):
+        columns['MFU'] = lambda row: '' if row.utilization is None else f'{row.utilization:.1%}'
+    columns['compile s'] = lambda row: f'{row.compile_s:.1f}'
+    columns['GiB'] = lambda row: f'{row.memory_bytes / 2**30:.1f}'
     shown = rich.table.Table(title=_title(rows[0]), title_justify='left', box=rich.box.SIMPLE_HEAD)
     shown.add_column('', no_wrap=True)
-    for column in ('ms', 'min', 'max', 'images/s', 'x SGD', 'MFU', 'compile s', 'GiB'):
+    for column in columns:
         shown.add_column(column, justify='right', no_wrap=True)
-    base = next((row for row in rows if row.work == 'sgd' and row.seconds), None)
     for row in rows:
-        if not row.seconds:
-            shown.add_row(row.work, row.error)
-            continue
-        shown.add_row(
-            row.work,
-            *(f'{1e3 * value:.4g}' for value in (row.median, min(row.seconds), max(row.seconds))),
-            f'{row.images_per_s:,.0f}' if row.images_per_s >= 100 else f'{row.images_per_s:.3g}',
-            f'{row.median / base.median:.2f}' if base else '',
-            '' if row.utilization is None else f'{row.utilization:.1%}',
-            f'{row.compile_s:.1f}',
-            f'{row.memory_bytes / 2**30:.2f}',
-        )
+        shown.add_row(row.work, *([cell(row) for cell in columns.values()] if row.seconds else [row.error]))
     return shown
+
+
+def _ms(seconds: float) -> str:
+    """Milliseconds with four digits, or all before the point."""
+    return f'{1e3 * seconds:.4g}' if seconds < 10 else f'{1e3 * seconds:.0f}'
 
 
 def compare(rows: Sequence[Row], other: Sequence[Row], *, title: str) -> rich.table.Table:
@@ -146,7 +152,7 @@ def compare(rows: Sequence[Row], other: Sequence[Row], *, title: str) -> rich.ta
         overlap = min(row.seconds) <= max(earlier.seconds) and min(earlier.seconds) <= max(row.seconds)
         shown.add_row(
             f'{row.work}: {_title(row)}',
-            *(f'{1e3 * value:.4g}' for value in (row.median, earlier.median)),
+            *map(_ms, (row.median, earlier.median)),
             f'{earlier.median / row.median:.2f}',
             'within the spread' if overlap else '',
         )
