@@ -292,6 +292,23 @@ def test_the_number_of_all_reduces(bench, name, norm, group_size, expected):
     assert not re.search(r' (all-gather|all-to-all|collective-permute|reduce-scatter)(-start)?\(', compiled.as_text())
 
 
+def test_joined_reductions_cost_no_communication(bench, monkeypatch):
+    def built():
+        run = Run(bench, ConvNet(), make('rfn_sam'), 8)
+        lowered = run.step.lower(run.state, run.data, jnp.arange(B), run.key)
+        return run, lowered.as_text().count('concatenate'), lowered.compile()
+
+    run, concatenations, compiled = built()
+    monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')  # where small arrays are joined before they are reduced
+    joined, more, joined_compiled = built()
+    assert more > concatenations
+    assert all_reduces(joined_compiled) == all_reduces(compiled)
+    assert not re.search(
+        r' (all-gather|all-to-all|collective-permute|reduce-scatter)(-start)?\(', joined_compiled.as_text()
+    )
+    assert_close(joined.after(2), run.after(2))
+
+
 def test_one_step_of_rfn_needs_at_most_a_copy_of_parameters_and_gradients_more_than_sgd(bench):
     module = models.MODELS.make('mlp', num_classes=10, widths=(512, 512, 512))
     runs = {name: Run(bench, module, make(name), 1) for name in ('sgd', 'rfn_sam')}
