@@ -1,4 +1,4 @@
-"""The two errors that the command line turns into one clear line: wrong input (exit 2) and a failed run (exit 1)."""
+"""The errors that the command line turns into one clear line: wrong input (exit 2) and a failed run (exit 1)."""
 
 import difflib
 from collections.abc import Iterable
@@ -6,6 +6,10 @@ from collections.abc import Iterable
 
 class InputError(ValueError):
     """The caller's input is wrong; the message names the value and what is allowed. Exit status 2."""
+
+
+class InputTypeError(InputError, TypeError):
+    """The caller's input is of the wrong type: both an `InputError` and a TypeError. Exit status 2."""
 
 
 class RunError(RuntimeError):
