@@ -39,6 +39,7 @@ def get_config() -> ml_collections.ConfigDict:
     }
     config.trainings = {'sgd': {'name': 'sgd'}, 'rfn': {'name': 'rfn_sam', 'rho': config.optim.get_ref('rho')}}
     config.early_stopping = {'early_stopped': 'sgd'}  # the first stops the second
+    config.baselines = ('sgd', 'early_stopped')  # what the others are compared with
 
     config.surrogates = {'resnet18': {'name': 'cifar_resnet18'}, 'resnet50': {'name': 'cifar_resnet50'}}
     transformer = {'learning_rate': 0.01}

@@ -41,6 +41,7 @@ def get_config() -> ml_collections.ConfigDict:
     config = cifar10_cpu.get_config()
     config.name = 'cifar10_cpu_attacks'
     config.early_stopping = {}
+    config.baselines = ('sgd',)
     eps = 8 / 255
     config.attacks = {}
     for name, options in ATTACKS.items():

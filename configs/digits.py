@@ -33,6 +33,7 @@ def get_config() -> ml_collections.ConfigDict:
     )
     config.trainings = {'sgd': {'name': 'sgd'}, 'rfn': {'name': 'rfn_sam', 'rho': config.optim.get_ref('rho')}}
     config.early_stopping = {'early_stopped': 'sgd'}  # the first stops the second
+    config.baselines = ('sgd', 'early_stopped')  # what the others are compared with
 
     config.surrogates = {'resnet': {'name': 'resnet', 'stage_sizes': (1, 1, 1), 'widths': (16, 32, 64)}}
     shorter = {'epochs': 30, 'decay_epochs': (15, 23)}

@@ -10,7 +10,7 @@ import rich.box
 import rich.table
 import rich.text
 
-from rfn_jax.core import errors, files
+from rfn_jax.core import errors, io
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ def write(path: os.PathLike | str, environment: Mapping[str, str], command: str,
         if row.seconds:
             values |= {'median_s': row.median, 'images_per_s': row.images_per_s}
         listed.append(values)
-    files.write_json(path, {'environment': dict(environment), 'command': command, 'rows': listed})
+    io.write_json(path, {'environment': dict(environment), 'command': command, 'rows': listed})
 
 
 def read(path: os.PathLike | str) -> tuple[dict[str, str], list[Row]]:
@@ -82,7 +82,7 @@ def read(path: os.PathLike | str) -> tuple[dict[str, str], list[Row]]:
     Raises:
       InputError: It is missing or holds something else.
     """
-    found = files.read_json(path)
+    found = io.read_json(path)
     fields = {field.name for field in dataclasses.fields(Row)}
     try:
         rows = [Row(**{name: value for name, value in row.items() if name in fields}) for row in found['rows']]

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     flag_values.parse(values, 'bench', SUMMARY, arguments)
 
     from rfn_jax import bench
-    from rfn_jax.core import environment, files, sharding
+    from rfn_jax.core import environment, io, sharding
 
     console = console_lib.Console()
     before = bench.read(values.compare) if values.compare else None
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
         raise errors.InputError('--out must be the name of a file')
     if values.compare and os.path.realpath(values.compare) == os.path.realpath(values.out):
         raise errors.InputError(f'--compare and --out are the same file, {values.out}: name another one for the result')
-    files.check_writable(values.out)
+    io.check_writable(values.out)
     about = environment.describe(mesh)
     command = ' '.join(['rfn-jax bench', *arguments])
     rows = bench.run(suite, mesh, console, lambda rows: bench.write(values.out, about, command, rows))

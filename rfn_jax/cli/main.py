@@ -8,18 +8,19 @@ from collections.abc import Sequence
 
 from rfn_jax.cli import bench, listing, settings, weights
 from rfn_jax.core import console as console_lib
-from rfn_jax.core import errors, workdir
+from rfn_jax.core import errors
 
 # Each command with its one-line summary and the stages that it runs, in order.
 STAGES = {
     'quickstart': ('RFN against early stopping and SGD on digits: no file, no network, minutes on a CPU.', None),
     'run': ('trains, crafts, measures and reports; what is done already is skipped.', None),
     'train': ('trains the targets and the surrogates.', ('train',)),
-    'craft': ('chooses the early-stopping epoch on validation data and crafts the adversarial sets.', ('craft',)),
+    'select': ('chooses the early-stopping epochs on validation data.', ('select',)),
+    'craft': ('chooses the early-stopping epochs, and crafts the adversarial sets.', ('select', 'craft')),
     'measure': ('measures the adversarial sets on the targets and writes the result tables.', ('measure',)),
     'report': ('prints the tables and writes report/index.html from the result tables.', ('report',)),
 }
-ALL_STAGES = ('train', 'craft', 'measure', 'report')
+ALL_STAGES = ('train', 'select', 'craft', 'measure', 'report')
 OTHERS = {
     'bench': (bench.SUMMARY, bench.main),
     'import-weights': (weights.IMPORT_SUMMARY, weights.import_weights),
@@ -84,14 +85,12 @@ def _run(config: dict, directory: str, stages: Sequence[str], only: Sequence[str
     console = console_lib.Console()
     work = [stage for stage in stages if stage != 'report']
     if only:
-        experiment.chosen(experiment.read(config), only)  # before the directory is bound
+        experiment.read(experiment.pinned(config)).chosen(only)  # before the directory is made
     if work:
-        ctx = experiment.open_workdir(config, directory, console)
+        plan, workdir = experiment.open_workdir(config, directory, console)
         for stage in work:
-            getattr(experiment, stage)(ctx, **({'only': only} if only else {}))
+            getattr(experiment, stage)(plan, workdir, **({'only': only} if only else {}))
     if 'report' in stages:
-        if not work and workdir.is_bound(directory) and config != workdir.bound_config(directory):
-            workdir.bind(directory, experiment.read(config).config)
         report.print_tables(directory, console)
         console.info(f'report: {report.write_page(directory)}')
 

@@ -7,7 +7,6 @@ from absl import flags
 from ml_collections import config_flags
 
 from rfn_jax.core import errors
-from rfn_jax.core import workdir as workdir_lib
 
 
 def parse(
@@ -19,7 +18,7 @@ def parse(
       command: Name of the command.
       summary: One line on what it does, for `--help`.
       arguments: Its arguments.
-      config_file: The config that is used without `--config`; None uses the one that the work directory is bound to.
+      config_file: The config that is used without `--config`; None uses the one that the work directory was last used with.
       workdir: The directory that is used without `--workdir`; None makes the flag mandatory.
 
     Returns:
@@ -35,7 +34,7 @@ def parse(
         'config',
         config_file,
         'Python file with get_config(); --config.KEY=VALUE overrides a value, such as --config.optim.rho=0.2. '
-        'Without it a work directory goes on with its own config.',
+        'Without it a work directory goes on with its last config.',
         flag_values=values,
         sys_argv=arguments,
     )
@@ -66,7 +65,9 @@ def parse(
         raise errors.InputError(f'rfn-jax {command} needs --workdir=DIRECTORY')
     if config is None and given:
         raise errors.InputError(f'get_config of {given[0]} must return a ConfigDict, got None')
-    if config is None and not workdir_lib.is_bound(values.workdir):
+    from rfn_jax import experiment  # --help need not wait for it
+
+    if config is None and not experiment.is_bound(values.workdir):
         raise errors.InputError(
             f'{values.workdir} is no work directory so far: rfn-jax {command} needs --config=FILE, such as '
             '--config=configs/digits.py'
@@ -74,7 +75,7 @@ def parse(
     only = [] if command != 'train' or values.only is None else [name for name in values.only if name]
     if command == 'train' and values.only is not None and not only:
         raise errors.InputError('--only needs the folder of a network, such as targets, or must be left out')
-    return workdir_lib.bound_config(values.workdir) if config is None else config, values.workdir, only
+    return experiment.last_config(values.workdir) if config is None else config, values.workdir, only
 
 
 def _one_line(error: Exception) -> str:

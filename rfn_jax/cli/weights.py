@@ -1,6 +1,7 @@
 """`rfn-jax import-weights` and `rfn-jax export-weights`: between PyTorch state dicts and checkpoints."""
 
 import ast
+import dataclasses
 import json
 import os
 from collections.abc import Sequence
@@ -51,8 +52,8 @@ def import_weights(arguments: Sequence[str]) -> int:
     flags.DEFINE_list('allow', [], help_text, flag_values=values)
     flag_values.parse(values, 'import-weights', IMPORT_SUMMARY, arguments, needed=('model', 'weights', 'out'))
 
-    from rfn_jax import models, training
-    from rfn_jax.core import files, rng
+    from rfn_jax import models, storage
+    from rfn_jax.core import digests, rng
     from rfn_jax.models import sizes, weights
 
     models.MODELS[values.model]  # an unknown name is told before anything else
@@ -60,7 +61,7 @@ def import_weights(arguments: Sequence[str]) -> int:
     num_classes, image_shape = _classes_and_images(values, sizes.table().get(values.model))
     module = models.from_spec(spec, num_classes=num_classes)
     normalisation = _normalisation(values, values.model in sizes.table() and not values.model.startswith(sizes.CIFAR))
-    training.check_is_free(values.out)
+    storage.check_is_free(values.out)
     state = weights.read_state_dict(values.weights, entry=values.entry)
     console = console_lib.Console()
     key = rng.key_for(0, 'initialise')
@@ -77,22 +78,26 @@ def import_weights(arguments: Sequence[str]) -> int:
     for kind, keys in problems.items():
         for text in keys:
             console.info(f'{kind}: {weights.printable(text)}')
-    saved = training.save_weights(
+    saved = storage.save_network(
         values.out,
         converted.classifier,
-        model=spec,
-        image_shape=image_shape,
-        origin={
-            'file': os.path.basename(values.weights),
-            'sha256': files.file_sha256(values.weights),
-            'naming': converted.naming,
-            **problems,
-        },
+        storage.Network(
+            architecture=spec,
+            num_classes=num_classes,
+            image_shape=image_shape,
+            **normalisation,
+            origin={
+                'file': os.path.basename(values.weights),
+                'sha256': digests.of_file(values.weights),
+                'naming': converted.naming,
+                **problems,
+            },
+        ),
     )
     console.info(
         f'{values.out}: {values.model} with {num_classes} classes, naming {converted.naming}, mean {saved.mean}, std '
-        f"{saved.std}; a config names it as {{'weights': {values.out!r}}}, and binds the hash of model, normalisation and "
-        f'variables, {saved.sha256}'
+        f"{saved.std}; a config names it as {{'network': {values.out!r}}}, and binds the hash of architecture, normalization "
+        f'and variables, {saved.sha256(saved.variables_sha256)}'
     )
     return 0
 
@@ -109,7 +114,7 @@ def export_weights(arguments: Sequence[str]) -> int:
         (
             'checkpoint',
             None,
-            'Imported weights, or a network of a work directory: WORKDIR/surrogates/resnet-rfn/seed0.',
+            'A network directory: imported, or of a work directory, such as WORKDIR/surrogates/resnet-rfn/seed0.',
         ),
         ('out', None, 'The file; its name must end in .safetensors.'),
         (
@@ -124,16 +129,19 @@ def export_weights(arguments: Sequence[str]) -> int:
     if not values.out.endswith('.safetensors'):
         raise errors.InputError(f'--out must end in .safetensors, got {values.out!r}')
 
-    from rfn_jax import experiment
+    from rfn_jax import storage
     from rfn_jax.models import weights
 
-    classifier, about = experiment.saved_classifier(values.checkpoint, values.epoch)
-    naming = values.naming or about.get('naming') or weights.namings(classifier)[0]
+    network = storage.read_network(values.checkpoint)
+    with storage.checkpoints(values.checkpoint, values.epoch) as (_, epoch):
+        classifier = storage.load(values.checkpoint, epoch)
+    naming = values.naming or network.origin.get('naming') or weights.namings(classifier)[0]
     state = weights.to_state_dict(classifier, naming=naming)
+    about = {**dataclasses.asdict(network), 'epoch': epoch}
     weights.write_safetensors(values.out, state, {'rfn_jax': json.dumps(about, sort_keys=True)})
     console_lib.Console().info(
-        f'{values.out}: {len(state)} tensors of {about["model"]["name"]}, naming {naming}; images in [0, 1] are normalised '
-        f'with mean {about["mean"]} and std {about["std"]} first'
+        f'{values.out}: {len(state)} tensors of {network.architecture["name"]}, naming {naming}; images in [0, 1] are '
+        f'normalized with mean {list(network.mean)} and std {list(network.std)} first'
     )
     return 0
 

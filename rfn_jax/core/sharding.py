@@ -82,3 +82,22 @@ def shard_batch(batch, mesh: Mesh):
     if any(size % mesh.size for size in sizes):
         raise ValueError(f'a batch of {sorted(sizes)} examples does not divide over {mesh.size} devices')
     return jax.device_put(batch, batch_sharding(mesh))
+
+
+def local_rows(count: int, mesh: Mesh) -> np.ndarray:
+    """Which rows of a batch of `count` the devices of this process hold, in order."""
+    held = batch_sharding(mesh).addressable_devices_indices_map((count,)).values()
+    return np.unique(np.concatenate([np.arange(count)[index] for index in held]))
+
+
+def from_local(local: np.ndarray, placed: NamedSharding, count: int, *, axis: int = 0) -> jax.Array:
+    """The global array of which each process gives the rows that `local_rows` names.
+
+    Args:
+      local: The rows of this process, along `axis`.
+      placed: The sharding of the result.
+      count: Rows of the global array.
+      axis: The axis that is cut over the devices.
+    """
+    shape = (*local.shape[:axis], count, *local.shape[axis + 1 :])
+    return jax.make_array_from_process_local_data(placed, local, shape)

@@ -1,13 +1,17 @@
-"""Data sets in memory as uint8, their splits, augmentation on the device, and the order of examples."""
+"""Data sets: what is known of them, their examples by position, and the batches of an epoch on the devices."""
 
 from rfn_jax.data import arrays, cifar10, digits  # fill the table of data sets
 from rfn_jax.data.arrays import pinned
 from rfn_jax.data.augmentation import CropAndFlip
-from rfn_jax.data.batches import epoch_order, padded_batches
-from rfn_jax.data.dataset import ImageDataset, Splits
-from rfn_jax.data.sources import SOURCES
+from rfn_jax.data.batches import epoch_order, padded_batches, steps_per_epoch
+from rfn_jax.data.dataset import ImageDataset
+from rfn_jax.data.info import DataInfo
+from rfn_jax.data.loaders import Batch, Loader, ResidentLoader, StreamingLoader, loader
+from rfn_jax.data.reading import in_memory, read_batches
+from rfn_jax.data.sources import SOURCES, Record, Source, Splits
 
 __all__ = [
-    'SOURCES', 'CropAndFlip', 'ImageDataset', 'Splits', 'arrays', 'cifar10', 'digits', 'epoch_order', 'padded_batches',
-    'pinned',
+    'SOURCES', 'Batch', 'CropAndFlip', 'DataInfo', 'ImageDataset', 'Loader', 'Record', 'ResidentLoader', 'Source',
+    'Splits', 'StreamingLoader', 'arrays', 'cifar10', 'digits', 'epoch_order', 'in_memory', 'loader', 'padded_batches',
+    'pinned', 'read_batches', 'steps_per_epoch',
 ]  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from rfn_jax.core import errors, files
+from rfn_jax.core import digests, errors
 from rfn_jax.data import dataset, sources
 
 # How a file may call the arrays of a split; `val_` and `x_`, `y_` are the names of MedMNIST and of Keras.
@@ -25,7 +25,7 @@ def arrays(
     validation_examples: int | None = None,
     test_examples: int | None = None,
     class_names: tuple[str, ...] = (),
-) -> dataset.Splits:
+) -> sources.Splits:
     """Images and labels of a `.npz` file with the arrays `train_images`, `train_labels`, `test_images`, `test_labels`.
 
     Images are uint8 `[N, H, W, C]` with 1 or 3 channels, or `[N, H, W]` for grey ones, of one size in all splits; labels are
@@ -49,7 +49,7 @@ def arrays(
       InputError: The file cannot be read or has another hash, an array is missing or does not fit, or a number is out of its
         range.
     """
-    if sha256 is not None and sha256 != (found_hash := files.file_sha256(path)):
+    if sha256 is not None and sha256 != (found_hash := digests.of_file(path)):
         raise errors.InputError(
             f'{path} has changed: its SHA-256 is {found_hash}, and not {sha256}; restore it, or choose another --workdir'
         )
@@ -82,8 +82,10 @@ def arrays(
     else:
         most = len(splits['validation'][0])
         validation = take('validation', _first('validation', path, validation_examples, most))
-    return dataset.Splits(
-        train=take('train', _first('train', path, train_examples, count)),
+    train = take('train', _first('train', path, train_examples, count))
+    return sources.Splits(
+        info=train.info(),
+        train=train,
         validation=validation,
         test=take('test', _first('test', path, test_examples, len(splits['test'][0]))),
     )
@@ -99,7 +101,7 @@ def pinned(spec: Mapping[str, object]) -> dict[str, object]:
     if not isinstance(path, str) or not path:
         return dict(spec)  # as `arrays` will say
     path = str(pathlib.Path(os.path.expanduser(path)).absolute())
-    return {'sha256': files.file_sha256(path), **spec, 'path': path}
+    return {'sha256': digests.of_file(path), **spec, 'path': path}
 
 
 def _read(path: str) -> dict[str, np.ndarray]:

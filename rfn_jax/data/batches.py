@@ -24,13 +24,22 @@ def epoch_order(examples: int, batch_size: int, *, seed: int, epoch: int) -> jax
     Raises:
       InputError: `batch_size` is not in `[1, examples]`.
     """
+    steps = steps_per_epoch(examples, batch_size)
+    order = jax.random.permutation(rng.key_for(seed, 'shuffle', epoch), examples)
+    return order[: steps * batch_size].reshape(steps, batch_size)
+
+
+def steps_per_epoch(examples: int, batch_size: int) -> int:
+    """How many whole batches an epoch has.
+
+    Raises:
+      InputError: `batch_size` is not in `[1, examples]`.
+    """
     if not 1 <= batch_size <= examples:
         raise errors.InputError(
             f'batch_size must be 1 to {examples}, the number of training examples, got {batch_size}'
         )
-    order = jax.random.permutation(rng.key_for(seed, 'shuffle', epoch), examples)
-    steps = examples // batch_size
-    return order[: steps * batch_size].reshape(steps, batch_size)
+    return examples // batch_size
 
 
 def padded_batches(data: dataset.ImageDataset, batch_size: int) -> Iterator[tuple[dataset.ImageDataset, int]]:

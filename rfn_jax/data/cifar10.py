@@ -1,18 +1,51 @@
-"""CIFAR-10, read through TFDS (prepared as ArrayRecord) and Grain; TensorFlow is not needed."""
+"""CIFAR-10, read through TFDS (prepared as ArrayRecord); TensorFlow is not needed."""
 
 import os
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from rfn_jax.core import errors
-from rfn_jax.data import dataset, sources
+from rfn_jax.core import checks, errors
+from rfn_jax.data import info as info_lib
+from rfn_jax.data import sources
+
+INFO = info_lib.DataInfo(
+    image_shape=(32, 32, 3),
+    class_names=('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck'),
+    mean=(0.49139968, 0.48215841, 0.44653091),
+    std=(0.24703223, 0.24348513, 0.26158784),
+)
+
+
+class TfdsSource:
+    """Some examples of a TFDS split, decoded when they are taken.
+
+    Args:
+      records: What `tfds.data_source` gives: mappings with `image` and `label` by position.
+      positions: Which of them; the position of an example is its id.
+      source: Where they come from, such as `'cifar10/test'`.
+    """
+
+    def __init__(self, records: Sequence[Any], positions: range, source: str):
+        self.source = source
+        self._records = records
+        self._positions = positions
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __getitem__(self, position: int) -> sources.Record:
+        number = self._positions[position]
+        example = self._records[number]
+        return sources.Record(np.asarray(example['image']), np.int32(example['label']), np.uint32(number))
 
 
 @sources.SOURCES.register
 def cifar10(
     *, data_dir: str = '', train_examples: int = 45_000, validation_examples: int = 5_000, test_examples: int = 10_000
-) -> dataset.Splits:
-    """CIFAR-10: 32x32 colour images in 10 classes.
+) -> sources.Splits:
+    """CIFAR-10: 32x32 color images in 10 classes.
 
     Training examples are the first ones of TFDS's `train`, validation examples the last ones of it, and test examples the
     first ones of `test`. Their ids are their positions there.
@@ -27,26 +60,24 @@ def cifar10(
     Raises:
       InputError: The data set is not there, or a number is out of its range.
     """
-    if min(train_examples, validation_examples, test_examples) < 1:
-        raise errors.InputError(
-            f'train_examples {train_examples}, validation_examples {validation_examples} and test_examples '
-            f'{test_examples} must be at least 1'
-        )
-    train, test = (_source(split, data_dir) for split in ('train', 'test'))
+    given = {'train': train_examples, 'validation': validation_examples, 'test': test_examples}
+    for name, count in given.items():
+        checks.integer(f'{name}_examples', count, at_least=1)
+    train, test = (_records(split, data_dir) for split in ('train', 'test'))
     if train_examples + validation_examples > len(train) or test_examples > len(test):
         raise errors.InputError(
             f'train_examples {train_examples} and validation_examples {validation_examples} must be at most {len(train)} '
             f'together, and test_examples {test_examples} at most {len(test)}'
         )
-    names = tuple(train.dataset_info.features['label'].names)
-    return dataset.Splits(
-        train=_read(train, range(train_examples), names, 'cifar10/train'),
-        validation=_read(train, range(len(train) - validation_examples, len(train)), names, 'cifar10/train'),
-        test=_read(test, range(test_examples), names, 'cifar10/test'),
+    return sources.Splits(
+        info=INFO,
+        train=TfdsSource(train, range(train_examples), 'cifar10/train'),
+        validation=TfdsSource(train, range(len(train) - validation_examples, len(train)), 'cifar10/train'),
+        test=TfdsSource(test, range(test_examples), 'cifar10/test'),
     )
 
 
-def _source(split: str, data_dir: str):
+def _records(split: str, data_dir: str) -> Sequence[Any]:
     import tensorflow_datasets as tfds  # takes half a second, and the other data sets do not need it
 
     data_dir = data_dir or os.environ.get('TFDS_DATA_DIR') or None
@@ -58,18 +89,3 @@ def _source(split: str, data_dir: str):
             f'no CIFAR-10 prepared by TFDS as array_record in {where} ({type(error).__name__}); set TFDS_DATA_DIR or '
             '--config.data.data_dir to the directory that holds cifar10/'
         ) from error
-
-
-def _read(source, positions: range, names: tuple[str, ...], where: str) -> dataset.ImageDataset:
-    """Decodes the examples at `positions` into memory."""
-    import grain  # the other data sets do not need it
-
-    examples = (
-        grain.MapDataset.source(source)
-        .slice(slice(positions.start, positions.stop))
-        .map(lambda example: (example['image'], example['label']))
-        .batch(min(256, len(positions)))
-        .to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4))
-    )
-    images, labels = (np.concatenate(parts) for parts in zip(*examples, strict=True))
-    return dataset.ImageDataset(images, labels.astype(np.int32), np.asarray(positions), names, where)

@@ -1,15 +1,17 @@
-"""Labelled images in memory, and the three splits of an experiment."""
+"""Labeled images in memory."""
 
 import dataclasses
 
 import numpy as np
 
 from rfn_jax.core import errors
+from rfn_jax.data import info as info_lib
+from rfn_jax.data import sources
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageDataset:
-    """Labelled images, checked when they are put together.
+    """Labeled images in memory, a `Source`, checked when they are put together.
 
     Attributes:
       images: uint8 `[N, H, W, C]`.
@@ -44,6 +46,9 @@ class ImageDataset:
     def __len__(self) -> int:
         return len(self.images)
 
+    def __getitem__(self, position: int) -> sources.Record:
+        return sources.Record(self.images[position], self.labels[position], self.ids[position].astype(np.uint32))
+
     @property
     def num_classes(self) -> int:
         """Number of classes K."""
@@ -68,17 +73,7 @@ class ImageDataset:
         mean_square = np.einsum('nc,nc->c', pixels, pixels, dtype=np.uint64, casting='unsafe') / len(pixels)
         return tuple((mean / 255).tolist()), tuple((np.sqrt(mean_square - mean**2) / 255).tolist())
 
-
-@dataclasses.dataclass(frozen=True)
-class Splits:
-    """The examples to train on, to tune on, and to report on; no example is in two of them.
-
-    Attributes:
-      train: For training.
-      validation: For whatever is chosen: the early-stopping epoch, rho, ...
-      test: For the figures that are reported.
-    """
-
-    train: ImageDataset
-    validation: ImageDataset
-    test: ImageDataset
+    def info(self) -> info_lib.DataInfo:
+        """What a data set with these training images is known by: their statistics are computed."""
+        mean, std = self.mean_and_std()
+        return info_lib.DataInfo(self.image_shape, self.class_names, mean, std)

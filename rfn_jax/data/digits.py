@@ -9,12 +9,19 @@ import numpy as np
 import sklearn.datasets
 
 from rfn_jax.data import dataset, sources
+from rfn_jax.data import info as info_lib
 
 TRAIN, VALIDATION = 1000, 250  # the remaining 547 are for the test
+INFO = info_lib.DataInfo(
+    image_shape=(8, 8, 1),
+    class_names=tuple(map(str, range(10))),
+    mean=(0.3054353553921569,),
+    std=(0.3762265406780967,),
+)
 
 
 @sources.SOURCES.register
-def digits() -> dataset.Splits:
+def digits() -> sources.Splits:
     """1000 training, 250 validation and 547 test images of 8x8 grey pixels in 10 classes; no file and no network.
 
     The split is fixed for ever: examples are ordered by the SHA-256 of their index.
@@ -25,8 +32,8 @@ def digits() -> dataset.Splits:
         images=np.rint(bunch.images[..., None] * (255 / 16)).astype(np.uint8),
         labels=bunch.target.astype(np.int32),
         ids=np.arange(len(bunch.target)),
-        class_names=tuple(str(name) for name in bunch.target_names),
+        class_names=INFO.class_names,
         source='digits',
     )
-    train, validation, test = np.split(np.asarray(order), [TRAIN, TRAIN + VALIDATION])
-    return dataset.Splits(whole.take(train), whole.take(validation), whole.take(test))
+    parts = np.split(np.asarray(order), [TRAIN, TRAIN + VALIDATION])
+    return sources.Splits(INFO, *(whole.take(part) for part in parts))

@@ -1,5 +1,59 @@
-"""The table of data sets that a config can name; each factory returns `Splits`."""
+"""What a data set is: labeled images by position, in three splits; and the table of those that a config can name.
+
+Axes: `N` examples, `H W` rows and columns, `C` channels, `K` classes.
+"""
+
+import dataclasses
+from typing import NamedTuple, Protocol
+
+import numpy as np
 
 from rfn_jax.core import registry
+from rfn_jax.data import info as info_lib
 
 SOURCES = registry.Registry('data set')
+
+
+class Record(NamedTuple):
+    """One example, or a batch of them.
+
+    Attributes:
+      image: uint8 `[H, W, C]`.
+      label: int32, in `[0, K)`.
+      id: uint32; with the name of its source it names the example, and random draws for it are made from it.
+    """
+
+    image: np.ndarray
+    label: np.ndarray
+    id: np.ndarray
+
+
+class Source(Protocol):
+    """Examples by position, in memory or not: `len(source)` of them, `source[position]` is a `Record`.
+
+    Attributes:
+      source: Where the images come from, such as `'cifar10/test'`.
+    """
+
+    source: str
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, position: int) -> Record: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Splits:
+    """The examples to train on, to tune on, and to report on; no example is in two of them.
+
+    Attributes:
+      info: What is known of all of them.
+      train: For training.
+      validation: For whatever is chosen: the early-stopping epoch, rho, ...
+      test: For the figures that are reported.
+    """
+
+    info: info_lib.DataInfo
+    train: Source
+    validation: Source
+    test: Source

@@ -1,28 +1,23 @@
 """Experiments: from a config to results, in stages that can be run alone and that are skipped when they are done.
 
-ctx = experiment.open_workdir(config.to_dict(), 'runs/digits', Console())
-experiment.train(ctx)     # targets, validation targets, surrogates
-experiment.craft(ctx)     # chooses the early-stopping epoch on validation data, then crafts on test images
-experiment.measure(ctx)   # success rates; the report reads what it writes
+plan, workdir = experiment.open_workdir(config.to_dict(), 'runs/digits', Console())
+experiment.train(plan, workdir)     # targets, validation targets, surrogates
+experiment.select(plan, workdir)    # chooses the early-stopping epochs on validation data
+experiment.craft(plan, workdir)     # adversarial sets on test images
+experiment.measure(plan, workdir)   # success rates; the report reads what it writes
+
+Each stage reads the files that the stages before it wrote, and writes its own.
 """
 
-from rfn_jax.experiment.context import Context, open_workdir
 from rfn_jax.experiment.crafting import craft
 from rfn_jax.experiment.measurement import measure
-from rfn_jax.experiment.networks import chosen, train
+from rfn_jax.experiment.networks import train
+from rfn_jax.experiment.opening import open_workdir
+from rfn_jax.experiment.pinning import pinned
 from rfn_jax.experiment.plan import Plan, read
-from rfn_jax.experiment.saved import saved_classifier
-from rfn_jax.experiment.validation import validate
+from rfn_jax.experiment.selection import select
+from rfn_jax.experiment.workdir import Workdir, is_bound, last_config
 
 __all__ = [
-    'Context',
-    'Plan',
-    'chosen',
-    'craft',
-    'measure',
-    'open_workdir',
-    'read',
-    'saved_classifier',
-    'train',
-    'validate',
-]
+    'Plan', 'Workdir', 'craft', 'is_bound', 'last_config', 'measure', 'open_workdir', 'pinned', 'read', 'select', 'train',
+]  # fmt: skip

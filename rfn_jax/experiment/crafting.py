@@ -1,12 +1,17 @@
 """Stage 3: craft the adversarial sets on the test images."""
 
 import dataclasses
-import pathlib
 from collections.abc import Iterator
 
-from rfn_jax import transfer
+import numpy as np
+from etils import epath
+
+from rfn_jax import data, storage, transfer
 from rfn_jax.core import rng
-from rfn_jax.experiment import context, plan, validation
+from rfn_jax.experiment import inputs as inputs_lib
+from rfn_jax.experiment import plan as plan_lib
+from rfn_jax.experiment import selection
+from rfn_jax.experiment import workdir as workdir_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,58 +21,94 @@ class Job:
     Attributes:
       network: The surrogate.
       crafted: What the result tables say of it.
+      attack: The attack.
       directory: Where it lies.
-      origin: What it is made from, for its manifest.
+      origin: What its images are made from, for its manifest.
     """
 
-    network: plan.Network
+    network: plan_lib.Network
     crafted: transfer.Crafted
-    directory: pathlib.Path
+    attack: plan_lib.Attack
+    directory: epath.Path
     origin: dict
 
+    @property
+    def title(self) -> str:
+        """What to call it in messages."""
+        return f'{self.crafted.attack} on {self.network.model}-{self.crafted.training} seed {self.network.seed}'
 
-def jobs(ctx: context.Context, stops: dict[tuple[str, str], int]) -> Iterator[Job]:
+
+def jobs(inputs: inputs_lib.Inputs) -> Iterator[Job]:
     """All adversarial sets of the experiment: surrogate by surrogate, then training, seed and attack.
 
-    Args:
-      ctx: The experiment.
-      stops: The early-stopping epochs, as `validation.validate` gives them.
+    Raises:
+      InputError: Networks are not trained, or no early-stopping epoch was chosen.
     """
-    for network in ctx.plan.of_role('surrogate'):
-        for training in ctx.plan.trainings_of(network):
+    plan, workdir = inputs.plan, inputs.workdir
+    stops = selection.stops(plan, workdir)
+    for network in plan.of_role('surrogate'):
+        for training in plan.trainings_of(network):
             epoch = stops.get((network.model, training), network.recipe.epochs)
-            for name, attack in ctx.plan.attacks.items():
-                crafted = ctx.crafted(network, training, epoch, name, attack)
-                folder = f'adversarial/{network.model}-{training}-seed{network.seed}/{name}'
+            for name, entry in plan.attacks.items():
+                limits = entry.attack.limits
+                crafted = transfer.Crafted(
+                    surrogate=network.model,
+                    training=training,
+                    seed=network.seed,
+                    epoch=epoch,
+                    attack=name,
+                    eps=limits.eps,
+                    norm=limits.norm,
+                )
                 origin = {
                     **dataclasses.asdict(crafted),
-                    'attack_options': ctx.plan.config['attacks'][name],
-                    'experiment_seed': ctx.plan.seed,
-                    'weights_sha256': ctx.digest(network, epoch),
-                    'source': ctx.test_examples.source,
-                    'ids': ctx.test_examples.ids.tolist(),
+                    'attack_options': entry.options,
+                    'experiment_seed': plan.seed,
+                    'weights_sha256': workdir.digest(network, epoch),
+                    'source': inputs.splits.test.source,
                 }
-                yield Job(network, crafted, ctx.workdir / folder, origin)
+                if entry.attack.needs_pool:
+                    origin['pool_sha256'] = inputs_lib.pool_sha256(transfer.default_pool(inputs.test))
+                yield Job(network, crafted, entry, workdir.adversarial(network, training, name), origin)
 
 
-def craft(ctx: context.Context) -> None:
+def craft(plan: plan_lib.Plan, workdir: workdir_lib.Workdir) -> None:
     """Crafts the adversarial sets that are not there yet, or that were made from something else.
 
+    Examples that are missing in a set are added to it: those that are there stay.
+
     Raises:
-      InputError: Networks are not trained, or no test image is eligible.
+      InputError: Networks are not trained, no early-stopping epoch was chosen, or no test image is eligible.
       RunError: A checkpoint cannot be read, or a file not written.
     """
-    stops = validation.validate(ctx)
-    examples = ctx.test_examples
-    todo = [job for job in jobs(ctx, stops) if not transfer.is_made_from(job.directory, job.origin)]
-    for job in todo:
-        batches = -(-len(examples) // min(ctx.plan.evaluation.batch_size, len(examples)))
-        title = f'craft {job.crafted.attack} on {job.network.model}-{job.crafted.training} seed {job.network.seed}'
-        surrogate = ctx.trained(job.network, job.crafted.epoch)
-        key = rng.key_for(ctx.plan.seed, f'craft {job.crafted.attack} {job.network.model}', job.network.seed)
-        attack = ctx.plan.attacks[job.crafted.attack]
-        parts = transfer.Parts(job.directory / 'parts', job.origin)
-        with ctx.console.task(title, batches) as advance:
-            images = transfer.craft(attack, surrogate, examples, key, **ctx.batching, parts=parts, advance=advance)
-        transfer.save(transfer.AdversarialSet(images, examples.ids, examples.labels, job.origin), job.directory)
-        parts.clear()
+    inputs = inputs_lib.Inputs(plan, workdir)
+    examples = inputs.choose_test_examples()
+    for job in jobs(inputs):
+        there = storage.load_made_from(job.directory, job.origin)
+        missing = examples if there is None else examples.take(~np.isin(examples.ids, there.ids))
+        if len(missing):
+            made = _craft(job, missing, inputs)
+            storage.save_adversarial_set(made if there is None else there.united(made), job.directory)
+            _parts(job, missing).clear()
+
+
+def _craft(job: Job, examples: data.ImageDataset, inputs: inputs_lib.Inputs) -> storage.AdversarialSet:
+    batch_size = min(inputs.plan.evaluation.batch_size, len(examples))
+    surrogate = inputs.classifier(job.network, job.crafted.epoch)
+    key = rng.key_for(inputs.plan.seed, f'craft {job.crafted.attack} {job.network.model}', job.network.seed)
+    with inputs.workdir.console.task(f'craft {job.title}', -(-len(examples) // batch_size)) as advance:
+        images = transfer.craft(
+            job.attack.attack,
+            surrogate,
+            examples,
+            key,
+            **inputs.batching,
+            pool=transfer.default_pool(inputs.test),
+            parts=_parts(job, examples),
+            advance=advance,
+        )
+    return storage.AdversarialSet(images, examples.ids, examples.labels, job.origin)
+
+
+def _parts(job: Job, examples: data.ImageDataset) -> storage.Parts:
+    return storage.Parts(job.directory / 'parts', {**job.origin, 'ids': examples.ids.tolist()})

@@ -1,59 +1,61 @@
 """The few examples that the report shows as images: clean, perturbed, and what every model says of them."""
 
 import dataclasses
-import io
+from collections.abc import Mapping
 
 import numpy as np
+from etils import epath
 
-from rfn_jax import transfer
-from rfn_jax.core import files
-from rfn_jax.experiment import context, crafting
+from rfn_jax import data, transfer
+from rfn_jax.core import io, tables
+from rfn_jax.experiment import crafting
+from rfn_jax.experiment import inputs as inputs_lib
 
 SHOWN = 8
-COLUMNS = (
-    'surrogate', 'training', 'seed', 'epoch', 'attack', 'eps', 'norm', 'target', 'kind', 'id', 'label',
-    'clean_prediction', 'adversarial_prediction',
-)  # fmt: skip
 
 
-def write(ctx: context.Context, jobs: list[crafting.Job]) -> None:
+def write(
+    inputs: inputs_lib.Inputs,
+    jobs: list[crafting.Job],
+    images: Mapping[epath.Path, np.ndarray],
+    eligible: data.ImageDataset,
+) -> None:
     """Writes `examples.csv` (predictions) and `examples.npz` (images) of the first surrogate, attack and seed.
 
     The examples are the first eligible ones of as many classes as there are, so they are not picked by their outcome.
 
     Args:
-      ctx: The experiment.
+      inputs: The inputs of the experiment.
       jobs: All adversarial sets.
+      images: Their images, by their directories.
+      eligible: The originals.
 
     Raises:
       RunError: A file cannot be written.
     """
-    positions = _one_of_each_class(ctx.test_examples.labels)
-    shown = ctx.test_examples.take(positions)
+    positions = _one_of_each_class(eligible.labels)
+    shown = eligible.take(positions)
     first = jobs[0].crafted
     arrays, rows = {'ids': shown.ids, 'clean': shown.images}, []
     for job in jobs:
         crafted = job.crafted
         if (crafted.surrogate, crafted.attack, crafted.seed) != (first.surrogate, first.attack, first.seed):
             continue
-        images = transfer.load(job.directory).images[positions]
-        arrays[f'adversarial_{crafted.training}'] = images
-        surrogate = ctx.trained(job.network, crafted.epoch)
-        attacked = dataclasses.replace(shown, images=images)
-        kinds = {transfer.BLACK_BOX: ctx.targets, transfer.WHITE_BOX: {crafted.surrogate: surrogate}}
+        attacked = dataclasses.replace(shown, images=images[job.directory][positions])
+        arrays[f'adversarial_{crafted.training}'] = attacked.images
+        surrogate = inputs.classifier(job.network, crafted.epoch)
+        kinds = {transfer.BLACK_BOX: inputs.targets, transfer.WHITE_BOX: {crafted.surrogate: surrogate}}
         for kind, classifiers in kinds.items():
             clean, adversarial = (
-                transfer.predictions(classifiers, examples, **ctx.batching) for examples in (shown, attacked)
+                transfer.predictions(classifiers, examples, **inputs.batching) for examples in (shown, attacked)
             )
             for name in classifiers:
                 rows += [
                     _row(crafted, name, kind, *values, shown.class_names)
                     for values in zip(shown.ids, shown.labels, clean[name], adversarial[name], strict=True)
                 ]
-    content = io.BytesIO()
-    np.savez_compressed(content, **arrays)
-    files.write_bytes(ctx.result('examples.npz'), content.getvalue())
-    files.write_csv(ctx.result('examples.csv'), COLUMNS, rows)
+    io.write_bytes(inputs.workdir.result('examples.npz'), io.npz_bytes(**arrays))
+    tables.write(inputs.workdir.result('examples.csv'), transfer.ExampleRow, rows)
 
 
 def _one_of_each_class(labels: np.ndarray) -> np.ndarray:
@@ -63,15 +65,15 @@ def _one_of_each_class(labels: np.ndarray) -> np.ndarray:
     return np.sort(np.concatenate([firsts, others])[:SHOWN])
 
 
-def _row(crafted: transfer.Crafted, target: str, kind: str, identity, label, clean, adversarial, names) -> dict:
-    fields = dataclasses.asdict(crafted)
-    del fields['gradient_evaluations']
-    return {
-        **fields,
-        'target': target,
-        'kind': kind,
-        'id': int(identity),
-        'label': names[label],
-        'clean_prediction': names[clean],
-        'adversarial_prediction': names[adversarial],
-    }
+def _row(
+    crafted: transfer.Crafted, target: str, kind: str, identity, label, clean, adversarial, names
+) -> transfer.ExampleRow:
+    return transfer.ExampleRow(
+        **dataclasses.asdict(crafted),
+        target=target,
+        kind=kind,
+        id=int(identity),
+        label=names[label],
+        clean_prediction=names[clean],
+        adversarial_prediction=names[adversarial],
+    )

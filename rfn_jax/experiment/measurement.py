@@ -1,14 +1,15 @@
 """Stage 4: measure the adversarial sets on the targets, and write the result tables."""
 
 import dataclasses
-import hashlib
-import json
 
 import numpy as np
 
-from rfn_jax import training, transfer
-from rfn_jax.core import errors, files
-from rfn_jax.experiment import context, crafting, examples, validation
+from rfn_jax import data, storage, training, transfer
+from rfn_jax.core import digests, errors, io, tables
+from rfn_jax.experiment import crafting, examples
+from rfn_jax.experiment import inputs as inputs_lib
+from rfn_jax.experiment import plan as plan_lib
+from rfn_jax.experiment import workdir as workdir_lib
 
 TABLES = ('transfer.csv', 'natural.csv', 'summary.csv', 'gains.csv', 'examples.csv', 'examples.npz')
 
@@ -29,8 +30,13 @@ class Outcome:
     surrogate: np.ndarray
     right: np.ndarray
 
+    @property
+    def gradient_evaluations(self) -> int:
+        """Gradients of the surrogate for one example."""
+        return self.job.attack.attack.gradient_evaluations
 
-def measure(ctx: context.Context) -> None:
+
+def measure(plan: plan_lib.Plan, workdir: workdir_lib.Workdir) -> None:
     """Writes `transfer.csv`, `natural.csv`, `summary.csv`, `gains.csv` and the examples of the report.
 
     Nothing is done if they are there, whole, and were written from the same adversarial sets and weights.
@@ -39,84 +45,95 @@ def measure(ctx: context.Context) -> None:
       InputError: An adversarial set is missing or was made from something else.
       RunError: A checkpoint cannot be read, or a file not written.
     """
-    stops = validation.validate(ctx)
-    jobs = list(crafting.jobs(ctx, stops))
-    for job in jobs:
-        if not transfer.is_made_from(job.directory, job.origin):
-            raise errors.InputError(
-                f'{job.directory} holds no adversarial set of this config, weights and examples; craft it first '
-                '(rfn-jax craft)'
-            )
-    if _is_done(ctx, inputs := _inputs(ctx, jobs)):
+    inputs = inputs_lib.Inputs(plan, workdir)
+    eligible = inputs.test_examples()
+    jobs = list(crafting.jobs(inputs))
+    images = {job.directory: _images(job, eligible) for job in jobs}
+    if _is_done(workdir, made_from := _inputs(inputs, jobs, eligible)):
         return
-
-    targets, eligible = ctx.targets, ctx.test_examples
     right: dict[str, np.ndarray] = {}
     outcomes = []
-    with ctx.console.task('measure', len(jobs)) as advance:
+    with workdir.console.task('measure', len(jobs)) as advance:
         for job in jobs:
-            images = transfer.load(job.directory).images
-            surrogate = ctx.trained(job.network, job.crafted.epoch)
-            own = transfer.successes({job.network.model: surrogate}, images, eligible, **ctx.batching)
+            surrogate = inputs.classifier(job.network, job.crafted.epoch)
+            attacked = images[job.directory]
+            own = transfer.successes({job.network.model: surrogate}, attacked, eligible, **inputs.batching)
             weights = job.origin['weights_sha256']
             if weights not in right:  # the same for all attacks on a checkpoint
-                right[weights] = training.predict(surrogate, ctx.splits.test, **ctx.batching) == ctx.splits.test.labels
-            on_targets = transfer.successes(targets, images, eligible, **ctx.batching)
+                right[weights] = training.predict(surrogate, inputs.test, **inputs.batching) == inputs.test.labels
+            on_targets = transfer.successes(inputs.targets, attacked, eligible, **inputs.batching)
             outcomes.append(Outcome(job, on_targets, own[job.network.model], right[weights]))
             advance(success=float(np.mean([s.mean() for s in on_targets.values()])))
-    summary, gains = _compare(outcomes, ctx.plan.baselines)
-    files.write_csv(ctx.result('transfer.csv'), transfer.TRANSFER_COLUMNS, _transfer_rows(outcomes))
-    files.write_csv(ctx.result('natural.csv'), transfer.NATURAL_COLUMNS, _natural_rows(ctx, outcomes))
-    files.write_csv(ctx.result('summary.csv'), transfer.SUMMARY_COLUMNS, summary)
-    files.write_csv(ctx.result('gains.csv'), transfer.GAIN_COLUMNS, gains)
-    examples.write(ctx, jobs)
-    files.write_json(ctx.result('measured.json'), {'inputs': inputs, 'tables': _digests(ctx)})
+    summary, gains = _compare(outcomes, plan.baselines)
+    tables.write(workdir.result('transfer.csv'), transfer.TransferRow, _transfer_rows(outcomes))
+    tables.write(workdir.result('natural.csv'), transfer.NaturalRow, _natural_rows(inputs, outcomes))
+    tables.write(workdir.result('summary.csv'), transfer.SummaryRow, summary)
+    tables.write(workdir.result('gains.csv'), transfer.GainRow, gains)
+    examples.write(inputs, jobs, images, eligible)
+    io.write_json(workdir.result('measured.json'), {'inputs': made_from, 'tables': _digests(workdir)})
 
 
-def _is_done(ctx: context.Context, inputs: str) -> bool:
+def _images(job: crafting.Job, examples: data.ImageDataset) -> np.ndarray:
+    """The adversarial images of the examples, uint8 `[N, H, W, C]`."""
+    found = storage.load_made_from(job.directory, job.origin)
+    images = None if found is None else found.of_ids(examples.ids)
+    if images is None:
+        raise errors.InputError(
+            f'{job.directory} holds no adversarial set of this config, weights and examples; craft it first (rfn-jax craft)'
+        )
+    return images
+
+
+def _is_done(workdir: workdir_lib.Workdir, inputs: str) -> bool:
     """Whether the tables are those that were written from the same inputs."""
     try:
-        return files.read_json(ctx.result('measured.json')) == {'inputs': inputs, 'tables': _digests(ctx)}
-    except (errors.InputError, OSError):  # not measured so far, or a file is damaged
+        return io.read_json(workdir.result('measured.json')) == {'inputs': inputs, 'tables': _digests(workdir)}
+    except errors.InputError:  # not measured so far, or a file is damaged
         return False
 
 
-def _inputs(ctx: context.Context, jobs: list[crafting.Job]) -> str:
+def _inputs(inputs: inputs_lib.Inputs, jobs: list[crafting.Job], eligible: data.ImageDataset) -> str:
     """A hash of everything that the tables depend on."""
-    networks = [network for network in ctx.plan.networks if network.role != 'surrogate']
-    inputs = [job.origin for job in jobs], [ctx.digest(network, network.last_epoch) for network in networks]
-    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+    networks = [network for network in inputs.plan.networks if network.role != 'surrogate']
+    weights = {network.folder: inputs.workdir.digest(network, network.last_epoch) for network in networks}
+    sets = [[job.origin, job.attack.attack.gradient_evaluations] for job in jobs]
+    return digests.of_plain([sets, weights, eligible.ids.tolist(), len(inputs.test), inputs.plan.baselines])
 
 
-def _digests(ctx: context.Context) -> dict[str, str]:
-    return {name: hashlib.sha256(ctx.result(name).read_bytes()).hexdigest() for name in TABLES}
+def _digests(workdir: workdir_lib.Workdir) -> dict[str, str]:
+    return {name: digests.of_file(workdir.result(name)) for name in TABLES}
 
 
-def _transfer_rows(outcomes: list[Outcome]) -> list[dict]:
+def _transfer_rows(outcomes: list[Outcome]) -> list[transfer.TransferRow]:
     rows = []
     for outcome in outcomes:
-        crafted = outcome.job.crafted
-        rows += [transfer.transfer_row(crafted, name, transfer.BLACK_BOX, s) for name, s in outcome.targets.items()]
-        rows.append(transfer.transfer_row(crafted, crafted.surrogate, transfer.WHITE_BOX, outcome.surrogate))
+        measured = [(name, transfer.BLACK_BOX, success) for name, success in outcome.targets.items()]
+        measured.append((outcome.job.network.model, transfer.WHITE_BOX, outcome.surrogate))
+        rows += [
+            transfer.transfer_row(outcome.job.crafted, *what, gradient_evaluations=outcome.gradient_evaluations)
+            for what in measured
+        ]
     return rows
 
 
-def _natural_rows(ctx: context.Context, outcomes: list[Outcome]) -> list[dict]:
+def _natural_rows(inputs: inputs_lib.Inputs, outcomes: list[Outcome]) -> list[transfer.NaturalRow]:
     """Natural accuracy on the test images: of the surrogates that were attacked, and of the targets of both kinds."""
     rows = {}
     for outcome in outcomes:
         crafted = outcome.job.crafted
         key = (crafted.surrogate, 'surrogate', crafted.training, crafted.seed, crafted.epoch)
         rows[key] = transfer.natural_row(*key, outcome.right)
-    for role, classifiers in (('target', ctx.targets), ('validation_target', ctx.validation_targets)):
-        predicted = transfer.predictions(classifiers, ctx.splits.test, **ctx.batching)
-        for network in ctx.plan.of_role(role):
+    for role, classifiers in (('target', inputs.targets), ('validation_target', inputs.validation_targets)):
+        predicted = transfer.predictions(classifiers, inputs.test, **inputs.batching)
+        for network in inputs.plan.of_role(role):
             key = (network.model, role, network.training, network.seed, network.last_epoch)
-            rows[key] = transfer.natural_row(*key, predicted[network.model] == ctx.splits.test.labels)
+            rows[key] = transfer.natural_row(*key, predicted[network.model] == inputs.test.labels)
     return list(rows.values())
 
 
-def _compare(outcomes: list[Outcome], baselines: list[str]) -> tuple[list[dict], list[dict]]:
+def _compare(
+    outcomes: list[Outcome], baselines: tuple[str, ...]
+) -> tuple[list[transfer.SummaryRow], list[transfer.GainRow]]:
     """The rows of `summary.csv` and `gains.csv`: the mean of every training, and the gains over the baselines."""
     groups: dict[tuple, dict[str, list[Outcome]]] = {}
     for outcome in outcomes:
@@ -132,16 +149,17 @@ def _compare(outcomes: list[Outcome], baselines: list[str]) -> tuple[list[dict],
         }
         for name, group in by_training.items():
             summary.append(
-                {
+                transfer.SummaryRow(
                     **shared,
                     **transfer.mean_success(success[name]),
-                    'training': name,
-                    'white_box_rate': float(np.mean([outcome.surrogate.mean() for outcome in group])),
-                    'natural_accuracy': float(np.mean([outcome.right.mean() for outcome in group])),
-                    'gradient_evaluations': group[0].job.crafted.gradient_evaluations,
-                }
+                    training=name,
+                    white_box_rate=float(np.mean([outcome.surrogate.mean() for outcome in group])),
+                    natural_accuracy=float(np.mean([outcome.right.mean() for outcome in group])),
+                    gradient_evaluations=group[0].gradient_evaluations,
+                )
             )
             if name not in baselines:
                 against = {baseline: success[baseline] for baseline in baselines}
-                gains += [{**shared, 'training': name, **row} for row in transfer.gains(success[name], against)]
+                rows = transfer.gains(success[name], against)
+                gains += [transfer.GainRow(**shared, training=name, **row) for row in rows]
     return summary, gains

@@ -1,20 +1,25 @@
 """Stage 1: train the targets, the validation targets and the surrogates."""
 
+import itertools
 from collections.abc import Sequence
 
-from rfn_jax import training
-from rfn_jax.core import errors, files, rng
-from rfn_jax.experiment import context, plan, saved
+from rfn_jax import data, models, storage, training
+from rfn_jax.core import rng
+from rfn_jax.experiment import inputs as inputs_lib
+from rfn_jax.experiment import opening
+from rfn_jax.experiment import plan as plan_lib
+from rfn_jax.experiment import workdir as workdir_lib
 
 
-def train(ctx: context.Context, only: Sequence[str] = ()) -> None:
-    """Trains every network of the plan that is not trained yet, and tells the accuracy of those that were imported.
+def train(plan: plan_lib.Plan, workdir: workdir_lib.Workdir, only: Sequence[str] = ()) -> None:
+    """Trains every network of the plan that is not trained yet, and tells the accuracy of those that were there already.
 
-    A surrogate keeps the checkpoints of all epochs; what each network is goes into its `classifier.json`. Surrogates of one
-    seed see the same examples in the same order whatever their training, so that trainings are compared pair by pair.
+    A surrogate keeps the checkpoints of all epochs. Surrogates of one seed see the same examples in the same order whatever
+    their training, so that trainings are compared pair by pair.
 
     Args:
-      ctx: The experiment.
+      plan: The experiment.
+      workdir: Its work directory.
       only: Folders of the networks to train, or folders around them, such as `'targets'` or `'surrogates/resnet18-rfn'`, so
         that several processes can share the work; by default all.
 
@@ -22,58 +27,110 @@ def train(ctx: context.Context, only: Sequence[str] = ()) -> None:
       InputError: The data or the batch size do not fit, or there is no such folder.
       RunError: A training diverged or could not be saved.
     """
-    for network in chosen(ctx.plan, only):
-        if network.recipe is None:
-            _tell_accuracy(ctx, network)
+    inputs = inputs_lib.Inputs(plan, workdir)
+    # Seeds, which are next to each other, share what is compiled.
+    for (_, recipe), group in itertools.groupby(plan.chosen(only), key=lambda network: (network.spec, network.recipe)):
+        if recipe is None:
+            for network in group:
+                _tell_accuracy(network, inputs)
             continue
-        saved.describe(ctx, network)
-        keep_all = network.role == 'surrogate'
-        with ctx.store(network) as store:
-            if training.needed_epochs(network.recipe, keep_all) <= set(store.epochs()):
-                continue  # without compiling its initial values
-        purpose = f'train {network.role} {network.model} {network.seed}'
+        missing = [network for network in group if not _is_trained(network, workdir)]
+        if missing:
+            _train(missing, inputs)
+
+
+def _is_trained(network: plan_lib.Network, workdir: workdir_lib.Workdir) -> bool:
+    if not (workdir.network(network) / 'checkpoints').exists():
+        return False
+    keep_all = network.role == 'surrogate'
+    with training.CheckpointStore(workdir.network(network) / 'checkpoints', keep_all=keep_all) as store:
+        return training.needed_epochs(network.recipe, keep_all) <= set(store.epochs())
+
+
+def _train(networks: Sequence[plan_lib.Network], inputs: inputs_lib.Inputs) -> None:
+    """Trains networks that differ in their seed only."""
+    plan, workdir, splits = inputs.plan, inputs.workdir, inputs.splits
+    recipe = networks[0].recipe
+    program = None
+    for network in networks:
+        loader = data.loader(
+            splits.train,
+            splits.info,
+            batch_size=recipe.batch_size,
+            seed=rng.seed_for(plan.seed, f'train {network.role} {network.model} {network.seed}'),
+            mesh=workdir.mesh,
+            streaming=recipe.streaming,
+        )
+        if program is None:
+            program = training.program(
+                opening.template(network, splits.info),
+                recipe,
+                steps_per_epoch=loader.steps_per_epoch,
+                mesh=workdir.mesh,
+                streaming=isinstance(loader, data.StreamingLoader),
+            )
+        _describe(network, inputs)
         training.fit(
-            ctx.fresh(network),
-            ctx.splits.train,
-            ctx.splits.validation,
-            network.recipe,
-            seed=rng.seed_for(ctx.plan.seed, purpose),
-            directory=ctx.workdir / network.folder,
-            keep_all=keep_all,
-            batch_size=ctx.plan.evaluation.batch_size,
+            _initial(network, inputs),
+            loader,
+            inputs.validation,
+            program,
+            directory=workdir.network(network),
+            keep_all=network.role == 'surrogate',
+            batch_size=plan.evaluation.batch_size,
             name=f'train {network.title}',
-            console=ctx.console,
-            mesh=ctx.mesh,
+            console=workdir.console,
         )
 
 
-def chosen(experiment: plan.Plan, only: Sequence[str]) -> list[plan.Network]:
-    """The networks in some folders; all networks of the experiment if none are named.
+def _initial(network: plan_lib.Network, inputs: inputs_lib.Inputs) -> models.Classifier:
+    """The classifier before training: the network that it starts from, else fresh values.
 
-    Raises:
-      InputError: There is no such folder.
+    Fresh values depend on its role, name and seed, not on its training: surrogates of one seed start alike.
     """
-
-    def lies_in(network, folder):
-        return f'{network.folder}/'.startswith(f'{folder.rstrip("/")}/')
-
-    for folder in only:
-        if not any(lies_in(network, folder) for network in experiment.networks):
-            raise errors.unknown_name('network', folder, [network.folder for network in experiment.networks])
-    return [n for n in experiment.networks if not only or any(lies_in(n, folder) for folder in only)]
+    info = inputs.splits.info
+    if network.start:
+        return storage.load(network.start.network, network.start.epoch, image_shape=info.image_shape)
+    key = rng.key_for(inputs.plan.seed, f'initialise {network.role} {network.model}', network.seed)
+    shared = {'num_classes': info.num_classes, 'mean': info.mean, 'std': info.std}
+    return models.initialise(network.module(info.num_classes), key, info.image_shape, **shared)
 
 
-def _tell_accuracy(ctx: context.Context, network: plan.Network) -> None:
-    """Tells the natural accuracy of imported weights once: a wrong normalisation shows in nothing else."""
-    path = ctx.workdir / network.folder / 'imported.json'
-    if path.exists():
+def _describe(network: plan_lib.Network, inputs: inputs_lib.Inputs) -> None:
+    """Writes down what a network is and what decides on it, if that is not there."""
+    if inputs.workdir.is_defined(network):
         return
-    classifier = ctx.trained(network, network.last_epoch)
-    accuracy = training.accuracy(classifier, ctx.splits.validation, **ctx.batching)
-    ctx.console.info(f'{network.title}: imported from {network.weights}, validation_accuracy {accuracy:.4g}')
+    info, classifier = inputs.splits.info, opening.template(network, inputs.splits.info)
+    origin = {'training': network.training, 'seed': network.seed, 'data': inputs.plan.data.get('name')}
+    architecture = network.spec
+    if network.start:  # exports keep the naming of the weights that the training started from
+        start = storage.read_network(network.start.network)
+        architecture, origin['start'] = start.architecture, network.start.sha256
+        origin['naming'] = start.origin.get('naming')
+    described = storage.Network(
+        architecture=architecture,
+        num_classes=classifier.num_classes,
+        class_names=info.class_names,
+        image_shape=info.image_shape,
+        mean=classifier.mean,
+        std=classifier.std,
+        origin=origin,
+    )
+    storage.describe(inputs.workdir.network(network), described)
+    inputs.workdir.define(network)
+
+
+def _tell_accuracy(network: plan_lib.Network, inputs: inputs_lib.Inputs) -> None:
+    """Tells the natural accuracy of a network from elsewhere once: a wrong normalization shows in nothing else."""
+    if inputs.workdir.is_defined(network):
+        return
+    console = inputs.workdir.console
+    classifier = inputs.classifier(network, network.last_epoch)
+    accuracy = training.accuracy(classifier, inputs.validation, **inputs.batching)
+    console.info(f'{network.title}: {network.start.network}, validation_accuracy {accuracy:.4g}')
     if accuracy < 2 / classifier.num_classes:
-        ctx.console.info(
+        console.info(
             f'{network.title}: that is near chance; are mean {classifier.mean} and std {classifier.std} those that its '
             'weights were trained with, and the order of the classes that of the data?'
         )
-    files.write_json(path, {'weights': network.weights, 'validation_accuracy': accuracy})
+    inputs.workdir.define(network)

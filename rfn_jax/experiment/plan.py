@@ -1,17 +1,18 @@
-"""What an experiment consists of: read from its config, and checked as a whole before anything runs."""
+"""What an experiment consists of: read from its config, typed, and checked as a whole; no file is touched."""
 
 import dataclasses
 import math
-import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import flax.linen as nn
 
 from rfn_jax import attacks, data, models, training
-from rfn_jax.core import errors, options, workdir
+from rfn_jax.core import checks, errors, options
+from rfn_jax.experiment import definitions
 
 NAME = re.compile(r'[A-Za-z0-9_.]+')
+TARGET_TRAINING = {'name': 'sgd'}  # how targets that are trained here are trained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Sections:
     optim: Mapping
     trainings: Mapping
     early_stopping: Mapping
+    baselines: Sequence[str]
     surrogates: Mapping
     targets: Mapping
     validation_targets: Mapping
@@ -35,31 +37,48 @@ class Sections:
 
 
 @dataclasses.dataclass(frozen=True)
+class Reference:
+    """A network directory: a target, or what the training of a surrogate starts from.
+
+    Attributes:
+      network: The directory: of an imported network, or of one in a work directory.
+      epoch: Which of its checkpoints.
+      sha256: Hash of architecture, normalization and variables.
+    """
+
+    network: str
+    epoch: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Network:
-    """One network: to train, or a target whose weights were imported.
+    """One network: to train, or a target that is there already.
 
     Attributes:
       role: `'surrogate'`, `'target'` or `'validation_target'`.
       model: Name in the config.
       training: Name of the training of a surrogate; `'sgd'` for a target that is trained, else `'imported'`.
       seed: Number of the seed; 0 for a target.
-      spec: Name and options of the architecture, as `models.MODELS` takes them.
+      spec: Name and options of the architecture, as `models.MODELS` takes them; None if `start` says it.
       recipe: Its hyper-parameters; None for a target that is not trained.
-      weights: Directory of imported weights: those of a target, or what the training of a surrogate starts from.
+      start: A network that is there: the target itself, or what the training of a surrogate starts from.
+      definition: What of the config decides on it, by flat keys.
     """
 
     role: str
     model: str
     training: str
     seed: int
-    spec: Mapping
+    spec: Mapping | None
     recipe: training.Recipe | None
-    weights: str | None = None
+    start: Reference | None
+    definition: Mapping[str, object]
 
     @property
     def last_epoch(self) -> int:
-        """The epoch of its last checkpoint; 0 if it is not trained."""
-        return self.recipe.epochs if self.recipe else 0
+        """The epoch of its last checkpoint."""
+        return self.recipe.epochs if self.recipe else self.start.epoch
 
     @property
     def folder(self) -> str:
@@ -73,8 +92,21 @@ class Network:
         return self.folder.replace('s/', ' ', 1).replace('/seed', ' seed ').replace('_', ' ')
 
     def module(self, num_classes: int) -> nn.Module:
-        """The Flax module."""
+        """The Flax module of an architecture that the config names."""
         return models.from_spec(self.spec, num_classes=num_classes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Attack:
+    """An attack of the config.
+
+    Attributes:
+      options: Its name and options, as plain values.
+      attack: The attack.
+    """
+
+    options: Mapping
+    attack: attacks.Attack
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,53 +148,60 @@ class Plan:
     """An experiment, checked.
 
     Attributes:
-      config: The config as plain nested values.
       seed: Seed that every other one is derived from.
-      networks: What to train or to import: targets, validation targets, then surrogates.
+      data: Name and options of the data set.
+      networks: What to train, and targets that are there already: targets, validation targets, then surrogates.
       early_stopping: For each early-stopped training, the training that it stops.
+      baselines: The trainings that the others are compared with, early-stopped ones included.
       attacks: The attacks of the reported figures, by their name in the config.
       validation: What the early-stopping epoch is chosen with.
       validation_attack: Its attack.
       evaluation: How the reported figures are measured.
     """
 
-    config: Mapping
     seed: int
+    data: Mapping
     networks: tuple[Network, ...]
     early_stopping: Mapping[str, str]
-    attacks: Mapping[str, attacks.Attack]
+    baselines: tuple[str, ...]
+    attacks: Mapping[str, Attack]
     validation: Validation
-    validation_attack: attacks.Attack
+    validation_attack: Attack
     evaluation: Evaluation
 
     def of_role(self, role: str) -> list[Network]:
         """The networks of one role, in the order of the config."""
         return [network for network in self.networks if network.role == role]
 
+    def surrogate_models(self) -> list[str]:
+        """The names of the surrogates, in the order of the config."""
+        return list(dict.fromkeys(network.model for network in self.of_role('surrogate')))
+
     def trainings_of(self, network: Network) -> list[str]:
         """The trainings that a surrogate's checkpoints serve: its own, and those that stop it early."""
         return [network.training, *(name for name, of in self.early_stopping.items() if of == network.training)]
 
-    @property
-    def baselines(self) -> list[str]:
-        """The trainings that the others are compared with: plain SGD and whatever stops it early."""
-        plain = [name for name, minimiser in self.config['trainings'].items() if minimiser == {'name': 'sgd'}]
-        return plain + [name for name, stops in self.early_stopping.items() if stops in plain]
-
-    def load_data(self) -> data.Splits:
-        """Reads the data set.
+    def chosen(self, only: Sequence[str]) -> list[Network]:
+        """The networks in some folders; all networks of the experiment if none are named.
 
         Raises:
-          InputError: It is not there, or an option is wrong.
+          InputError: There is no such folder.
         """
-        return data.SOURCES.make_from(self.config['data'])
+
+        def lies_in(network, folder):
+            return f'{network.folder}/'.startswith(f'{folder.rstrip("/")}/')
+
+        for folder in only:
+            if not any(lies_in(network, folder) for network in self.networks):
+                raise errors.unknown_name('network', folder, [network.folder for network in self.networks])
+        return [n for n in self.networks if not only or any(lies_in(n, folder) for folder in only)]
 
 
 def read(config: Mapping) -> Plan:
     """Reads and checks a config.
 
     Args:
-      config: Nested mapping of plain values, such as `ConfigDict.to_dict()`; see `configs/digits.py`.
+      config: Nested mapping of plain values whose files are pinned, as `pinning.pinned` gives it.
 
     Returns:
       The plan.
@@ -170,10 +209,6 @@ def read(config: Mapping) -> Plan:
     Raises:
       InputError: A section, name or option is unknown or missing, or a value is out of its range.
     """
-    config = workdir.plain(config)
-    _pin_weights(config)
-    if isinstance(config.get('data'), dict) and config['data'].get('name') == 'arrays':
-        config['data'] = data.pinned(config['data'])
     sections = options.call('the config', Sections, config)
     for name in ('surrogates', 'targets', 'trainings', 'attacks', 'validation_targets', 'early_stopping'):
         if not config[name] and name != 'early_stopping':
@@ -181,42 +216,27 @@ def read(config: Mapping) -> Plan:
         for entry in config[name]:
             if not NAME.fullmatch(entry):
                 raise errors.InputError(f'the names in {name} may hold letters, digits, _ and . only, got {entry!r}')
-    if sections.seeds < 1:
-        raise errors.InputError(f'seeds must be at least 1, got {sections.seeds}')
-    if not 0 <= sections.seed < 2**32:
-        raise errors.InputError(f'seed must be 0 to 2**32 - 1, got {sections.seed}')
+    checks.integer('seeds', sections.seeds, at_least=1)
+    checks.integer('seed', sections.seed, at_least=0, at_most=2**32 - 1)
     data.SOURCES[str(sections.data.get('name'))]  # an unknown name is told before anything is read
+    _check_trainings(sections)
     for name, entry in sections.validation_targets.items():
         for target, other in sections.targets.items():
-            if (
-                name == target
-                or entry == other
-                or (_is_imported(entry) and _is_imported(other) and _variables(entry) == _variables(other))
-            ):
-                raise errors.InputError(
-                    f'validation target {name!r} is the target {target!r}: what is chosen on a target must not be reported '
-                    'on it'
-                )
-    for name, of in sections.early_stopping.items():
-        if of not in sections.trainings:
-            raise errors.unknown_name(f'training that {name!r} stops:', of, sections.trainings)
-        if name in sections.trainings:
-            raise errors.InputError(f'early_stopping has the name {name!r}, which is a training')
-
+            if name == target or entry == other:
+                raise reported_on_itself(name, target)
     options.call('augmentation', data.CropAndFlip, sections.augmentation)
     validation = options.call('validation', Validation, sections.validation)
     evaluation = options.call('evaluation', Evaluation, sections.evaluation)
-    if min(validation.examples, validation.every_epochs, evaluation.examples, evaluation.batch_size) < 1:
-        raise errors.InputError(
-            'validation.examples, validation.every_epochs, evaluation.examples and evaluation.batch_size must be at '
-            f'least 1, got {validation.examples}, {validation.every_epochs}, {evaluation.examples}, '
-            f'{evaluation.batch_size}'
-        )
+    checks.integer('validation.examples', validation.examples, at_least=1)
+    checks.integer('validation.every_epochs', validation.every_epochs, at_least=1)
+    checks.integer('evaluation.examples', evaluation.examples, at_least=1)
+    checks.integer('evaluation.batch_size', evaluation.batch_size, at_least=1)
     return Plan(
-        config=config,
         seed=sections.seed,
-        networks=tuple(_networks(sections)),
+        data=sections.data,
+        networks=(*_targets(sections), *_surrogates(sections)),
         early_stopping=sections.early_stopping,
+        baselines=tuple(sections.baselines),
         attacks={name: _attack(spec) for name, spec in sections.attacks.items()},
         validation=validation,
         validation_attack=_attack(validation.attack),
@@ -224,79 +244,74 @@ def read(config: Mapping) -> Plan:
     )
 
 
-def _attack(spec: Mapping) -> attacks.Attack:
+def reported_on_itself(validation_target: str, target: str) -> errors.InputError:
+    """The error of a validation target that is a target, to be raised by the caller."""
+    return errors.InputError(
+        f'validation target {validation_target!r} is the target {target!r}: what is chosen on a target must not be '
+        'reported on it'
+    )
+
+
+def _check_trainings(sections: Sections) -> None:
+    for name, of in sections.early_stopping.items():
+        checks.one_of(f'training that {name!r} stops:', of, sections.trainings)
+        if name in sections.trainings:
+            raise errors.InputError(f'early_stopping has the name {name!r}, which is a training')
+    for name in sections.baselines:
+        checks.one_of('training in baselines:', name, [*sections.trainings, *sections.early_stopping])
+
+
+def _attack(spec: Mapping) -> Attack:
     """The attack of a spec, whose examples can be stored."""
     attack = attacks.make_from(spec)
     attack.limits.check_levels()
     if attack.targeted:
         raise errors.InputError(f'attack {attack.name!r} is targeted; experiments have no target labels')
-    return attack
+    return Attack(spec, attack)
 
 
-def _networks(sections: Sections) -> list[Network]:
+def _targets(sections: Sections) -> list[Network]:
     networks = []
     for role, entries in (('target', sections.targets), ('validation_target', sections.validation_targets)):
         for name, entry in entries.items():
-            if _is_imported(entry):
-                imported = options.call(f'{role} {name!r}', Imported, entry)
-                networks.append(Network(role, name, 'imported', 0, imported.model, None, imported.weights))
+            what, keys = f'{role} {name!r}', {f'{role}s.{name}': entry}
+            if is_reference(entry):
+                start = options.call(what, Reference, entry)
+                definition = definitions.of_reference(f'{role}s.{name}', start)
+                networks.append(Network(role, name, 'imported', 0, None, None, start, definition))
                 continue
-            target = options.call(f'{role} {name!r}', Target, entry)
-            recipe = _recipe(sections, {**sections.optim, **target.optim}, {'name': 'sgd'})
-            networks.append(Network(role, name, 'sgd', 0, _checked(target.model), recipe))
-    for name, entry in sections.surrogates.items():
-        spec, weights = entry, None
-        if _is_imported(entry):
-            imported = options.call(f'surrogate {name!r}', Imported, entry)
-            spec, weights = imported.model, imported.weights
-        # Plain SGD first, then by name (ml_collections sorts by name).
-        for training_name in sorted(sections.trainings, key=lambda t: (sections.trainings[t] != {'name': 'sgd'}, t)):
-            recipe = _recipe(sections, sections.optim, sections.trainings[training_name])
-            for seed in range(sections.seeds):
-                networks.append(Network('surrogate', name, training_name, seed, _checked(spec), recipe, weights))
+            target = options.call(what, Target, entry)
+            recipe = _recipe(sections, {**sections.optim, **target.optim}, TARGET_TRAINING)
+            definition = definitions.of_training(sections, keys)
+            networks.append(Network(role, name, 'sgd', 0, _checked(target.model), recipe, None, definition))
     return networks
 
 
-def _pin_weights(config: dict) -> None:
-    """Makes the paths of imported weights absolute, and adds their hashes: what is bound to a config is bound to them."""
-    for section in ('targets', 'validation_targets', 'surrogates'):
-        entries = config.get(section)
-        for name, entry in entries.items() if isinstance(entries, dict) else ():
-            if _is_imported(entry):
-                entry['weights'] = str(pathlib.Path(str(entry['weights'])).absolute())
-                found = training.read_weights(entry['weights']).sha256
-                if entry.setdefault('sha256', found) != found:
-                    raise errors.InputError(
-                        f'{section}.{name}.sha256 is {entry["sha256"]!r}, and the weights in {entry["weights"]} have '
-                        f'{found!r}: they were imported again from something else'
-                    )
+def _surrogates(sections: Sections) -> list[Network]:
+    # Baselines first, then by name (ml_collections sorts by name).
+    names = sorted(sections.trainings, key=lambda name: (name not in sections.baselines, name))
+    networks = []
+    for name, entry in sections.surrogates.items():
+        spec, start, keys = None, None, {}
+        if is_reference(entry):
+            start = options.call(f'surrogate {name!r}', Reference, entry)
+            keys = definitions.of_reference(f'surrogates.{name}', start)
+        else:
+            spec, keys = _checked(entry), {f'surrogates.{name}': entry}
+        for training_name in names:
+            minimizer = sections.trainings[training_name]
+            recipe = _recipe(sections, sections.optim, minimizer)
+            definition = definitions.of_training(sections, {**keys, f'trainings.{training_name}': minimizer})
+            networks += [
+                Network('surrogate', name, training_name, seed, spec, recipe, start, definition)
+                for seed in range(sections.seeds)
+            ]
+    return networks
 
 
-def _variables(entry: Mapping) -> str:
-    """The hash of the variables of imported weights, whatever they are computed in."""
-    return training.read_weights(entry['weights']).variables_sha256
-
-
-def _is_imported(entry: object) -> bool:
-    return isinstance(entry, Mapping) and 'weights' in entry
-
-
-@dataclasses.dataclass(frozen=True)
-class Imported:
-    """Imported weights in the config: a target, or what the training of a surrogate starts from.
-
-    Attributes:
-      weights: Their directory, as `rfn-jax import-weights` makes it.
-      sha256: Their hash, of the model, the normalisation and the variables; added where a config leaves it out.
-    """
-
-    weights: str
-    sha256: str
-
-    @property
-    def model(self) -> Mapping:
-        """Name and options of the architecture."""
-        return training.read_weights(self.weights).model
+def is_reference(entry: object) -> bool:
+    """Whether an entry of a config names a network directory."""
+    return isinstance(entry, Mapping) and 'network' in entry
 
 
 @dataclasses.dataclass(frozen=True)
@@ -318,9 +333,9 @@ def _checked(spec: Mapping) -> Mapping:
     return spec
 
 
-def _recipe(sections: Sections, optim: Mapping, minimiser: Mapping) -> training.Recipe:
-    values = {**optim, **sections.augmentation, 'minimiser': dict(minimiser)}
+def _recipe(sections: Sections, optim: Mapping, minimizer: Mapping) -> training.Recipe:
+    values = {**optim, **sections.augmentation, 'minimiser': dict(minimizer)}
     values.pop('rho', None)  # the value that trainings refer to
-    if 'group_size' in minimiser:  # of this training, not of its minimiser
+    if 'group_size' in minimizer:  # of this training, not of its minimizer
         values['group_size'] = values['minimiser'].pop('group_size')
     return options.call('optim', training.Recipe, values)

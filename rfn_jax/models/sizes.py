@@ -3,10 +3,8 @@
 `sizes.csv` holds the figures, so that listing models needs no tracing; `python -m rfn_jax.models.sizes` makes it again.
 """
 
-import csv
 import dataclasses
 import functools
-import importlib.resources
 import math
 import pathlib
 from collections.abc import Iterator
@@ -17,7 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from rfn_jax import models
-from rfn_jax.core import files
+from rfn_jax.core import tables
+
+TABLE = pathlib.Path(__file__).with_name('sizes.csv')
 
 # torchvision's models are named as there, the forms for small images begin with `cifar_`, and the rest are general.
 CIFAR = 'cifar_'
@@ -40,6 +40,7 @@ class Size:
     """A named model with its usual images and classes.
 
     Attributes:
+      model: Its name.
       image_size: Rows and columns of the images.
       num_classes: Number of classes.
       parameters: Number of parameters.
@@ -48,6 +49,7 @@ class Size:
       torchvision: Name of torchvision's model with the same definition; empty if there is none.
     """
 
+    model: str
     image_size: int
     num_classes: int
     parameters: int
@@ -58,12 +60,7 @@ class Size:
 @functools.cache
 def table() -> dict[str, Size]:
     """The sizes of all models that are complete by their name."""
-    text = (importlib.resources.files('rfn_jax.models') / 'sizes.csv').read_text(encoding='utf-8')
-    return {row.pop('model'): Size(**_typed(row)) for row in csv.DictReader(text.splitlines())}
-
-
-def _typed(row: dict[str, str]) -> dict[str, object]:
-    return {field.name: field.type(row[field.name]) for field in dataclasses.fields(Size)}
+    return {size.model: size for size in tables.read(TABLE, Size)}
 
 
 def template(name: str) -> models.Classifier:
@@ -81,6 +78,7 @@ def measure(name: str, classifier: models.Classifier) -> Size:
     """The size of a named model, by tracing its `template`; nothing is computed."""
     image_size = _image_size(name)
     return Size(
+        model=name,
         image_size=image_size,
         num_classes=classifier.num_classes,
         parameters=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(classifier.variables['params'])),
@@ -125,9 +123,7 @@ def _multiply_adds(equation) -> int:
 
 def main() -> None:
     """Writes `sizes.csv` beside this file."""
-    rows = [{'model': name, **dataclasses.asdict(measure(name, template(name)))} for name in complete()]
-    columns = ['model', *(field.name for field in dataclasses.fields(Size))]
-    files.write_csv(pathlib.Path(__file__).with_name('sizes.csv'), columns, rows)
+    tables.write(TABLE, Size, [measure(name, template(name)) for name in complete()])
 
 
 if __name__ == '__main__':

@@ -2,14 +2,14 @@
 
 import json
 import os
-import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import jinja2
 import markupsafe
+from etils import epath
 
-from rfn_jax.core import files
+from rfn_jax.core import io
 from rfn_jax.report import images, plots, results, words
 
 _SMALL = 128  # pixels: below, an image is shown larger than it is and its pixels stay squares
@@ -40,7 +40,7 @@ class Example(NamedTuple):
     predictions: list[tuple[str, str, str, dict[str, str]]]
 
 
-def write_page(workdir: os.PathLike | str) -> pathlib.Path:
+def write_page(workdir: os.PathLike | str) -> epath.Path:
     """Writes `report/index.html` from the results of a work directory.
 
     The same results give the same bytes.
@@ -73,8 +73,8 @@ def write_page(workdir: os.PathLike | str) -> pathlib.Path:
         pixelated=strip is not None and max(strip.clean.shape[1:3]) < _SMALL,
         examples=_examples(strip, found.examples, factor) if strip else [],
     )
-    path = pathlib.Path(workdir) / 'report' / 'index.html'
-    files.write_bytes(path, page.encode())
+    path = epath.Path(workdir) / 'report' / 'index.html'
+    io.write_bytes(path, page.encode())
     return path
 
 

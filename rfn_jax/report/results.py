@@ -1,113 +1,29 @@
 """The results of a work directory as typed rows. Rates are fractions in [0, 1]; gains are fractions in [-1, 1]."""
 
-import csv
 import math
 import os
-import pathlib
-import types
-import typing
-import zipfile
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from etils import epath
 
-from rfn_jax.core import errors, files
+from rfn_jax.core import errors, io, tables
+from rfn_jax.transfer import (
+    BLACK_BOX,
+    WHITE_BOX,
+    EarlyStoppingRow,
+    ExampleRow,
+    GainRow,
+    NaturalRow,
+    SummaryRow,
+    TransferRow,
+)
 
-WHITE_BOX = 'white-box'
-BLACK_BOX = 'black-box'
-
-
-class TransferRow(NamedTuple):
-    """Success of one attack, made on one trained surrogate, on one target; the interval is Wilson's, 95 %."""
-
-    surrogate: str
-    training: str
-    seed: int
-    epoch: int
-    attack: str
-    eps: float
-    norm: str
-    target: str
-    kind: str
-    success_rate: float
-    ci_low: float
-    ci_high: float
-    n: int
-    gradient_evaluations: int
-
-
-class NaturalRow(NamedTuple):
-    """Natural accuracy of one model; imported weights have no seed or epoch."""
-
-    model: str
-    role: str
-    training: str
-    seed: int | None
-    epoch: int | None
-    accuracy: float
-    n: int
-
-
-class EarlyStoppingRow(NamedTuple):
-    """The epoch at which the training `stops` is stopped, chosen on validation targets, and the success rate there."""
-
-    surrogate: str
-    training: str
-    stops: str
-    epoch: int
-    success_rate: float
-
-
-class SummaryRow(NamedTuple):
-    """Mean black-box success of one training over targets and seeds; the interval is a bootstrap, 95 %."""
-
-    surrogate: str
-    training: str
-    attack: str
-    eps: float
-    norm: str
-    success_rate: float
-    ci_low: float | None
-    ci_high: float | None
-    white_box_rate: float | None
-    natural_accuracy: float | None
-    seeds: int
-    targets: int
-    n: int
-    gradient_evaluations: int
-
-
-class GainRow(NamedTuple):
-    """Mean black-box success of `training` minus that of `baseline`; the interval is a paired bootstrap, 95 %."""
-
-    surrogate: str
-    training: str
-    baseline: str
-    attack: str
-    eps: float
-    norm: str
-    gain: float
-    ci_low: float | None
-    ci_high: float | None
-
-
-class ExampleRow(NamedTuple):
-    """What one target says of one image of the strip, before and after the attack; classes by name."""
-
-    surrogate: str
-    training: str
-    seed: int
-    epoch: int
-    attack: str
-    eps: float
-    norm: str
-    target: str
-    kind: str
-    id: int
-    label: str
-    clean_prediction: str
-    adversarial_prediction: str
+__all__ = [
+    'BLACK_BOX', 'WHITE_BOX', 'EarlyStoppingRow', 'ExampleRow', 'GainRow', 'Group', 'NaturalRow', 'Results', 'Strip',
+    'SummaryRow', 'TransferRow', 'group_of', 'groups', 'in_group', 'rates_by_target', 'read', 'read_strip', 'trainings',
+]  # fmt: skip
 
 
 class Results(NamedTuple):
@@ -154,7 +70,7 @@ def read(workdir: os.PathLike | str) -> Results:
     Raises:
       InputError: A file is missing, empty or damaged, or lacks a column.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = epath.Path(workdir)
     found = Results(
         config=_read_dict(workdir / 'config.json'),
         environment=_read_dict(workdir / 'environment.json'),
@@ -187,12 +103,12 @@ def read_strip(workdir: os.PathLike | str, examples: Sequence[ExampleRow]) -> St
     """
     if not examples:
         return None
-    path = pathlib.Path(workdir) / 'results' / 'examples.npz'
+    path = epath.Path(workdir) / 'results' / 'examples.npz'
     trainings = dict.fromkeys(row.training for row in examples)
     try:
-        with path.open('rb') as file, np.load(file, allow_pickle=False) as arrays:
+        with io.npz_arrays(path.read_bytes()) as arrays:
             strip = Strip(arrays['ids'], arrays['clean'], {name: arrays[f'adversarial_{name}'] for name in trainings})
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except io.DAMAGED as error:
         raise _remedy(f'could not read {path}: {error}') from error
     for images in (strip.clean, *strip.adversarial.values()):
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
@@ -243,45 +159,19 @@ def _remedy(message: str) -> errors.InputError:
     return errors.InputError(f'{message}; make it with `rfn-jax run`')
 
 
-def _read_dict(path: pathlib.Path) -> dict:
+def _read_dict(path: epath.Path) -> dict:
     try:
-        value = files.read_json(path)
-    except ValueError as error:
+        return io.read_json_object(path)
+    except errors.InputError as error:
         raise _remedy(str(error)) from error
-    if not isinstance(value, dict):
-        raise _remedy(f'{path} holds a {type(value).__name__}, not an object')
-    return value
 
 
-def _read_rows(workdir: pathlib.Path, name: str, kind: type, *, needed: bool = False) -> list:
+def _read_rows(workdir: epath.Path, name: str, kind: type, *, needed: bool = False) -> list:
     path = workdir / 'results' / f'{name}.csv'
     try:
-        rows = files.read_csv(path)
-    except (ValueError, csv.Error) as error:
+        rows = tables.read(path, kind)
+    except errors.InputError as error:
         raise _remedy(str(error)) from error
-    if not rows and (needed or not path.stat().st_size):
+    if needed and not rows:
         raise _remedy(f'{path} is empty')
-    column_types = typing.get_type_hints(kind)
-    for column in column_types:
-        if rows and column not in rows[0]:
-            raise _remedy(f'{path} has no column {column!r}')
-    return [
-        kind(**{column: _parse(path, line, column, row[column], to) for column, to in column_types.items()})
-        for line, row in enumerate(rows, start=2)
-    ]
-
-
-def _parse(path: pathlib.Path, line: int, column: str, text: str | None, to):
-    if to is str and text is not None:
-        return text
-    optional = isinstance(to, types.UnionType)
-    if optional and text in ('', 'nan'):
-        return None
-    number = typing.get_args(to)[0] if optional else to
-    try:
-        value = number(text)
-        if math.isfinite(value):
-            return value
-    except (TypeError, ValueError):
-        pass
-    raise _remedy(f'{path}, line {line}: {column} is {text!r}, not a {"whole " if number is int else ""}number')
+    return rows

@@ -1,4 +1,4 @@
-"""One Orbax checkpoint an epoch, with checksums of our own.
+"""One Orbax checkpoint an epoch, with checksums of our own; the state of the optimizer in the newest ones only.
 
 Orbax restores flipped bytes in array files without a word, and raises errors of many types for other damage. Each
 checkpoint therefore carries the SHA-256 of its arrays, and whatever goes wrong at a restore becomes one clear error.
@@ -6,22 +6,26 @@ checkpoint therefore carries the SHA-256 of its arrays, and whatever goes wrong 
 
 import contextlib
 import os
-import pathlib
-import shutil
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
 from rfn_jax import models
-from rfn_jax.core import errors, files
+from rfn_jax.core import digests, errors, io
 from rfn_jax.training import state as state_lib
+
+RESUMABLE = (
+    2  # newest checkpoints that keep the state of the optimizer: one more than needed, should the newest be damaged
+)
 
 
 class CheckpointStore:
-    """The checkpoints of one training run: `<directory>/<epoch>/{variables,optimiser,meta}`.
+    """The checkpoints of one network: `<directory>/<epoch>/{variables,optimizer,meta}`.
 
-    Use it as a context manager, or call `close`.
+    The state of the optimizer, which training resumes from, is there in the two newest checkpoints only. Use it as a context
+    manager, or call `close`.
 
     Args:
       directory: Where they lie; made when the first is saved.
@@ -29,7 +33,7 @@ class CheckpointStore:
     """
 
     def __init__(self, directory: os.PathLike | str, *, keep_all: bool):
-        self.directory = pathlib.Path(directory).absolute()
+        self.directory = io.absolute(directory)
         managers = ocp.checkpoint_managers
         policy = None if keep_all else managers.LatestN(2)
         options = ocp.CheckpointManagerOptions(preservation_policy=policy, create=False)
@@ -59,16 +63,16 @@ class CheckpointStore:
         """
         # Copies on the host: the next step donates the buffers while Orbax is still writing.
         variables = jax.tree.map(np.array, state.variables)
-        optimiser = jax.tree.map(np.array, {'step': state.step, 'opt_state': state.opt_state})
-        trees = {'variables': variables, 'optimiser': optimiser}
+        optimizer = jax.tree.map(np.array, {'step': state.step, 'opt_state': state.opt_state})
+        trees = {'variables': variables, 'optimizer': optimizer}
         meta = {
             'epoch': epoch,
             'leaves': {name: _leaves(tree) for name, tree in trees.items()},
-            'sha256': {name: files.array_digest(tree) for name, tree in trees.items()},
+            'sha256': {name: digests.of_arrays(tree) for name, tree in trees.items()},
         }
         items = ocp.args.Composite(
             variables=ocp.args.StandardSave(variables),
-            optimiser=ocp.args.StandardSave(optimiser),
+            optimizer=ocp.args.StandardSave(optimizer),
             meta=ocp.args.JsonSave(meta),
         )
         # An error may be that of the save before, which ran in the background.
@@ -76,6 +80,7 @@ class CheckpointStore:
         # Forced, since Orbax would pass over an epoch that is older than the latest one.
         if not _guarded(what, lambda: self._manager.save(epoch, args=items, force=True)):
             raise errors.RunError(f'could not {what}: Orbax passed over epoch {epoch}')
+        self._forget_optimizers(saving=epoch)
 
     def wait(self) -> None:
         """Waits until everything is on disk.
@@ -84,21 +89,26 @@ class CheckpointStore:
           RunError: A checkpoint could not be saved.
         """
         _guarded(f'save checkpoints in {self.directory}', self._manager.wait_until_finished)
+        self._forget_optimizers()
+
+    def resumable(self) -> list[int]:
+        """The epochs, in order, whose checkpoints hold the state of the optimizer."""
+        return [epoch for epoch in self.epochs() if (self._path(epoch) / 'optimizer').exists()]
 
     def restore(self, epoch: int, template: state_lib.TrainState) -> state_lib.TrainState:
         """The state saved after `epoch`, as arrays on the host.
 
         Args:
           epoch: A number of `epochs()`.
-          template: A state (or its shapes) of the same model and optimiser.
+          template: A state (or its shapes) of the same model and optimizer.
 
         Raises:
-          InputError: The checkpoint is of another model or optimiser.
-          RunError: The checkpoint is missing or damaged.
+          InputError: The checkpoint is of another model or optimizer.
+          RunError: The checkpoint is missing or damaged, or holds the variables only.
         """
-        optimiser = {'step': template.step, 'opt_state': template.opt_state}
-        saved = self._restore(epoch, variables=template.variables, optimiser=optimiser)
-        return state_lib.TrainState(**saved['optimiser'], **saved['variables'])
+        optimizer = {'step': template.step, 'opt_state': template.opt_state}
+        saved = self._restore(epoch, variables=template.variables, optimizer=optimizer)
+        return state_lib.TrainState(**saved['optimizer'], **saved['variables'])
 
     def restore_classifier(self, epoch: int, template: models.Classifier) -> models.Classifier:
         """The classifier saved after `epoch`.
@@ -128,11 +138,11 @@ class CheckpointStore:
         """The SHA-256 of the variables saved after `epoch`, as noted when they were saved."""
         return self._meta(epoch)['sha256']['variables']
 
-    def set_aside(self, epoch: int) -> pathlib.Path:
+    def set_aside(self, epoch: int) -> epath.Path:
         """Moves one checkpoint out of the way, and returns where it is now."""
         aside = self.directory.parent / f'damaged_epoch{epoch}'
-        shutil.rmtree(aside, ignore_errors=True)
-        (self.directory / str(epoch)).rename(aside)
+        aside.rmtree(missing_ok=True)
+        self._path(epoch).rename(aside)
         self._manager.reload()
         return aside
 
@@ -141,14 +151,25 @@ class CheckpointStore:
         with contextlib.suppress(Exception):
             self._manager.close()
 
+    def _path(self, epoch: int) -> epath.Path:
+        return self.directory / str(epoch)
+
+    def _forget_optimizers(self, saving: int | None = None) -> None:
+        """Deletes the state of the optimizer in all finished checkpoints but the newest ones, and the one being saved."""
+        newest = sorted({*self.epochs(), *([] if saving is None else [saving])})[-RESUMABLE:]
+        for epoch in self.resumable():
+            if epoch not in newest:
+                with contextlib.suppress(OSError):  # gone with its checkpoint meanwhile
+                    (self._path(epoch) / 'optimizer').rmtree()
+
     def _meta(self, epoch: int) -> dict:
         def read():
             meta = self._manager.restore(epoch, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
             for entry in ('leaves', 'sha256'):
-                meta[entry]['variables'], meta[entry]['optimiser']  # KeyError or TypeError if it is damaged
+                meta[entry]['variables'], meta[entry]['optimizer']  # KeyError or TypeError if it is damaged
             return meta
 
-        return _guarded(f'read checkpoint {self.directory / str(epoch)}', read)
+        return _guarded(f'read checkpoint {self._path(epoch)}', read)
 
     def _check(self, meta: dict, epoch: int, **templates) -> None:
         for name, template in templates.items():
@@ -156,7 +177,7 @@ class CheckpointStore:
             for leaf in sorted(found.keys() | wanted.keys()):
                 if found.get(leaf) != wanted.get(leaf):
                     raise errors.InputError(
-                        f'checkpoint {self.directory / str(epoch)} is of another model or optimiser: {name}{leaf} is '
+                        f'checkpoint {self._path(epoch)} is of another model or optimizer: {name}{leaf} is '
                         f'{found.get(leaf, "absent")} there and {wanted.get(leaf, "absent")} here'
                     )
 
@@ -172,11 +193,11 @@ class CheckpointStore:
             arguments = {name: ocp.args.StandardRestore(shape) for name, shape in shapes.items()}
             restored = self._manager.restore(epoch, args=ocp.args.Composite(**arguments))
             for name in templates:
-                if files.array_digest(restored[name]) != meta['sha256'][name]:
+                if digests.of_arrays(restored[name]) != meta['sha256'][name]:
                     raise ValueError(f'the SHA-256 of its {name} is not the one that was saved')
             return {name: restored[name] for name in templates}
 
-        return _guarded(f'read checkpoint {self.directory / str(epoch)}', read)
+        return _guarded(f'read checkpoint {self._path(epoch)}', read)
 
 
 def _guarded(what: str, work):

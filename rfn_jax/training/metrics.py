@@ -1,10 +1,9 @@
-"""Metrics in JSON lines: one object an epoch, appended as training goes on."""
+"""Metrics in JSON lines: one object an epoch, added as training goes on."""
 
 import json
 import os
-import pathlib
 
-from rfn_jax.core import errors, files
+from rfn_jax.core import io
 
 
 class MetricsLog:
@@ -12,26 +11,22 @@ class MetricsLog:
 
     Args:
       path: The file; made when the first line is written.
-      keep_epochs: Lines of later epochs, and lines cut short by a kill, are dropped: a resumed run writes them again.
+      keep_epochs: Lines of later epochs, and lines that are damaged, are dropped: a resumed run writes them again.
     """
 
     def __init__(self, path: os.PathLike | str, *, keep_epochs: int):
-        self.path = pathlib.Path(path)
-        if self.path.exists():
-            kept = [line for line in self.path.read_text().splitlines() if _epoch(line) <= keep_epochs]
-            files.write_bytes(self.path, ''.join(f'{line}\n' for line in kept).encode())
+        self.path = io.absolute(path)
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        self._lines = [line for line in lines if _epoch(line) <= keep_epochs]
 
     def write(self, epoch: int, **values: float) -> None:
-        """Appends the values of an epoch.
+        """Adds the values of an epoch; the file is whole at any time.
 
         Raises:
           RunError: The file cannot be written.
         """
-        try:
-            with self.path.open('a', encoding='utf-8') as file:
-                file.write(json.dumps({'epoch': epoch, **values}) + '\n')
-        except OSError as error:
-            raise errors.RunError(f'could not write {self.path}: {error.strerror or error}') from error
+        self._lines.append(json.dumps({'epoch': epoch, **values}))
+        io.write_bytes(self.path, ''.join(f'{line}\n' for line in self._lines).encode())
 
 
 def _epoch(line: str) -> float:

@@ -49,44 +49,50 @@ def objective(
     batch_stats: Any,
     images: jax.Array,
     labels: jax.Array,
-    key: jax.Array,
+    key: jax.Array | None = None,
     *,
+    train: bool = True,
     micro_batch_size: int | None = None,
     gather: Callable[[Any], Any] = lambda params: params,
     spread: Callable[[Any], Any] = lambda examples: examples,
 ) -> Objective:
-    """The objective of a network on some examples.
+    """The objective of a network on some examples, as it is trained or as it is evaluated.
+
+    In training mode batch normalization uses the statistics of the examples and dropout is on; in evaluation mode
+    normalization uses the running statistics, dropout is off, and auxiliary heads do not count.
 
     The loss is the cross-entropy, and for each auxiliary head of the network (`sow`n in `'auxiliary_logits'`) the
     cross-entropy of its logits times the `auxiliary_weight` of the module. Dropout is drawn from one key in every
     evaluation of all examples, so that a sharpness-aware minimiser compares gradients of one function; the gradient of
     some of them (`optim.esam`) has masks of its own.
 
-    With micro-batches the gradient is summed over them one after another, which bounds the memory. Batch normalisation
+    With micro-batches the gradient is summed over them one after another, which bounds the memory. Batch normalization
     then sees one micro-batch at a time, and the running statistics move once, by the mean of what each would do.
 
     Args:
       module: Flax module.
       batch_stats: Running statistics before.
-      images: Normalised images `[B, H, W, C]`.
+      images: Normalized images `[B, H, W, C]`.
       labels: int32 `[B]`.
-      key: Key of dropout, for the modules that have it; each micro-batch folds in its number.
+      key: Key of dropout, for the modules that have it; each micro-batch folds in its number. Only in training mode.
+      train: Whether in training mode.
       micro_batch_size: b, a divisor of B; None for one piece. Micro-batch i holds the examples i, i + B/b, i + 2B/b, ...,
         so that each device has its share of every one where b is a multiple of the number of devices.
       gather: What is done to the parameters before each evaluation: where they are cut over devices, their placement.
       spread: What is done to some of the examples before their gradient is taken: their placement.
 
     Returns:
-      The `Objective`; whatever the parameters, it uses the statistics of the examples, never the running ones.
+      The `Objective`. In training mode it uses the statistics of the examples whatever the parameters, and in evaluation
+      mode it leaves the running ones alone.
     """
 
     def mean_loss(params, images, labels, key):
         logits, updated = module.apply(
             {'params': gather(params), 'batch_stats': batch_stats},
             images,
-            train=True,
-            mutable=['batch_stats', 'auxiliary_logits'],
-            rngs={'dropout': key},
+            train=train,
+            mutable=['batch_stats', 'auxiliary_logits'] if train else [],
+            rngs={'dropout': key} if train else {},
         )
         values = losses.cross_entropy(logits, labels)
         for auxiliary in jax.tree.leaves(updated.get('auxiliary_logits', {})):
@@ -95,6 +101,10 @@ def objective(
         return jnp.mean(values), Evaluation(values, accuracy, updated.get('batch_stats', {}))
 
     def value_and_grad(params, images=images, labels=labels):
+        evaluation, gradient = in_pieces(params, images, labels)
+        return evaluation if train else evaluation._replace(batch_stats=batch_stats), gradient
+
+    def in_pieces(params, images, labels):
         gradient_of = jax.value_and_grad(mean_loss, has_aux=True)
         pieces = _pieces(len(labels), micro_batch_size)
         if pieces == 1:
@@ -103,7 +113,9 @@ def objective(
 
         def body(total, piece):
             *examples, number = piece
-            (_, evaluation), gradient = gradient_of(params, *examples, jax.random.fold_in(key, number))
+            (_, evaluation), gradient = gradient_of(
+                params, *examples, jax.random.fold_in(key, number) if train else None
+            )
             rest = (gradient, evaluation.accuracy, evaluation.batch_stats)
             return jax.tree.map(jnp.add, total, rest), evaluation.losses
 

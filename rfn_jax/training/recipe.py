@@ -6,15 +6,13 @@ from collections.abc import Mapping
 import optax
 
 from rfn_jax import data, optim
-from rfn_jax.core import errors
+from rfn_jax.core import checks, errors
 from rfn_jax.training import objective
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Hyper-parameters of one training run; the defaults of the paper are in `configs/`.
-
-    Two recipes are equal only if they are the same object: seeds that share one share its compiled step.
 
     Attributes:
       epochs: Passes over the training set, at least 1.
@@ -35,6 +33,8 @@ class Recipe:
         large; the result is the same.
       steps_per_call: Steps that the host starts together, in one `lax.scan`; the result is the same. By default a whole
         epoch on an accelerator, where starting each takes time, and 1 on the CPU.
+      streaming: Whether images are decoded while the devices work, or lie on the devices; the result is the same. By default
+        if they take more than 1 GiB.
 
     Raises:
       InputError: A value is out of its range, or the minimiser or one of its options is unknown.
@@ -54,21 +54,19 @@ class Recipe:
     micro_batch_size: int | None = None
     shard_parameters: bool = False
     steps_per_call: int | None = None
+    streaming: bool | None = None
 
     def __post_init__(self):
-        if self.epochs < 1:
-            raise errors.InputError(f'epochs must be at least 1, got {self.epochs}')
-        if self.batch_size < 1:
-            raise errors.InputError(f'batch_size must be at least 1, got {self.batch_size}')
-        if self.steps_per_call is not None and self.steps_per_call < 1:
-            raise errors.InputError(f'steps_per_call must be at least 1, got {self.steps_per_call}')
+        checks.integer('epochs', self.epochs, at_least=1)
+        checks.integer('batch_size', self.batch_size, at_least=1)
+        if self.steps_per_call is not None:
+            checks.integer('steps_per_call', self.steps_per_call, at_least=1)
         if self.decay_epochs and self.decay_epochs[-1] >= self.epochs:
             raise errors.InputError(f'decay_epochs {tuple(self.decay_epochs)} must be below epochs, {self.epochs}')
         objective.check_sizes(
             self.batch_size, group_size=self.group_size, micro_batch_size=self.micro_batch_size, devices=1
         )
-        self.minimise(steps_per_epoch=1)
-        self.descent(steps_per_epoch=1)
+        self.optimizer(steps_per_epoch=1)
         self.augmentation()
 
     def schedule(self, steps_per_epoch: int) -> optax.Schedule:
@@ -80,8 +78,14 @@ class Recipe:
             steps_per_epoch=steps_per_epoch,
         )
 
-    def minimise(self, steps_per_epoch: int) -> optax.GradientTransformationExtraArgs:
-        """The minimiser, which goes first."""
+    def optimizer(self, steps_per_epoch: int) -> optim.Optimizer:
+        """The minimizer, and SGD with momentum behind it."""
+        descent = optim.momentum_sgd(
+            self.schedule(steps_per_epoch), momentum=self.momentum, weight_decay=self.weight_decay
+        )
+        return optim.Optimizer(self._minimizer(steps_per_epoch), descent)
+
+    def _minimizer(self, steps_per_epoch: int) -> optax.GradientTransformation:
         spec = dict(self.minimiser)
         if isinstance(spec.get('rho'), (tuple, list)):
             if len(spec['rho']) != 2 or not all(isinstance(rho, (int, float)) for rho in spec['rho']):
@@ -96,12 +100,6 @@ class Recipe:
             return optim.MINIMISERS.make_from(spec)
         except (TypeError, ValueError) as error:
             raise errors.InputError(str(error)) from error
-
-    def descent(self, steps_per_epoch: int) -> optax.GradientTransformationExtraArgs:
-        """SGD with momentum, behind the minimiser."""
-        return optim.momentum_sgd(
-            self.schedule(steps_per_epoch), momentum=self.momentum, weight_decay=self.weight_decay
-        )
 
     def augmentation(self) -> data.CropAndFlip:
         """The augmentation of the training images."""

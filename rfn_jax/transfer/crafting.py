@@ -6,11 +6,15 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from rfn_jax import attacks, data
-from rfn_jax.core import errors, rng, sharding
-from rfn_jax.transfer import parts as parts_lib
+from rfn_jax import attacks, data, storage
+from rfn_jax.core import checks, errors, rng, sharding
 
 POOL = 256
+
+
+def default_pool(examples: data.ImageDataset) -> data.ImageDataset:
+    """What attacks such as `admix` mix in where nothing else is given: the examples with the lowest ids, 256 at most."""
+    return examples.take(np.argsort(examples.ids, kind='stable')[:POOL])
 
 
 def craft(
@@ -23,7 +27,7 @@ def craft(
     mesh: Mesh,
     target_labels: np.ndarray | None = None,
     pool: data.ImageDataset | None = None,
-    parts: parts_lib.Parts | None = None,
+    parts: storage.Parts | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
     """The adversarial images of a data set, rounded to uint8 inside the budget.
@@ -39,8 +43,7 @@ def craft(
       batch_size: Examples in a batch, cut to N and rounded up to a multiple of the number of devices.
       mesh: Mesh with the axis `'data'`.
       target_labels: Classes to reach, int `[N]`, for targeted attacks.
-      pool: What attacks such as `admix` mix in, if the attack does; by default the examples with the lowest ids, 256 at
-        most.
+      pool: What attacks such as `admix` mix in, if the attack does; by default the `default_pool` of the examples.
       parts: Where finished batches are kept, and taken from if they are there.
       advance: Called after every batch.
 
@@ -51,15 +54,14 @@ def craft(
       InputError: Target labels are missing or not wanted; or as the attack.
       RunError: A part cannot be saved, or the device ran out of memory.
     """
-    if not len(examples) or batch_size < 1:
-        raise errors.InputError(
-            f'craft needs examples and a batch size of at least 1, got {len(examples)}, {batch_size}'
-        )
+    checks.integer('batch_size', batch_size, at_least=1)
+    if not len(examples):
+        raise errors.InputError('craft needs at least one example, got none')
     if target_labels is not None:
         target_labels = np.asarray(target_labels)
         if target_labels.shape != (len(examples),) or not np.issubdtype(target_labels.dtype, np.integer):
             raise errors.InputError(
-                f'target_labels must be whole numbers, one for each of the {len(examples)} examples, got '
+                f'target_labels must be integers, one for each of the {len(examples)} examples, got '
                 f'{target_labels.dtype} {target_labels.shape}'
             )
     whole = sharding.replicated(mesh)
@@ -69,7 +71,7 @@ def craft(
     batch_size = -(-min(batch_size, len(examples)) // mesh.size) * mesh.size
     more = {}
     if attack.needs_pool:
-        pool = examples.take(np.argsort(examples.ids, kind='stable')[:POOL]) if pool is None else pool
+        pool = default_pool(examples) if pool is None else pool
         more['pool'] = jax.device_put((pool.images.astype(np.float32) / np.float32(255), pool.labels), whole)
     done = []
     for number, (batch, count) in enumerate(data.padded_batches(examples, batch_size)):

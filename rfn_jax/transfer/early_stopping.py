@@ -1,13 +1,33 @@
 """The early-stopping epoch: where a training's success on the validation targets is highest."""
 
-from collections.abc import Iterable, Mapping
+import dataclasses
+from collections.abc import Iterable
 
 import numpy as np
 
 from rfn_jax.transfer import records
 
 
-def best_epoch(rows: Iterable[Mapping], surrogate: str, training: str) -> tuple[int, float]:
+@dataclasses.dataclass(frozen=True)
+class EarlyStoppingRow:
+    """The epoch at which a training is stopped; one row of `early_stopping.csv`.
+
+    Attributes:
+      surrogate: The surrogate's name.
+      training: Name of the early-stopped training.
+      stops: The training that it stops.
+      epoch: The epoch.
+      success_rate: Mean success there, on validation images and validation targets, in [0, 1].
+    """
+
+    surrogate: str
+    training: str
+    stops: str
+    epoch: int
+    success_rate: float
+
+
+def best_epoch(rows: Iterable[records.TransferRow], surrogate: str, training: str) -> tuple[int, float]:
     """The epoch of highest mean black-box success over seeds and targets, the earliest one if several tie.
 
     Give it rows that were measured on validation images and validation targets only: what is chosen on the reported ones
@@ -26,8 +46,8 @@ def best_epoch(rows: Iterable[Mapping], surrogate: str, training: str) -> tuple[
     """
     by_epoch: dict[int, list[float]] = {}
     for row in rows:
-        if (row['surrogate'], row['training'], row['kind']) == (surrogate, training, records.BLACK_BOX):
-            by_epoch.setdefault(row['epoch'], []).append(row['success_rate'])
+        if (row.surrogate, row.training, row.kind) == (surrogate, training, records.BLACK_BOX):
+            by_epoch.setdefault(row.epoch, []).append(row.success_rate)
     if not by_epoch:
         raise ValueError(f'no black-box rows of surrogate {surrogate!r} and training {training!r}')
     means = {epoch: float(np.mean(rates)) for epoch, rates in by_epoch.items()}

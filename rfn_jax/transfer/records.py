@@ -1,4 +1,4 @@
-"""The rows of the result tables: columns that every reader relies on."""
+"""The rows of `transfer.csv`, `natural.csv` and `examples.csv`: columns that every reader relies on."""
 
 import dataclasses
 
@@ -6,16 +6,10 @@ import numpy as np
 
 from rfn_jax.transfer import intervals
 
-TRANSFER_COLUMNS = (
-    'surrogate', 'training', 'seed', 'epoch', 'attack', 'eps', 'norm', 'target', 'kind', 'success_rate', 'ci_low',
-    'ci_high', 'n', 'gradient_evaluations',
-)  # fmt: skip
-NATURAL_COLUMNS = ('model', 'role', 'training', 'seed', 'epoch', 'accuracy', 'n')
-
 WHITE_BOX, BLACK_BOX = 'white-box', 'black-box'
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Crafted:
     """What an adversarial set was crafted with, as the tables name it.
 
@@ -27,7 +21,6 @@ class Crafted:
       attack: Name of the attack in the config.
       eps: Radius of the budget.
       norm: Norm of the budget.
-      gradient_evaluations: Gradients of the surrogate for one example.
     """
 
     surrogate: str
@@ -37,35 +30,102 @@ class Crafted:
     attack: str
     eps: float
     norm: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TransferRow(Crafted):
+    """Success of one attack, made on one trained surrogate, on one target; one row of `transfer.csv`.
+
+    Attributes:
+      target: Name of the target; of the surrogate itself if `kind` is white-box.
+      kind: `WHITE_BOX` or `BLACK_BOX`.
+      success_rate: Share of the adversarial examples that the target misclassifies, in [0, 1].
+      ci_low: Lower end of the 95 % Wilson interval.
+      ci_high: Its upper end.
+      n: Number of examples.
+      gradient_evaluations: Gradients of the surrogate for one example.
+    """
+
+    target: str
+    kind: str
+    success_rate: float
+    ci_low: float
+    ci_high: float
+    n: int
     gradient_evaluations: int
 
 
-def transfer_row(crafted: Crafted, target: str, kind: str, success: np.ndarray) -> dict:
-    """One row of `transfer.csv`: the success rate on one target, with its Wilson interval.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NaturalRow:
+    """Natural accuracy of one network; one row of `natural.csv`.
+
+    Attributes:
+      model: Name of the model in the config.
+      role: `'surrogate'`, `'target'` or `'validation_target'`.
+      training: How it was trained.
+      seed: Number of its seed.
+      epoch: Epoch of its checkpoint.
+      accuracy: Share of the unchanged examples that it classifies correctly, in [0, 1].
+      n: Number of examples.
+    """
+
+    model: str
+    role: str
+    training: str
+    seed: int | None
+    epoch: int | None
+    accuracy: float
+    n: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExampleRow(Crafted):
+    """What one target says of one image, before and after the attack; one row of `examples.csv`.
+
+    Attributes:
+      target: Name of the target; of the surrogate itself if `kind` is white-box.
+      kind: `WHITE_BOX` or `BLACK_BOX`.
+      id: Id of the example.
+      label: Name of its class.
+      clean_prediction: Name of the class predicted for the unchanged image.
+      adversarial_prediction: Name of the class predicted for the adversarial one.
+    """
+
+    target: str
+    kind: str
+    id: int
+    label: str
+    clean_prediction: str
+    adversarial_prediction: str
+
+
+def transfer_row(
+    crafted: Crafted, target: str, kind: str, success: np.ndarray, *, gradient_evaluations: int
+) -> TransferRow:
+    """The success rate on one target, with its Wilson interval.
 
     Args:
       crafted: What the examples were crafted with.
-      target: Name of the target; of the surrogate itself if `kind` is white-box.
+      target: Name of the target.
       kind: `WHITE_BOX` or `BLACK_BOX`.
       success: Booleans `[N]`: whether the target misclassifies each adversarial example.
-
-    Returns:
-      A dictionary with the keys `TRANSFER_COLUMNS`.
+      gradient_evaluations: Gradients of the surrogate for one example.
     """
     low, high = intervals.wilson(int(success.sum()), len(success))
-    return {
+    return TransferRow(
         **dataclasses.asdict(crafted),
-        'target': target,
-        'kind': kind,
-        'success_rate': float(success.mean()),
-        'ci_low': low,
-        'ci_high': high,
-        'n': len(success),
-    }
+        target=target,
+        kind=kind,
+        success_rate=float(success.mean()),
+        ci_low=low,
+        ci_high=high,
+        n=len(success),
+        gradient_evaluations=gradient_evaluations,
+    )
 
 
-def natural_row(model: str, role: str, training: str, seed: int, epoch: int, right: np.ndarray) -> dict:
-    """One row of `natural.csv`.
+def natural_row(model: str, role: str, training: str, seed: int, epoch: int, right: np.ndarray) -> NaturalRow:
+    """The natural accuracy of one network.
 
     Args:
       model: Name of the model in the config.
@@ -74,9 +134,13 @@ def natural_row(model: str, role: str, training: str, seed: int, epoch: int, rig
       seed: Number of its seed.
       epoch: Epoch of its checkpoint.
       right: Booleans `[N]`: whether it classifies each unchanged example correctly.
-
-    Returns:
-      A dictionary with the keys `NATURAL_COLUMNS`.
     """
-    values = (model, role, training, seed, epoch, float(right.mean()), len(right))
-    return dict(zip(NATURAL_COLUMNS, values, strict=True))
+    return NaturalRow(
+        model=model,
+        role=role,
+        training=training,
+        seed=seed,
+        epoch=epoch,
+        accuracy=float(right.mean()),
+        n=len(right),
+    )

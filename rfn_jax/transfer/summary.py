@@ -3,17 +3,76 @@
 Axes: `S` seeds, `T` targets, `N` images.
 """
 
+import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
 
 from rfn_jax.transfer import intervals
 
-SUMMARY_COLUMNS = (
-    'surrogate', 'training', 'attack', 'eps', 'norm', 'success_rate', 'ci_low', 'ci_high', 'white_box_rate',
-    'natural_accuracy', 'seeds', 'targets', 'n', 'gradient_evaluations',
-)  # fmt: skip
-GAIN_COLUMNS = ('surrogate', 'training', 'baseline', 'attack', 'eps', 'norm', 'gain', 'ci_low', 'ci_high')
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SummaryRow:
+    """Mean black-box success of one training over targets and seeds; one row of `summary.csv`.
+
+    Attributes:
+      surrogate: The surrogate's name.
+      training: How it was trained.
+      attack: Name of the attack.
+      eps: Radius of the budget.
+      norm: Norm of the budget.
+      success_rate: Mean success rate, in [0, 1].
+      ci_low: Lower end of its 95 % bootstrap interval over seeds and images.
+      ci_high: Its upper end.
+      white_box_rate: Mean success on the surrogates themselves.
+      natural_accuracy: Mean natural accuracy of the surrogates.
+      seeds: S.
+      targets: T.
+      n: N.
+      gradient_evaluations: Gradients of the surrogate for one example.
+    """
+
+    surrogate: str
+    training: str
+    attack: str
+    eps: float
+    norm: str
+    success_rate: float
+    ci_low: float | None
+    ci_high: float | None
+    white_box_rate: float | None
+    natural_accuracy: float | None
+    seeds: int
+    targets: int
+    n: int
+    gradient_evaluations: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GainRow:
+    """By how much the mean success of one training is above that of a baseline; one row of `gains.csv`.
+
+    Attributes:
+      surrogate: The surrogate's name.
+      training: How it was trained.
+      baseline: The training that it is compared with.
+      attack: Name of the attack.
+      eps: Radius of the budget.
+      norm: Norm of the budget.
+      gain: Difference of the mean success rates, in [-1, 1].
+      ci_low: Lower end of its 95 % paired bootstrap interval over seeds and images.
+      ci_high: Its upper end.
+    """
+
+    surrogate: str
+    training: str
+    baseline: str
+    attack: str
+    eps: float
+    norm: str
+    gain: float
+    ci_low: float | None
+    ci_high: float | None
 
 
 def mean_success(success: np.ndarray) -> dict:

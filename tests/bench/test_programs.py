@@ -16,7 +16,7 @@ def thin():
     models.MODELS.add('cifar_thin', lambda num_classes, dtype=np.float32: models.MODELS.make(
         'resnet', num_classes=num_classes, stage_sizes=(1,), widths=(4,), stem_strides=2, dtype=dtype
     ))  # fmt: skip
-    sizes.table()['cifar_thin'] = sizes.Size(32, 10, 0, 0.0, '')
+    sizes.table()['cifar_thin'] = sizes.Size('cifar_thin', 32, 10, 0, 0.0, '')
     yield
     del sizes.table()['cifar_thin'], models.MODELS._factories['cifar_thin']
 

@@ -7,7 +7,7 @@ import pytest
 
 from rfn_jax import models, training
 from rfn_jax.cli import main
-from rfn_jax.core import files
+from rfn_jax.core import digests
 from rfn_jax.models import weights
 
 SMALL = ('--model=cifar_resnet', '--option=depth=8', '--option', 'width=2', '--num_classes=5')
@@ -49,7 +49,7 @@ def test_import_and_export_give_the_same_weights_again(classifier, file, tmp_pat
     jax.tree.map(np.testing.assert_array_equal, loaded.variables, classifier.variables)
     assert (loaded.module, loaded.mean, loaded.std) == (classifier.module, classifier.mean, classifier.std)
     origin = training.read_weights(out).origin
-    assert (origin['file'], origin['sha256']) == ('common.npz', files.file_sha256(file))
+    assert (origin['file'], origin['sha256']) == ('common.npz', digests.of_file(file))
 
     exported = tmp_path / 'out.safetensors'
     arguments = ['--checkpoint', str(out), '--out', str(exported)]  # in the naming that they were imported in

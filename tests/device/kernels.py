@@ -11,7 +11,7 @@ import tempfile
 import jax
 
 from rfn_jax import bench
-from rfn_jax.core import environment, files, sharding
+from rfn_jax.core import environment, io, sharding
 
 SHOWN = 14
 
@@ -52,7 +52,7 @@ def main() -> None:
         )
         for kernel, time in kernels.most_common(SHOWN):
             print(f'  {time / total:6.1%}  {kernel[:100]}')
-        files.write_json(arguments.out, found)
+        io.write_json(arguments.out, found)
 
 
 def by_kernel(directory: str) -> tuple[collections.Counter, int]:

@@ -14,7 +14,7 @@ import numpy as np
 from safetensors.flax import save
 
 from rfn_jax import experiment
-from rfn_jax.core import files
+from rfn_jax.core import io
 
 MOST = 15 * 2**20
 
@@ -41,7 +41,7 @@ def main(folder: str, out: str) -> None:
     }
     metadata = {'rfn_jax': json.dumps(about, sort_keys=True)}
     for number, piece in enumerate(pieces(arrays, MOST)):
-        files.write_bytes(f'{out}.{number}.safetensors', save(piece, metadata))
+        io.write_bytes(f'{out}.{number}.safetensors', save(piece, metadata))
 
 
 if __name__ == '__main__':

@@ -23,7 +23,7 @@ import tarfile
 import time
 
 from rfn_jax import experiment
-from rfn_jax.core import files, workdir
+from rfn_jax.core import io, workdir
 from rfn_jax.models import sizes
 
 RFN_JAX = [sys.executable, '-m', 'rfn_jax.cli.main']
@@ -220,7 +220,7 @@ def pack(directories: list[pathlib.Path], out: pathlib.Path) -> None:
                 with contextlib.suppress(FileNotFoundError):  # replaced by a run in this moment
                     archive.add(path, arcname=str(path.relative_to(directory.parent)))
         archive.add(out / 'logs', arcname='logs')
-    files.write_bytes(out / 'results.tar.gz', content.getvalue())
+    io.write_bytes(out / 'results.tar.gz', content.getvalue())
 
 
 if __name__ == '__main__':

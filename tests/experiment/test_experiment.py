@@ -13,7 +13,7 @@ import pytest
 import small_experiment
 
 from rfn_jax import experiment, transfer
-from rfn_jax.core import console, errors, files
+from rfn_jax.core import console, errors, files, io
 from rfn_jax.experiment import examples, validation
 from rfn_jax.report import results
 
@@ -151,7 +151,7 @@ def test_a_lost_epoch_is_trained_again(copy, finished):
 def test_a_run_killed_before_the_environment_was_written_gets_it(copy):
     (copy / 'environment.json').unlink()
     experiment.open_workdir(small_experiment.get_config().to_dict(), copy, console.Console())
-    assert files.read_json(copy / 'environment.json')['devices'].startswith('8 x ')
+    assert io.read_json(copy / 'environment.json')['devices'].startswith('8 x ')
 
 
 def test_a_config_that_the_data_refuse_does_not_take_the_directory(tmp_path):

@@ -82,7 +82,7 @@ def test_tensors_are_torchvision_s(name):
 @pytest.mark.parametrize('name', CHOSEN)
 def test_sizes_are_those_in_the_table(name):
     size = sizes.measure(name, sizes.template(name))
-    assert dataclasses.astuple(size) == pytest.approx(dataclasses.astuple(sizes.table()[name]), abs=1e-6)
+    assert dataclasses.asdict(size) == pytest.approx(dataclasses.asdict(sizes.table()[name]), abs=1e-6)
 
 
 @pytest.mark.parametrize('name', CHOSEN)

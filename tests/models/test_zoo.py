@@ -67,7 +67,7 @@ def test_every_model_is_general_or_has_a_size():
 @pytest.mark.parametrize('name', SMALL_IMAGES)
 def test_the_sizes_in_the_table_are_those_of_the_models(name):
     size = sizes.measure(name, sizes.template(name))
-    assert dataclasses.astuple(size) == pytest.approx(dataclasses.astuple(sizes.table()[name]), abs=1e-6)
+    assert dataclasses.asdict(size) == pytest.approx(dataclasses.asdict(sizes.table()[name]), abs=1e-6)
     assert (size.image_size, size.num_classes) == (32, 10)
 
 

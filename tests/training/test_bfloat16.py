@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from rfn_jax import data, models, training
-from rfn_jax.core import errors, files, sharding
+from rfn_jax.core import digests, errors, sharding
 
 
 @pytest.fixture(scope='module')
@@ -42,7 +42,7 @@ def test_a_run_that_stopped_ends_with_the_same_bits(narrow, tmp_path):
     shutil.copytree(tmp_path / 'whole', tmp_path / 'part')
     shutil.rmtree(tmp_path / 'part' / 'checkpoints' / '2')
     narrow.fit(tmp_path / 'part', epochs=2)
-    digests = [files.array_digest(restored(narrow, tmp_path / name, 2)) for name in ('whole', 'part')]
+    digests = [digests.of_arrays(restored(narrow, tmp_path / name, 2)) for name in ('whole', 'part')]
     assert digests[0] == digests[1]
 
 

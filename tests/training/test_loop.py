@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from rfn_jax import models, training
-from rfn_jax.core import errors, files, rng
+from rfn_jax.core import digests, errors, rng
 
 
 def digest(state):
-    return files.array_digest(jax.tree.map(np.asarray, state))
+    return digests.of_arrays(jax.tree.map(np.asarray, state))
 
 
 @pytest.mark.accelerator

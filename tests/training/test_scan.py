@@ -9,14 +9,14 @@ import optax
 import pytest
 
 from rfn_jax import data, optim, training
-from rfn_jax.core import files, rng, sharding
+from rfn_jax.core import digests, rng, sharding
 from rfn_jax.core.errors import InputError
 
 DESCENT = optim.momentum_sgd(0.05, momentum=0.9, weight_decay=5e-4)
 
 
 def digest(state):
-    return files.array_digest(jax.tree.map(np.asarray, state))
+    return digests.of_arrays(jax.tree.map(np.asarray, state))
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
-from rfn_jax.core import errors, files
+from rfn_jax.core import errors, io
 from rfn_jax.models.weights import pickles, unpickling
 
 # Where checkpoints keep their weights, the first that is there; averaged weights are taken only if there are no others.
@@ -74,7 +74,7 @@ def write_safetensors(
         content = safetensors.numpy.save(tensors, dict(metadata or {}))
     except safetensors.SafetensorError as error:
         raise errors.InputError(f'could not write {path}: {error}') from error
-    files.write_bytes(path, content)
+    io.write_bytes(path, content)
 
 
 def _reader(path: pathlib.Path) -> Callable[[pathlib.Path], Any]:

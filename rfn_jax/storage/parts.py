@@ -1,17 +1,14 @@
 """Crafted batches on disk, so that a long crafting goes on where it was stopped."""
 
 import contextlib
-import io
 import json
 import os
-import pathlib
 import re
-import zipfile
-import zlib
 
 import numpy as np
+from etils import epath
 
-from rfn_jax.core import errors, files
+from rfn_jax.core import errors, io
 
 
 class Parts:
@@ -26,12 +23,12 @@ class Parts:
     """
 
     def __init__(self, directory: os.PathLike | str, origin: dict):
-        self.directory = pathlib.Path(directory)
+        self.directory = epath.Path(directory)
         self._origin = json.loads(json.dumps(origin))
         if self.directory.is_dir() and (others := [p.name for p in self.directory.iterdir() if not _is_ours(p.name)]):
             raise errors.InputError(f'{self.directory} holds {others[0]}, which is no part of an adversarial set')
         try:
-            same = files.read_json(self.directory / 'origin.json') == self._origin
+            same = io.read_json(self.directory / 'origin.json') == self._origin
         except errors.InputError:
             same = False
         if not same:
@@ -41,11 +38,11 @@ class Parts:
         """The images of a batch, uint8 `[B, H, W, C]`; None if they are not there, whole and of these examples."""
         try:
             content = (self.directory / f'{number}.npz').read_bytes()
-            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            with io.npz_arrays(content) as arrays:
                 images = arrays['images']
                 same = np.array_equal(arrays['ids'], ids) and images.shape == (len(ids), *image_shape)
                 return images if same and images.dtype == np.uint8 else None
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
+        except io.DAMAGED:
             return None
 
     def save(self, number: int, ids: np.ndarray, images: np.ndarray) -> None:
@@ -55,10 +52,8 @@ class Parts:
           RunError: The directory cannot be written.
         """
         if not (self.directory / 'origin.json').exists():
-            files.write_json(self.directory / 'origin.json', self._origin)
-        content = io.BytesIO()
-        np.savez_compressed(content, images=images, ids=ids)
-        files.write_bytes(self.directory / f'{number}.npz', content.getvalue())
+            io.write_json(self.directory / 'origin.json', self._origin)
+        io.write_bytes(self.directory / f'{number}.npz', io.npz_bytes(images=images, ids=ids))
 
     def clear(self) -> None:
         """Deletes all parts, once the whole set is saved; nothing else."""

@@ -4,17 +4,24 @@ The folder is the one of TransferAttack: `images/<id>.png`, and `labels.csv` wit
 Formats that compress with loss are refused, since they move the images.
 """
 
-import io
+import dataclasses
 import os
-import pathlib
-import zipfile
-import zlib
+from io import BytesIO
 
 import numpy as np
+from etils import epath
 from PIL import Image
 
-from rfn_jax.core import errors, files
-from rfn_jax.transfer import adversarial_set
+from rfn_jax.core import errors, io, tables
+from rfn_jax.storage import adversarial_set
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelRow:
+    """One row of `labels.csv`: the name of an image file and its class."""
+
+    filename: str
+    label: int
 
 
 def write_folder(adversarial: adversarial_set.AdversarialSet, directory: os.PathLike | str) -> None:
@@ -26,13 +33,13 @@ def write_folder(adversarial: adversarial_set.AdversarialSet, directory: os.Path
     """
     if adversarial.images.shape[-1] not in (1, 3):
         raise errors.InputError(f'PNG files hold 1 or 3 channels, got {adversarial.images.shape[-1]}')
-    directory, rows = pathlib.Path(directory), []
+    directory, rows = epath.Path(directory), []
     for image, number, label in zip(adversarial.images, adversarial.ids, adversarial.labels, strict=True):
-        content, name = io.BytesIO(), f'{number:06d}.png'
+        content, name = BytesIO(), f'{number:06d}.png'
         Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(content, format='PNG')
-        files.write_bytes(directory / 'images' / name, content.getvalue())
-        rows.append({'filename': name, 'label': int(label)})
-    files.write_csv(directory / 'labels.csv', ('filename', 'label'), rows)
+        io.write_bytes(directory / 'images' / name, content.getvalue())
+        rows.append(LabelRow(name, int(label)))
+    tables.write(directory / 'labels.csv', LabelRow, rows)
 
 
 def read_folder(directory: os.PathLike | str) -> adversarial_set.AdversarialSet:
@@ -42,29 +49,26 @@ def read_folder(directory: os.PathLike | str) -> adversarial_set.AdversarialSet:
     numbers. Further columns are ignored.
 
     Raises:
-      InputError: A file is missing, not a PNG file, of another size than the first, or without a whole-number label.
+      InputError: A file is missing, not a PNG file, of another size than the first, or without an integer label.
     """
-    directory = pathlib.Path(directory)
-    rows = files.read_csv(directory / 'labels.csv')
+    directory = epath.Path(directory)
+    rows = tables.read(directory / 'labels.csv', LabelRow)
     if not rows:
         raise errors.InputError(f'{directory / "labels.csv"} lists no images')
-    images, labels, stems = [], [], []
+    images, stems = [], []
     for row in rows:
-        try:
-            name, label = row['filename'], int(row['label'])
-        except (KeyError, TypeError, ValueError) as error:
-            raise errors.InputError(
-                f'{directory / "labels.csv"} needs the columns filename and label (a whole number), got {row}'
-            ) from error
-        path = next((p for p in (directory / 'images' / name, directory / name) if p.exists()), directory / name)
+        inside, beside = directory / 'images' / row.filename, directory / row.filename
+        path = inside if inside.exists() else beside
         images.append(_read_png(path))
         if images[-1].shape != images[0].shape:
             raise errors.InputError(f'{path} is {images[-1].shape}, the first image {images[0].shape}')
-        labels.append(label)
         stems.append(path.stem)
     ids = [int(stem) for stem in stems] if all(stem.isdecimal() for stem in stems) else range(len(stems))
     return adversarial_set.AdversarialSet(
-        np.stack(images), np.asarray(ids, np.int64), np.asarray(labels, np.int32), {'folder': str(directory)}
+        images=np.stack(images),
+        ids=np.asarray(ids, np.int64),
+        labels=np.asarray([row.label for row in rows], np.int32),
+        origin={'folder': str(directory)},
     )
 
 
@@ -78,10 +82,10 @@ def read_npz(path: os.PathLike | str) -> adversarial_set.AdversarialSet:
       InputError: It cannot be read, an array is missing, or values or shapes do not fit.
     """
     try:
-        with np.load(io.BytesIO(pathlib.Path(path).read_bytes()), allow_pickle=False) as arrays:
+        with io.npz_arrays(epath.Path(path).read_bytes()) as arrays:
             images, labels = arrays['images'], arrays['labels']
             ids = arrays['ids'] if 'ids' in arrays else np.arange(len(labels))
-    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+    except io.DAMAGED as error:
         raise errors.InputError(f'could not read images and labels from {path}: {error}') from error
     if images.ndim != 4 or labels.shape != images.shape[:1] or ids.shape != labels.shape:
         raise errors.InputError(
@@ -89,7 +93,7 @@ def read_npz(path: os.PathLike | str) -> adversarial_set.AdversarialSet:
         )
     if not np.issubdtype(ids.dtype, np.integer) or np.any(labels != labels.astype(np.int32)):
         raise errors.InputError(
-            f'ids and labels in {path} must be whole numbers of 32 bits, got {ids.dtype}, {labels.dtype}'
+            f'ids and labels in {path} must be integers of 32 bits, got {ids.dtype}, {labels.dtype}'
         )
     if images.shape[-1] not in (1, 3) and images.shape[1] in (1, 3):
         images = images.transpose(0, 2, 3, 1)
@@ -99,15 +103,15 @@ def read_npz(path: os.PathLike | str) -> adversarial_set.AdversarialSet:
         images = np.rint(images.astype(np.float64) * 255).astype(np.uint8)
     if images.dtype != np.uint8 or not np.issubdtype(labels.dtype, np.integer):
         raise errors.InputError(
-            f'{path} must hold uint8 or float images and whole-number labels, got {images.dtype} and {labels.dtype}'
+            f'{path} must hold uint8 or float images and integer labels, got {images.dtype} and {labels.dtype}'
         )
     return adversarial_set.AdversarialSet(images, ids.astype(np.int64), labels.astype(np.int32), {'file': str(path)})
 
 
-def _read_png(path: pathlib.Path) -> np.ndarray:
+def _read_png(path: epath.Path) -> np.ndarray:
     """uint8 `[H, W, C]`."""
     try:
-        with Image.open(path, formats=['PNG']) as image:
+        with Image.open(BytesIO(path.read_bytes()), formats=['PNG']) as image:
             if image.mode not in ('L', 'RGB', 'P', '1'):
                 raise ValueError(
                     f'its mode is {image.mode}; 8-bit grey and RGB images without transparency can be read'

@@ -1,0 +1,44 @@
+"""SHA-256 of files, arrays and plain values, in hexadecimal."""
+
+import hashlib
+import json
+import os
+
+import jax
+import numpy as np
+from etils import epath
+
+from rfn_jax.core import errors
+
+
+def of_file(path: os.PathLike | str) -> str:
+    """SHA-256 of the content of a file.
+
+    Raises:
+      InputError: The file cannot be read.
+    """
+    try:
+        with epath.Path(path).open('rb') as file:
+            return hashlib.file_digest(file, 'sha256').hexdigest()
+    except OSError as error:
+        raise errors.InputError(f'could not read {path}: {error.strerror or error}') from error
+
+
+def of_arrays(tree) -> str:
+    """SHA-256 over the names, types, shapes and bytes of all leaves of a pytree of arrays."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        array = np.asarray(leaf)
+        digest.update(f'{jax.tree_util.keystr(path)} {array.dtype} {array.shape}'.encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def of_plain(value) -> str:
+    """SHA-256 of plain values (what JSON holds); the order of keys does not count."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def of_bytes(content: bytes) -> str:
+    """SHA-256 of bytes."""
+    return hashlib.sha256(content).hexdigest()

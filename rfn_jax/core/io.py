@@ -1,0 +1,144 @@
+"""Files that are whole or absent, on a local disk or in a bucket (`gs://`).
+
+A local file is written to a temporary name in the same folder and renamed; a bucket holds an object whole or not at all.
+"""
+
+import json
+import os
+import pathlib
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Mapping
+from io import BytesIO
+
+import numpy as np
+from etils import epath
+
+from rfn_jax.core import errors
+
+# What NumPy and zipfile raise for a file that is cut short or holds something else.
+DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error)
+
+
+def write_bytes(path: os.PathLike | str, content: bytes) -> None:
+    """Writes `content` to `path` so that a reader finds either the old file or the whole new one.
+
+    Raises:
+      RunError: The file could not be written (no space, no permission); what was there before is untouched.
+    """
+    try:
+        if _is_remote(path):
+            epath.Path(path).write_bytes(content)
+        else:
+            _replace(pathlib.Path(os.path.realpath(path)), content)  # a link stays one
+    except OSError as error:
+        raise errors.RunError(f'could not write {path}: {error.strerror or error}') from error
+
+
+def _replace(path: pathlib.Path, content: bytes) -> None:
+    temporary = None
+    try:
+        _check_is_file_or_free(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f'.{path.name}.', delete=False) as file:
+            temporary = file.name
+            os.fchmod(file.fileno(), 0o644)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        if temporary:  # renamed by now, unless something failed or interrupted the write
+            pathlib.Path(temporary).unlink(missing_ok=True)
+
+
+def check_writable(path: os.PathLike | str) -> None:
+    """Checks that `write_bytes` could write to a local `path`, which is left as it is; buckets are not asked.
+
+    Raises:
+      RunError: It could not.
+    """
+    if _is_remote(path):
+        return
+    path = pathlib.Path(os.path.realpath(path))
+    try:
+        _check_is_file_or_free(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f'.{path.name}.'):
+            pass
+    except OSError as error:
+        raise errors.RunError(f'could not write {path}: {error.strerror or error}') from error
+
+
+def _check_is_file_or_free(path: pathlib.Path) -> None:
+    if path.exists() and not path.is_file():
+        raise OSError('it is there already, and not a file')
+
+
+def _is_remote(path: os.PathLike | str) -> bool:
+    return '://' in os.fspath(path)
+
+
+def absolute(path: os.PathLike | str) -> epath.Path:
+    """The absolute path, with `~` for the home directory; in a bucket the path itself."""
+    return epath.Path(path if _is_remote(path) else os.path.abspath(os.path.expanduser(path)))
+
+
+def read_bytes(path: os.PathLike | str) -> bytes:
+    """The content of a file.
+
+    Raises:
+      InputError: It is missing or unreadable.
+    """
+    try:
+        return epath.Path(path).read_bytes()
+    except OSError as error:
+        raise errors.InputError(f'could not read {path}: {error.strerror or error}') from error
+
+
+def write_json(path: os.PathLike | str, value) -> None:
+    """Writes `value` as indented JSON with sorted keys, whole or not at all."""
+    write_bytes(path, (json.dumps(value, indent=2, sort_keys=True) + '\n').encode())
+
+
+def read_json(path: os.PathLike | str):
+    """Reads a JSON file.
+
+    Raises:
+      InputError: The file is missing, unreadable or not JSON.
+    """
+    try:
+        return json.loads(read_bytes(path).decode())
+    except errors.InputError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise errors.InputError(f'{path} is not a JSON file: {error}') from error
+
+
+def read_json_object(path: os.PathLike | str) -> dict:
+    """Reads a JSON file that holds an object.
+
+    Raises:
+      InputError: As `read_json`; also if it holds something else.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise errors.InputError(f'{path} must hold a JSON object, it holds {value!r:.80}')
+    return value
+
+
+def npz_bytes(**arrays: np.ndarray) -> bytes:
+    """The content of a compressed `.npz` file of some arrays."""
+    content = BytesIO()
+    np.savez_compressed(content, **arrays)
+    return content.getvalue()
+
+
+def npz_arrays(content: bytes) -> Mapping[str, np.ndarray]:
+    """The arrays of the content of a `.npz` file, each read when it is taken; nothing is unpickled.
+
+    Raises:
+      An error of `DAMAGED`: The content is something else, or cut short; also when an array is taken.
+    """
+    return np.load(BytesIO(content), allow_pickle=False)

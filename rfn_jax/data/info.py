@@ -1,0 +1,25 @@
+"""What is known of a data set before an image is read."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class DataInfo:
+    """Shape of the images, names of the classes, and the statistics that classifiers normalize with.
+
+    Attributes:
+      image_shape: `(H, W, C)`.
+      class_names: The names of the K classes.
+      mean: Mean of each channel of the training images, scaled to [0, 1].
+      std: Standard deviation of each channel, of the same.
+    """
+
+    image_shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes K."""
+        return len(self.class_names)

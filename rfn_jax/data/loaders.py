@@ -1,0 +1,143 @@
+"""The batches of an epoch, on the mesh: from a training set that lies on the devices, or streamed to them.
+
+What batch `s` of epoch `e` holds is a function of the seed, `e` and `s` alone: both loaders give the same batches, on any
+number of devices and hosts, and a run resumes anywhere.
+
+Axes: `B` examples of the global batch, `k` steps of a call, `H W` rows and columns, `C` channels.
+"""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import jax
+import numpy as np
+from flax import struct
+from jax.sharding import Mesh
+
+from rfn_jax.core import checks, sharding
+from rfn_jax.data import batches, dataset, reading, sources
+from rfn_jax.data import info as info_lib
+
+RESIDENT_BYTES = 1 << 30  # the largest training set that `loader` puts on every device
+
+
+@struct.dataclass
+class Batch:
+    """Training examples on the mesh, cut along B; those of `k` steps have one more axis in front.
+
+    Attributes:
+      images: uint8 `[B, H, W, C]`.
+      labels: int32 `[B]`.
+      ids: uint32 `[B]`, from which the keys of augmentation are made.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    ids: jax.Array
+
+
+class Loader(Protocol):
+    """The batches of a training set.
+
+    Attributes:
+      batch_size: B.
+      steps_per_epoch: Batches of an epoch; examples that fill none are left out of it.
+      seed: Seed of the order.
+    """
+
+    batch_size: int
+    steps_per_epoch: int
+    seed: int
+
+    def epoch(self, epoch: int, *, steps_per_call: int = 1) -> Iterator[Batch]:
+        """The batches of an epoch, on the mesh.
+
+        Args:
+          epoch: Number of the epoch.
+          steps_per_call: k; 1 for batches without the axis k. The last one of an epoch may have fewer steps.
+        """
+        ...
+
+
+def loader(
+    source: sources.Source,
+    info: info_lib.DataInfo,
+    *,
+    batch_size: int,
+    seed: int,
+    mesh: Mesh,
+    streaming: bool | None = None,
+) -> Loader:
+    """The loader of a training set.
+
+    Args:
+      source: The examples.
+      info: What is known of them.
+      batch_size: B, at most as many as there are examples; a multiple of the number of devices.
+      seed: Seed of the order.
+      mesh: Mesh with the axis `'data'`.
+      streaming: Whether batches are decoded while the devices work; by default if the images take more than 1 GiB.
+
+    Raises:
+      InputError: `batch_size` does not fit the examples.
+    """
+    if streaming is None:
+        streaming = len(source) * int(np.prod(info.image_shape)) > RESIDENT_BYTES
+    if streaming:
+        return StreamingLoader(source, batch_size=batch_size, seed=seed, mesh=mesh)
+    return ResidentLoader(reading.in_memory(source, info), batch_size=batch_size, seed=seed, mesh=mesh)
+
+
+class ResidentLoader:
+    """Batches of a training set that every device holds whole; see `Loader` and `loader`."""
+
+    def __init__(self, examples: dataset.ImageDataset, *, batch_size: int, seed: int, mesh: Mesh):
+        self.batch_size, self.seed = batch_size, seed
+        self.steps_per_epoch = batches.steps_per_epoch(len(examples), batch_size)
+        self._mesh, self._count = mesh, len(examples)
+        whole = Batch(examples.images, examples.labels, examples.ids.astype(np.uint32))
+        self._whole = sharding.replicate(whole, mesh)
+        self._take = {
+            rows: jax.jit(_take, out_shardings=sharding.rows_sharding(mesh) if rows else sharding.batch_sharding(mesh))
+            for rows in (False, True)
+        }
+
+    def epoch(self, epoch: int, *, steps_per_call: int = 1) -> Iterator[Batch]:
+        """See `Loader.epoch`; all positions are on the devices before the first batch is taken."""
+        order = np.asarray(batches.epoch_order(self._count, self.batch_size, seed=self.seed, epoch=epoch))
+        rows = steps_per_call > 1
+        calls = [call if rows else call[0] for call in _calls(order, steps_per_call)]
+        for positions in jax.device_put(calls, sharding.replicated(self._mesh)):
+            yield self._take[rows](self._whole, positions)
+
+
+def _take(whole: Batch, positions: jax.Array) -> Batch:
+    return jax.tree.map(lambda leaf: leaf[positions], whole)
+
+
+class StreamingLoader:
+    """Batches of a training set that stays where it is: each process reads what its devices need; see `Loader`."""
+
+    def __init__(self, source: sources.Source, *, batch_size: int, seed: int, mesh: Mesh):
+        self.batch_size, self.seed = batch_size, seed
+        self.steps_per_epoch = batches.steps_per_epoch(len(source), batch_size)
+        self._mesh, self._source = mesh, source
+
+    def epoch(self, epoch: int, *, steps_per_call: int = 1) -> Iterator[Batch]:
+        """See `Loader.epoch`; the next batches are decoded in the background."""
+        order = np.asarray(batches.epoch_order(len(self._source), self.batch_size, seed=self.seed, epoch=epoch))
+        mine = order[:, sharding.local_rows(self.batch_size, self._mesh)]
+        rows = steps_per_call > 1
+        placed = sharding.rows_sharding(self._mesh) if rows else sharding.batch_sharding(self._mesh)
+        records = reading.read_batches(self._source, mine.ravel(), mine.shape[1])
+        for call in _calls(mine, steps_per_call):
+            parts = [next(records) for _ in call]
+            images, labels, ids = (np.stack(part) if rows else part[0] for part in zip(*parts, strict=True))
+            local = Batch(images, labels.astype(np.int32), ids.astype(np.uint32))
+            yield jax.tree.map(lambda leaf: sharding.from_local(leaf, placed, self.batch_size, axis=int(rows)), local)
+
+
+def _calls(order: np.ndarray, steps_per_call: int) -> list[np.ndarray]:
+    """The rows `[k, B]` of each call."""
+    checks.integer('steps_per_call', steps_per_call, at_least=1)
+    return [order[start : start + steps_per_call] for start in range(0, len(order), steps_per_call)]

@@ -1,0 +1,46 @@
+"""What of a config decides on a network, by flat keys such as `optim.epochs`: a network that is there keeps it for life."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+# What differs between machines, or concerns other networks or the measuring only, and changes no weights.
+FREE = {
+    'data': ('data_dir', 'path', 'test_examples'),
+    'optim': ('rho', 'steps_per_call', 'streaming'),  # rho is the value that trainings refer to
+}
+
+
+def of_training(sections: Any, entries: Mapping[str, object]) -> dict[str, object]:
+    """The definition of a network that is trained.
+
+    Args:
+      sections: The sections of the config.
+      entries: What is said of this network alone, by the keys of its entries.
+    """
+    shared = {'data': sections.data, 'optim': sections.optim}
+    kept = {name: {k: v for k, v in values.items() if k not in FREE[name]} for name, values in shared.items()}
+    return dict(flat({'seed': sections.seed, 'augmentation': sections.augmentation, **kept, **entries}))
+
+
+def of_reference(key: str, start: Any) -> dict[str, object]:
+    """The definition of a network directory that is used as it is: the hash of its architecture and variables."""
+    return {f'{key}.sha256': start.sha256}
+
+
+def flat(values: Mapping, prefix: str = '') -> Iterator[tuple[str, object]]:
+    """The values of nested mappings, by their keys with dots between them."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f'{prefix}{key}.')
+        else:
+            yield f'{prefix}{key}', value
+
+
+def differences(there: Mapping[str, object], here: Mapping[str, object]) -> list[str]:
+    """What differs between two definitions, each with its key and both values."""
+    absent = object()
+    return [
+        f'{key} is {there.get(key, "absent")!r} there and {here.get(key, "absent")!r} here'
+        for key in sorted(there.keys() | here.keys())
+        if there.get(key, absent) != here.get(key, absent)
+    ]

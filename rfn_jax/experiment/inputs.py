@@ -1,0 +1,122 @@
+"""What the stages of an experiment work on: its data, its targets, and the examples that count; each read when first used."""
+
+import functools
+
+from rfn_jax import data, models, transfer
+from rfn_jax.core import digests, errors, io
+from rfn_jax.experiment import plan as plan_lib
+from rfn_jax.experiment import workdir as workdir_lib
+
+
+class Inputs:
+    """The inputs of a stage.
+
+    Args:
+      plan: The experiment.
+      workdir: Its work directory.
+    """
+
+    def __init__(self, plan: plan_lib.Plan, workdir: workdir_lib.Workdir):
+        self.plan, self.workdir = plan, workdir
+
+    @functools.cached_property
+    def splits(self) -> data.Splits:
+        """The data; images are not read."""
+        return open_data(self.plan)
+
+    @functools.cached_property
+    def validation(self) -> data.ImageDataset:
+        """All validation images."""
+        return data.in_memory(self.splits.validation, self.splits.info)
+
+    @functools.cached_property
+    def test(self) -> data.ImageDataset:
+        """All test images."""
+        return data.in_memory(self.splits.test, self.splits.info)
+
+    @functools.cached_property
+    def targets(self) -> dict[str, models.Classifier]:
+        """The targets after their last epoch, by name; raises like `Workdir.classifiers`."""
+        return self._classifiers('target')
+
+    @functools.cached_property
+    def validation_targets(self) -> dict[str, models.Classifier]:
+        """The validation targets after their last epoch, by name; raises like `Workdir.classifiers`."""
+        return self._classifiers('validation_target')
+
+    @property
+    def batching(self) -> dict:
+        """The arguments `batch_size` and `mesh` of attacks and predictions."""
+        return {'batch_size': self.plan.evaluation.batch_size, 'mesh': self.workdir.mesh}
+
+    def classifier(self, network: plan_lib.Network, epoch: int) -> models.Classifier:
+        """The classifier of a network after an epoch; raises like `Workdir.classifiers`."""
+        return self.workdir.classifier(network, epoch, self.splits.info.image_shape)
+
+    def choose_test_examples(self) -> data.ImageDataset:
+        """The eligible test images, the first ones that all targets classify correctly; noted in `test_examples.json`.
+
+        Raises:
+          InputError: There are none, or a target is not trained.
+          RunError: A checkpoint cannot be read, or the file not written.
+        """
+        origin = self._test_origin()
+        found = self._noted(origin)
+        if found is None:
+            natural = transfer.predictions(self.targets, self.test, **self.batching)
+            examples = transfer.eligible_examples(self.test, natural, at_most=self.plan.evaluation.examples)
+            found = examples.ids.tolist()
+            io.write_json(self.workdir.result('test_examples.json'), {'origin': origin, 'ids': found})
+        return self._test_examples(found)
+
+    def test_examples(self) -> data.ImageDataset:
+        """The eligible test images that were crafted on.
+
+        Raises:
+          InputError: None were chosen for these targets.
+        """
+        found = self._noted(self._test_origin())
+        if found is None:
+            raise errors.InputError(
+                f'{self.workdir.result("test_examples.json")} holds no test examples for these targets; craft on them first '
+                '(rfn-jax craft)'
+            )
+        return self._test_examples(found)
+
+    def _classifiers(self, role: str) -> dict[str, models.Classifier]:
+        return {network.model: self.classifier(network, network.last_epoch) for network in self.plan.of_role(role)}
+
+    def _test_origin(self) -> dict:
+        """What the choice of the test examples depends on."""
+        targets = self.plan.of_role('target')
+        return {
+            'data': {name: value for name, value in self.plan.data.items() if name not in ('data_dir', 'path')},
+            'examples': self.plan.evaluation.examples,
+            'targets': {network.model: self.workdir.digest(network, network.last_epoch) for network in targets},
+            'source': self.splits.test.source,
+        }
+
+    def _noted(self, origin: dict) -> list[int] | None:
+        try:
+            noted = io.read_json_object(self.workdir.result('test_examples.json'))
+        except errors.InputError:  # not there so far, or damaged
+            return None
+        return noted.get('ids') if noted.get('origin') == origin else None
+
+    def _test_examples(self, ids: list[int]) -> data.ImageDataset:
+        position = {number: index for index, number in enumerate(self.test.ids.tolist())}
+        return self.test.take([position[number] for number in ids])
+
+
+def open_data(plan: plan_lib.Plan) -> data.Splits:
+    """The data of an experiment; images are not read.
+
+    Raises:
+      InputError: It is not there, or an option is wrong.
+    """
+    return data.SOURCES.make_from(plan.data)
+
+
+def pool_sha256(pool: data.ImageDataset) -> str:
+    """The hash of which images are mixed in."""
+    return digests.of_plain([pool.source, pool.ids.tolist()])

@@ -1,0 +1,139 @@
+"""From a config and a directory to a plan and a work directory, after everything was checked that a run would fall over."""
+
+import os
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from rfn_jax import data, models, storage
+from rfn_jax.core import console as console_lib
+from rfn_jax.core import environment, errors, io, sharding
+from rfn_jax.experiment import inputs, pinning
+from rfn_jax.experiment import plan as plan_lib
+from rfn_jax.experiment import workdir as workdir_lib
+
+
+def open_workdir(
+    config: Mapping, directory: os.PathLike | str, console: console_lib.Console
+) -> tuple[plan_lib.Plan, workdir_lib.Workdir]:
+    """Checks a config, and opens or makes the work directory of an experiment.
+
+    A work directory can grow: the config may add networks, attacks, seeds and examples, or leave some out. What is there of a
+    network must have been made from the same model, data and recipe.
+
+    Args:
+      config: Nested mapping of plain values; see `configs/digits.py`.
+      directory: The work directory; made if it is not there.
+      console: Where to tell the progress.
+
+    Returns:
+      The plan and the work directory, which all stages take. A new directory also gets `environment.json`: versions,
+      platform and devices.
+
+    Raises:
+      InputError: The config is wrong, or the directory cannot be written, is of another version, or holds networks that were
+        made from something else.
+      RunError: A network directory that the config names is damaged.
+    """
+    config = pinning.pinned(config)
+    plan = plan_lib.read(config)
+    if jax.process_count() > 1:
+        raise errors.InputError(f'experiments run on one host so far, not on {jax.process_count()}')
+    workdir_lib.check_layout(directory)
+    workdir = workdir_lib.Workdir(io.absolute(directory), console, _mesh(plan, console))
+    if not (workdir_lib.is_bound(directory) and workdir_lib.last_config(directory) == config):
+        workdir.check_definitions(plan)
+        # What only the data can tell is found out before anything is written.
+        _check_networks(plan)
+        workdir_lib.write_config(directory, config)
+    elif '://' not in str(directory) and not os.access(directory, os.W_OK):
+        raise errors.InputError(f'cannot write to the work directory {directory}: permission denied')
+    if not (workdir.directory / 'environment.json').exists():
+        io.write_json(workdir.directory / 'environment.json', environment.describe(workdir.mesh))
+    return plan, workdir
+
+
+def template(network: plan_lib.Network, info: data.DataInfo) -> models.Classifier:
+    """The classifier of a network with shapes in place of values.
+
+    Raises:
+      InputError: The network that it starts from has another number of classes than the data, or is not for such images.
+      RunError: That network is damaged.
+    """
+    if network.start is None:
+        module = network.module(info.num_classes)
+        shared = {'num_classes': info.num_classes, 'mean': info.mean, 'std': info.std}
+        return models.abstract(module, info.image_shape, **shared)
+    start = network.start
+    try:
+        found = storage.fits(start.network, start.epoch, image_shape=info.image_shape)
+    except errors.InputError as error:
+        raise errors.InputError(f'{network.title}: {error}') from error
+    if found.num_classes != info.num_classes:
+        raise errors.InputError(
+            f'{network.title}: the network in {start.network} has {found.num_classes} classes, and the data '
+            f'{info.num_classes}'
+        )
+    return found
+
+
+def _check_networks(plan: plan_lib.Plan) -> None:
+    """Traces every network and every attack on it, without computing anything: sizes, classes and layers must fit."""
+    _check_validation_targets(plan)
+    splits = inputs.open_data(plan)
+    surrogates = {}
+    for network in plan.networks:
+        classifier = template(network, splits.info)
+        if network.recipe:
+            _check_training(classifier, splits.info.image_shape)
+            data.steps_per_epoch(len(splits.train), network.recipe.batch_size)
+        if network.role == 'surrogate':
+            surrogates[network.model] = classifier
+    images = jax.ShapeDtypeStruct((1, *splits.info.image_shape), jnp.float32)
+    labels = jax.ShapeDtypeStruct((1,), jnp.int32)
+    for entry in (*plan.attacks.values(), plan.validation_attack):
+
+        def run(surrogate, images, labels, attack=entry.attack):
+            more = {'pool': (images, labels)} if attack.needs_pool else {}
+            return attack(surrogate, images, labels, jax.random.key(0), **more)
+
+        for surrogate in surrogates.values():
+            jax.eval_shape(run, surrogate, images, labels)
+
+
+def _check_validation_targets(plan: plan_lib.Plan) -> None:
+    """Checks that no validation target has the variables of a target."""
+    found = {}
+    for role in ('target', 'validation_target'):
+        starts = [network for network in plan.of_role(role) if network.start]
+        found[role] = {network.model: pinning.variables_sha256(network.start) for network in starts}
+    for name, digest in found['validation_target'].items():
+        for target, other in found['target'].items():
+            if digest == other:
+                raise plan_lib.reported_on_itself(name, target)
+
+
+def _check_training(classifier: models.Classifier, image_shape: tuple[int, int, int]) -> None:
+    """Traces a network in training mode, where auxiliary heads may need larger images than evaluation does."""
+    key, images = jax.random.key(0), jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
+    mutable = ['batch_stats', 'auxiliary_logits']
+    jax.eval_shape(
+        lambda v, x: classifier.module.apply(v, x, train=True, mutable=mutable, rngs={'dropout': key}),
+        classifier.variables,
+        images,
+    )
+
+
+def _mesh(plan: plan_lib.Plan, console: console_lib.Console) -> Mesh:
+    """The mesh over as many devices as divide every batch."""
+    try:
+        devices = jax.devices()
+    except RuntimeError as error:  # such as a platform in JAX_PLATFORMS that is not there
+        raise errors.InputError(f'JAX has no device: {str(error).splitlines()[0]}') from error
+    sizes = {network.recipe.batch_size for network in plan.networks if network.recipe}
+    used = max(n for n in range(1, len(devices) + 1) if all(size % n == 0 for size in sizes))
+    if used < len(devices):
+        console.info(f'using {used} of {len(devices)} devices, which divide batch_size {", ".join(map(str, sizes))}')
+    return sharding.data_mesh(devices[:used])

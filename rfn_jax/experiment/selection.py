@@ -1,0 +1,134 @@
+"""Stage 2: measure the checkpoints on validation images and validation targets, and choose the early-stopping epochs."""
+
+import dataclasses
+
+import numpy as np
+from etils import epath
+
+from rfn_jax import data, training, transfer
+from rfn_jax.core import errors, io, rng, tables
+from rfn_jax.experiment import inputs as inputs_lib
+from rfn_jax.experiment import plan as plan_lib
+from rfn_jax.experiment import workdir as workdir_lib
+
+CHOSEN = 'early_stopping.csv'
+
+
+def select(plan: plan_lib.Plan, workdir: workdir_lib.Workdir) -> None:
+    """Measures surrogates epoch by epoch, on validation images and validation targets only.
+
+    Writes `transfer_validation.csv`, `natural_validation.csv` and `early_stopping.csv`, which the later stages read. What was
+    measured of a surrogate is kept in `results/validation/`, so a stopped run goes on with the next surrogate.
+
+    Raises:
+      InputError: Networks are not trained, or no validation image is eligible.
+      RunError: A checkpoint cannot be read, or a file not written.
+    """
+    inputs = inputs_lib.Inputs(plan, workdir)
+    surrogates = plan.of_role('surrogate')
+    origins = [_origin(inputs, network) for network in surrogates]
+    paths = [workdir.result(f'validation/{n.model}-{n.training}-seed{n.seed}.json') for n in surrogates]
+    missing = [
+        (network, origin, path)
+        for network, origin, path in zip(surrogates, origins, paths, strict=True)
+        if _read(path).get('origin') != origin
+    ]
+    if missing:
+        natural = transfer.predictions(inputs.validation_targets, inputs.validation, **inputs.batching)
+        examples = transfer.eligible_examples(inputs.validation, natural, at_most=plan.validation.examples)
+        for network, origin, path in missing:
+            io.write_json(path, {'origin': origin, **_measure(inputs, network, examples)})
+
+    parts = [io.read_json(path) for path in paths]
+    rows = [transfer.TransferRow(**row) for part in parts for row in part['transfer']]
+    tables.write(workdir.result('transfer_validation.csv'), transfer.TransferRow, rows)
+    natural = [transfer.NaturalRow(**row) for part in parts for row in part['natural']]
+    tables.write(workdir.result('natural_validation.csv'), transfer.NaturalRow, natural)
+    chosen = [
+        transfer.EarlyStoppingRow(surrogate, name, stops, *transfer.best_epoch(rows, surrogate, stops))
+        for surrogate in plan.surrogate_models()
+        for name, stops in plan.early_stopping.items()
+    ]
+    tables.write(workdir.result(CHOSEN), transfer.EarlyStoppingRow, chosen)
+
+
+def stops(plan: plan_lib.Plan, workdir: workdir_lib.Workdir) -> dict[tuple[str, str], int]:
+    """The epoch that each surrogate and early-stopped training uses, as `select` chose it.
+
+    Raises:
+      InputError: It was not chosen.
+    """
+    if not plan.early_stopping:
+        return {}
+    rows = tables.read(workdir.result(CHOSEN), transfer.EarlyStoppingRow)
+    chosen = {
+        (row.surrogate, row.training): row.epoch for row in rows if plan.early_stopping.get(row.training) == row.stops
+    }
+    for surrogate in plan.surrogate_models():
+        for name in plan.early_stopping:
+            if (surrogate, name) not in chosen:
+                raise errors.InputError(
+                    f'{workdir.result(CHOSEN)} has no epoch of {surrogate}-{name}; choose it first (rfn-jax select)'
+                )
+    return chosen
+
+
+def _read(path: epath.Path) -> dict:
+    """What was measured of a surrogate; empty if it was not, or if the file is damaged."""
+    try:
+        return io.read_json_object(path)
+    except errors.InputError:
+        return {}
+
+
+def _origin(inputs: inputs_lib.Inputs, surrogate: plan_lib.Network) -> dict:
+    """What a surrogate's validation figures depend on."""
+    plan, workdir = inputs.plan, inputs.workdir
+    networks = [surrogate, *plan.of_role('validation_target')]
+    return {
+        'weights': {network.folder: workdir.digest(network, network.last_epoch) for network in networks},
+        'epochs': plan.validation.epochs(surrogate.recipe),
+        'attack': plan.validation_attack.options,
+        'examples': plan.validation.examples,
+        'source': [inputs.splits.validation.source, len(inputs.splits.validation)],
+    }
+
+
+def _measure(
+    inputs: inputs_lib.Inputs, network: plan_lib.Network, examples: data.ImageDataset
+) -> dict[str, list[dict]]:
+    """Rows of transfer and natural accuracy of one surrogate's epochs."""
+    plan, workdir = inputs.plan, inputs.workdir
+    attack = plan.validation_attack.attack
+    key = rng.key_for(plan.seed, f'validate {network.model}', network.seed)
+    epochs = plan.validation.epochs(network.recipe)
+    everything = inputs.validation
+    classifiers = workdir.classifiers(network, epochs, inputs.splits.info.image_shape)
+    pool = transfer.default_pool(everything)
+    rows, natural = [], []
+    with workdir.console.task(f'validate {network.title}', len(epochs)) as advance:
+        for epoch, surrogate in zip(epochs, classifiers, strict=True):
+            images = transfer.craft(attack, surrogate, examples, key, **inputs.batching, pool=pool)
+            crafted = transfer.Crafted(
+                surrogate=network.model,
+                training=network.training,
+                seed=network.seed,
+                epoch=epoch,
+                attack=attack.name,
+                eps=attack.limits.eps,
+                norm=attack.limits.norm,
+            )
+            evaluations = {'gradient_evaluations': attack.gradient_evaluations}
+            success = transfer.successes(inputs.validation_targets, images, examples, **inputs.batching)
+            rows += [
+                transfer.transfer_row(crafted, name, transfer.BLACK_BOX, s, **evaluations)
+                for name, s in success.items()
+            ]
+            own = transfer.successes({network.model: surrogate}, images, examples, **inputs.batching)[network.model]
+            rows.append(transfer.transfer_row(crafted, network.model, transfer.WHITE_BOX, own, **evaluations))
+            right = training.predict(surrogate, everything, **inputs.batching) == everything.labels
+            natural.append(
+                transfer.natural_row(network.model, network.role, network.training, network.seed, epoch, right)
+            )
+            advance(success=float(np.mean([s.mean() for s in success.values()])), accuracy=float(right.mean()))
+    return {'transfer': list(map(dataclasses.asdict, rows)), 'natural': list(map(dataclasses.asdict, natural))}

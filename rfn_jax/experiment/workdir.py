@@ -1,0 +1,157 @@
+"""The work directory of an experiment: where each of its files lies, and the networks in it.
+
+config.json, environment.json, layout.json     the last config, what made it, and the version of this layout
+targets/, validation_targets/, surrogates/     network directories, each with the definition.json that it was made from
+adversarial/<surrogate>/<attack>/              adversarial sets
+results/                                       tables
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+from etils import epath
+from jax.sharding import Mesh
+
+from rfn_jax import models, storage
+from rfn_jax.core import console as console_lib
+from rfn_jax.core import errors, io
+from rfn_jax.experiment import definitions
+from rfn_jax.experiment import plan as plan_lib
+
+LAYOUT = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Workdir:
+    """A work directory, and where its stages run.
+
+    Attributes:
+      directory: The directory.
+      console: Where to tell the progress.
+      mesh: The devices.
+    """
+
+    directory: epath.Path
+    console: console_lib.Console
+    mesh: Mesh
+
+    def result(self, name: str) -> epath.Path:
+        """The path of a file in `results/`."""
+        return self.directory / 'results' / name
+
+    def adversarial(self, network: plan_lib.Network, training: str, attack: str) -> epath.Path:
+        """The directory of the adversarial set that an attack makes on a surrogate."""
+        return self.directory / 'adversarial' / f'{network.model}-{training}-seed{network.seed}' / attack
+
+    def network(self, network: plan_lib.Network) -> epath.Path:
+        """The network directory of a network: in the work directory if it is trained here."""
+        return self.directory / network.folder if network.recipe else epath.Path(network.start.network)
+
+    def classifiers(
+        self, network: plan_lib.Network, epochs: Sequence[int], image_shape: tuple[int, int, int]
+    ) -> Iterator[models.Classifier]:
+        """The classifiers after each of some epochs, one after another.
+
+        Raises:
+          InputError: An epoch has not been trained so far.
+          RunError: A checkpoint cannot be read.
+        """
+        for epoch in epochs:
+            self._check_trained(network)
+            try:
+                yield storage.load(self.network(network), epoch, image_shape=image_shape)
+            except errors.RunError as error:
+                again = 'run rfn-jax train' if network.recipe else 'import the network again'
+                raise errors.RunError(f'{error}; to make it again, delete that folder and {again}') from error
+
+    def classifier(self, network: plan_lib.Network, epoch: int, image_shape: tuple[int, int, int]) -> models.Classifier:
+        """The classifier after one epoch; raises like `classifiers`."""
+        (classifier,) = self.classifiers(network, [epoch], image_shape)
+        return classifier
+
+    def digest(self, network: plan_lib.Network, epoch: int) -> str:
+        """The hash of the variables of a checkpoint; raises like `classifiers`."""
+        self._check_trained(network)
+        with storage.checkpoints(self.network(network), epoch) as (store, _):
+            return store.digest(epoch)
+
+    def is_defined(self, network: plan_lib.Network) -> bool:
+        """Whether the network is there, perhaps not trained to its end."""
+        return self._definition(network).exists()
+
+    def define(self, network: plan_lib.Network) -> None:
+        """Writes down what decides on a network, before it is trained or first used.
+
+        Raises:
+          RunError: It cannot be written.
+        """
+        io.write_json(self._definition(network), dict(network.definition))
+
+    def check_definitions(self, plan: plan_lib.Plan) -> None:
+        """Checks that what is there of the networks of a plan was made from the same model, data and recipe.
+
+        Raises:
+          InputError: Something else; the message names the keys and both values.
+        """
+        for network in plan.networks:
+            if not self.is_defined(network):
+                continue
+            different = definitions.differences(io.read_json_object(self._definition(network)), network.definition)
+            if different:
+                more = f' (and {len(different) - 5} more)' if len(different) > 5 else ''
+                raise errors.InputError(
+                    f'{self._definition(network).parent} was made from another config: {"; ".join(different[:5])}{more}; '
+                    'choose another --workdir, or another name for the network'
+                )
+
+    def _definition(self, network: plan_lib.Network) -> epath.Path:
+        return self.directory / network.folder / 'definition.json'
+
+    def _check_trained(self, network: plan_lib.Network) -> None:
+        if network.recipe and not self.is_defined(network):
+            raise errors.InputError(f'{network.title} is not trained yet; train it first (rfn-jax train)')
+
+
+def is_bound(directory) -> bool:
+    """Whether the directory is the work directory of an experiment."""
+    return (io.absolute(directory) / 'config.json').exists()
+
+
+def check_layout(directory) -> None:
+    """Checks that a directory is free, or a work directory of this version.
+
+    Raises:
+      InputError: It is one of another version.
+    """
+    path = io.absolute(directory) / 'layout.json'
+    found = io.read_json_object(path).get('version') if path.exists() else 1
+    if is_bound(directory) and found != LAYOUT:
+        raise errors.InputError(
+            f'{directory} is a work directory of layout {found}, made by another version of rfn_jax, and this one has layout '
+            f'{LAYOUT}: choose another --workdir'
+        )
+
+
+def last_config(directory) -> dict:
+    """The config that a work directory was last used with.
+
+    Raises:
+      InputError: There is none, it is damaged, or of another version.
+    """
+    config = io.read_json_object(io.absolute(directory) / 'config.json')
+    check_layout(directory)
+    return config
+
+
+def write_config(directory, config: dict) -> None:
+    """Writes the config of a work directory, and the version of its layout.
+
+    Raises:
+      InputError: The directory cannot be written.
+    """
+    directory = io.absolute(directory)
+    try:
+        io.write_json(directory / 'layout.json', {'version': LAYOUT})
+        io.write_json(directory / 'config.json', config)
+    except errors.RunError as error:
+        raise errors.InputError(f'cannot write to the work directory: {error}') from error

@@ -1,0 +1,48 @@
+"""A minimizer and what descends along its gradient, as one optax transformation whose two parts can be run apart."""
+
+from typing import NamedTuple
+
+import optax
+
+
+class OptimizerState(NamedTuple):
+    """State of an `Optimizer`.
+
+    Attributes:
+      minimizer: State of the minimizer.
+      descent: State of what follows it.
+    """
+
+    minimizer: optax.OptState
+    descent: optax.OptState
+
+
+class Optimizer(optax.GradientTransformationExtraArgs):
+    """`optax.chain(minimizer, descent)`, with its parts by name.
+
+    It is used wherever a chain is. Training with m-sharpness needs the parts: the minimizer runs once for each group of the
+    batch, and the descent once, along the mean of what the groups give.
+
+    Attributes:
+      minimizer: Gives the gradient to descend along, such as `optim.rfn_sam()`; `optax.identity()` for none.
+      descent: What follows it, such as `optim.momentum_sgd(...)`, or any chain.
+    """
+
+    minimizer: optax.GradientTransformationExtraArgs
+    descent: optax.GradientTransformationExtraArgs
+
+    def __new__(cls, minimizer: optax.GradientTransformation, descent: optax.GradientTransformation) -> 'Optimizer':
+        """Puts the descent behind the minimizer."""
+        minimizer, descent = map(optax.with_extra_args_support, (minimizer, descent))
+
+        def init_fn(params):
+            return OptimizerState(minimizer.init(params), descent.init(params))
+
+        def update_fn(updates, state, params=None, **extra_args):
+            updates, minimizer_state = minimizer.update(updates, state.minimizer, params, **extra_args)
+            updates, descent_state = descent.update(updates, state.descent, params, **extra_args)
+            return updates, OptimizerState(minimizer_state, descent_state)
+
+        self = super().__new__(cls, init_fn, update_fn)
+        self.minimizer, self.descent = minimizer, descent
+        return self

@@ -1,0 +1,82 @@
+"""One epoch of training: its batches through the compiled step, and what its steps said.
+
+Axes: `S` steps of the epoch.
+"""
+
+import math
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rfn_jax import data
+from rfn_jax.core import errors, numerics, rng, sharding
+from rfn_jax.training import program as program_lib
+from rfn_jax.training import state as state_lib
+
+COUNTERS = ('ascent_count', 'skipped_count')
+
+_norm = jax.jit(numerics.tree_norm)
+
+
+def run(
+    program: program_lib.Program, state: state_lib.TrainState, loader: data.Loader, epoch: int, *, name: str
+) -> tuple[state_lib.TrainState, dict[str, float | None]]:
+    """Trains for one epoch; the host waits for the devices at its end only.
+
+    Args:
+      program: The compiled step.
+      state: The state before, which is donated.
+      loader: The batches; the seed of the augmentation is that of their order.
+      epoch: Number of the epoch, from 1.
+      name: What to call the run in messages.
+
+    Returns:
+      The state after it, and the figures of the epoch: means of the steps' metrics (None where none is finite), the last
+      value of counters, `parameter_norm` after it, and `learning_rate` at its first step.
+
+    Raises:
+      RunError: A loss, or the norm of the parameters after the epoch, is not finite.
+    """
+    key = jax.device_put(rng.key_for(loader.seed, 'augment', epoch), sharding.replicated(program.mesh))
+    history = []
+    for batch in loader.epoch(epoch, steps_per_call=program.steps_per_call):
+        state, metrics = program.step(state, batch, key)
+        history.append(metrics)
+    history, norm = jax.device_get((history, _norm(state.params)))
+    steps = {name: np.concatenate([np.atleast_1d(metrics[name]) for metrics in history]) for name in history[0]}
+    _check_finite(steps['loss'], float(norm), name, epoch, program)
+    figures = {name: _mean_of_known(values) for name, values in steps.items()}
+    for counter in steps.keys() & set(COUNTERS):
+        figures[counter] = int(steps[counter][-1])
+    figures['parameter_norm'] = float(norm)
+    figures['learning_rate'] = float(program.schedule(jnp.int32((epoch - 1) * program.steps_per_epoch)))
+    return state, figures
+
+
+def shown(figures: Mapping[str, float | None]) -> dict[str, float | None]:
+    """The figures that fit into one line: without those of the minimizer."""
+    hidden = ('gradient_norm', 'perturbation_norm', *COUNTERS)
+    return {name: value for name, value in figures.items() if name not in hidden}
+
+
+def _mean_of_known(values: np.ndarray) -> float | None:
+    """The mean of the values that are finite, None if none is."""
+    known = np.asarray(values, np.float64)
+    known = known[np.isfinite(known)]
+    return float(np.mean(known)) if known.size else None
+
+
+def _check_finite(losses: np.ndarray, norm: float, name: str, epoch: int, program: program_lib.Program) -> None:
+    wrong = np.flatnonzero(~np.isfinite(losses))
+    if not wrong.size and math.isfinite(norm):
+        return
+    what, value, step = ('norm of the parameters', norm, len(losses))
+    if wrong.size:
+        what, value, step = 'loss', losses[wrong[0]], wrong[0] + 1
+    raise errors.RunError(
+        f'{name}: the {what} is {value} at step {step} of epoch {epoch}; the checkpoints of earlier epochs are kept. Try a '
+        f'learning rate below {program.recipe.learning_rate} or other options of the minimiser '
+        f'{dict(program.recipe.minimiser)}'
+    )
