@@ -27,6 +27,7 @@ setuptools.setup(
     install_requires=[
         'absl-py',
         'chex',
+        'etils[epath]',
         'flax>=0.12',
         'grain>=0.2.15',
         'importlib_resources',  # tensorflow-datasets imports it and declares it only for old Pythons
@@ -49,6 +50,7 @@ setuptools.setup(
         'test': ['pytest>=8', 'pytest-timeout', 'pytest-xdist', 'ruff'],
         'tpu': ['jax[tpu]'],
         'cuda': ['jax[cuda12]'],
+        'gcs': ['gcsfs'],  # work directories on gs://
     },
     entry_points={'console_scripts': ['rfn-jax = rfn_jax.cli.main:main']},
 )

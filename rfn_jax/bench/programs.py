@@ -1,6 +1,6 @@
 """What is timed: the training step that `rfn-jax train` runs, and the attack that `rfn-jax craft` runs, compiled.
 
-Axes: `N` images on the device, `B` of a batch, `k` steps of a call.
+Axes: `B` images of a batch, `k` steps of a call.
 """
 
 import dataclasses
@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
-import optax
 from jax.sharding import Mesh
 
 from rfn_jax import attacks, data, models, optim, training
@@ -18,7 +17,7 @@ from rfn_jax.bench import hardware
 from rfn_jax.core import errors, rng, sharding
 from rfn_jax.models import sizes
 
-BATCHES = 4  # of synthetic images on the device
+BATCHES = 4  # of synthetic images that differ
 
 
 @dataclasses.dataclass
@@ -65,31 +64,28 @@ def training_program(
       RunError: There is not enough memory.
     """
     classifier, shape, multiply_adds = _classifier(model, precision)
-    minimiser = optim.MINIMISERS.make_from(minimizer)
     descent = optim.momentum_sgd(0.01, momentum=0.9, weight_decay=5e-4)
+    tx = optim.Optimizer(optim.MINIMISERS.make_from(minimizer), descent)
     augmentation = data.CropAndFlip(crop_padding=4 if shape[0] <= 64 else 0, flip=True)
-    statistics = classifier.mean, classifier.std
-    step = training.train_step(
-        classifier.module, *statistics, minimiser, descent, augmentation, mesh, scan=steps_per_call > 1
-    )
-    state = training.create(classifier, optax.chain(minimiser, descent))
+    scan = steps_per_call > 1
+    step = training.train_step(classifier.module, classifier.mean, classifier.std, tx, augmentation, mesh, scan=scan)
+    state = training.create(classifier, tx)
     state = sharding.place(state, sharding.of_state(state, mesh, cut=False))
     images, labels = _images(BATCHES * batch_size, shape, classifier.num_classes)
-    resident = training.DeviceData(images, labels, np.arange(len(labels), dtype=np.uint32))
-    resident = sharding.replicate(resident, mesh)
-    order = np.random.default_rng(0).permutation(len(labels)).astype(np.int32).reshape(BATCHES, batch_size)
-    if steps_per_call > 1:
-        rows = np.resize(order, (steps_per_call, batch_size))
-        positions = jax.device_put(rows, sharding.rows_sharding(mesh))
+    batches = data.Batch(images, labels, np.arange(len(labels), dtype=np.uint32))
+    batches = jax.tree.map(lambda leaf: leaf.reshape(BATCHES, batch_size, *leaf.shape[1:]), batches)
+    if scan:
+        batch = jax.tree.map(lambda leaf: np.resize(leaf, (steps_per_call, *leaf.shape[1:])), batches)
+        batch = jax.device_put(batch, sharding.rows_sharding(mesh))
     else:
-        positions = jax.device_put(order[0], sharding.batch_sharding(mesh))
+        batch = sharding.shard_batch(jax.tree.map(lambda leaf: leaf[0], batches), mesh)
     key = jax.device_put(rng.key_for(0, 'bench'), sharding.replicated(mesh))
     with hardware.PRECISIONS[precision].active():
-        compiled, compile_s = _compile(step, state, resident, positions, key)
+        compiled, compile_s = _compile(step, state, batch, key)
     latest = [state]
 
     def start():
-        latest[0], _ = compiled(latest[0], resident, positions, key)
+        latest[0], _ = compiled(latest[0], batch, key)
 
     climbs_every = minimizer.get('k', 5) if minimizer['name'].endswith('looksam') else 1
     ascents = 0 if minimizer['name'] == 'sgd' else minimizer.get('ascent_steps', 1) / climbs_every

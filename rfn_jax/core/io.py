@@ -32,8 +32,8 @@ def write_bytes(path: os.PathLike | str, content: bytes) -> None:
             epath.Path(path).write_bytes(content)
         else:
             _replace(pathlib.Path(os.path.realpath(path)), content)  # a link stays one
-    except OSError as error:
-        raise errors.RunError(f'could not write {path}: {error.strerror or error}') from error
+    except (OSError, ImportError) as error:  # a bucket needs a package of its own
+        raise errors.RunError(f'could not write {path}: {reason(error)}') from error
 
 
 def _replace(path: pathlib.Path, content: bytes) -> None:
@@ -68,7 +68,12 @@ def check_writable(path: os.PathLike | str) -> None:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f'.{path.name}.'):
             pass
     except OSError as error:
-        raise errors.RunError(f'could not write {path}: {error.strerror or error}') from error
+        raise errors.RunError(f'could not write {path}: {reason(error)}') from error
+
+
+def reason(error: Exception) -> str:
+    """What an operating system or a library says of a file, without the path."""
+    return getattr(error, 'strerror', None) or str(error)
 
 
 def _check_is_file_or_free(path: pathlib.Path) -> None:
@@ -93,8 +98,8 @@ def read_bytes(path: os.PathLike | str) -> bytes:
     """
     try:
         return epath.Path(path).read_bytes()
-    except OSError as error:
-        raise errors.InputError(f'could not read {path}: {error.strerror or error}') from error
+    except (OSError, ImportError) as error:
+        raise errors.InputError(f'could not read {path}: {reason(error)}') from error
 
 
 def write_json(path: os.PathLike | str, value) -> None:

@@ -61,7 +61,7 @@ class Parts:
             for path in self.directory.iterdir():
                 if _is_ours(path.name):
                     path.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # not empty
+            with contextlib.suppress(OSError, ValueError):  # not empty
                 self.directory.rmdir()
 
 

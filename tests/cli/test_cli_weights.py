@@ -5,7 +5,8 @@ import jax
 import numpy as np
 import pytest
 
-from rfn_jax import models, training
+import rfn_jax
+from rfn_jax import models, storage
 from rfn_jax.cli import main
 from rfn_jax.core import digests
 from rfn_jax.models import weights
@@ -44,17 +45,17 @@ def test_import_and_export_give_the_same_weights_again(classifier, file, tmp_pat
     assert main.main(['import-weights', *SMALL, *MEAN_STD, '--weights', str(file), '--out', str(out)]) == 0
     printed = capsys.readouterr().out
     assert 'naming pytorch_cifar' in printed
-    assert f"{{'weights': '{out}'}}" in printed
-    loaded = training.load_weights(out)
+    assert f"{{'network': '{out}'}}" in printed
+    loaded = rfn_jax.load(out)
     jax.tree.map(np.testing.assert_array_equal, loaded.variables, classifier.variables)
     assert (loaded.module, loaded.mean, loaded.std) == (classifier.module, classifier.mean, classifier.std)
-    origin = training.read_weights(out).origin
+    origin = storage.read_network(out).origin
     assert (origin['file'], origin['sha256']) == ('common.npz', digests.of_file(file))
 
     exported = tmp_path / 'out.safetensors'
     arguments = ['--checkpoint', str(out), '--out', str(exported)]  # in the naming that they were imported in
     assert main.main(['export-weights', *arguments]) == 0
-    assert 'naming pytorch_cifar; images in [0, 1] are normalised with mean [0.5, 0.4, 0.3]' in capsys.readouterr().out
+    assert 'naming pytorch_cifar; images in [0, 1] are normalized with mean [0.5, 0.4, 0.3]' in capsys.readouterr().out
     with np.load(file) as saved:
         state = weights.read_state_dict(exported)
         assert {f'module.{key}' for key in state} == set(saved)
@@ -62,7 +63,7 @@ def test_import_and_export_give_the_same_weights_again(classifier, file, tmp_pat
             np.testing.assert_array_equal(value, saved[f'module.{key}'])
     header = exported.read_bytes()
     about = json.loads(json.loads(header[8 : 8 + int.from_bytes(header[:8], 'little')])['__metadata__']['rfn_jax'])
-    assert about['model'] == {'name': 'cifar_resnet', 'depth': 8, 'width': 2}
+    assert about['architecture'] == {'name': 'cifar_resnet', 'depth': 8, 'width': 2}
 
 
 def test_what_is_allowed_is_told(classifier, file, tmp_path, capsys):
@@ -82,7 +83,7 @@ def test_what_is_allowed_is_told(classifier, file, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert 'missing: linear.bias' in printed
     assert 'unused: extra' in printed
-    origin = training.read_weights(tmp_path / 'w').origin
+    origin = storage.read_network(tmp_path / 'w').origin
     assert (origin['missing'], origin['unused'], origin['misshaped']) == (['linear.bias'], ['extra'], [])
 
 
@@ -100,7 +101,7 @@ def test_only_weights_with_torchvision_s_names_have_a_normalisation_by_default(t
     assert main.main(['import-weights', *flags, f'--out={tmp_path / "timm"}', '--mean=0.5', '--std=0.5']) == 0
     np.savez(tmp_path / 'x.npz', **weights.to_state_dict(vit, naming='torchvision'))
     assert main.main(['import-weights', *flags, f'--out={tmp_path / "torchvision"}']) == 0
-    found = [training.read_weights(tmp_path / name) for name in ('timm', 'torchvision')]
+    found = [storage.read_network(tmp_path / name) for name in ('timm', 'torchvision')]
     assert [weights.mean for weights in found] == [(0.5,), (0.485, 0.456, 0.406)]
     assert found[0].variables_sha256 == found[1].variables_sha256
 
@@ -164,7 +165,7 @@ def test_bad_input_is_one_line(arguments, message, capsys, tmp_path, monkeypatch
     ('arguments', 'message'),
     [
         (('--checkpoint=x', '--out=x.pth'), '--out must end in .safetensors, got'),
-        (('--checkpoint=x', '--out=x.safetensors'), 'x is neither imported weights nor a network of a work directory'),
+        (('--checkpoint=x', '--out=x.safetensors'), 'x is no network directory'),
         (('--checkpoint=x',), 'rfn-jax export-weights needs --out'),
     ],
 )

@@ -39,13 +39,13 @@ def test_run_prints_the_tables_and_leaves_a_report(finished, capsys):
 
 
 def test_stages_one_by_one_are_a_run(finished, tmp_path):
-    for stage in ('train', 'craft', 'measure', 'report'):
+    for stage in ('train', 'select', 'craft', 'measure', 'report'):
         assert main.main([stage, *RUN, f'--workdir={tmp_path}']) == 0
     for name in ('transfer.csv', 'summary.csv'):
         assert (tmp_path / 'results' / name).read_bytes() == (finished / 'results' / name).read_bytes()
 
 
-@pytest.mark.parametrize('command', ['quickstart', 'run', 'train', 'craft', 'measure', 'report'])
+@pytest.mark.parametrize('command', ['quickstart', 'run', 'train', 'select', 'craft', 'measure', 'report'])
 def test_help_shows_the_flags(command, capsys):
     with pytest.raises(SystemExit) as stopped:
         main.main([command, '--help'])
@@ -64,7 +64,7 @@ def test_train_can_be_limited_to_some_networks(tmp_path, capsys):
     assert "unknown network 'targets/mpl'; did you mean 'targets/mlp'" in message
 
 
-def test_a_work_directory_goes_on_with_its_own_config(finished, tmp_path):
+def test_a_work_directory_goes_on_with_its_last_config(finished, tmp_path):
     shutil.copytree(finished, tmp_path / 'copy')
     (tmp_path / 'copy' / 'results' / 'transfer.csv').unlink()
     assert main.main(['measure', f'--workdir={tmp_path / "copy"}']) == 0
@@ -75,7 +75,7 @@ def test_a_work_directory_goes_on_with_its_own_config(finished, tmp_path):
 def test_a_flag_and_its_value_may_be_two_arguments(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments = ('run', '--config', small_experiment.__file__, '--workdir', 'x', '--config.optim.epochs=0')
-    assert 'epochs must be at least 1, got 0' in refused(capsys, *arguments)
+    assert 'epochs must be an integer of at least 1, got 0' in refused(capsys, *arguments)
 
 
 def test_usage(capsys):
@@ -133,7 +133,7 @@ def test_a_workdir_that_cannot_be_written(capsys, tmp_path):
 
 def test_another_config_is_refused_with_what_differs(finished, capsys):
     line = refused(capsys, 'run', *RUN, f'--workdir={finished}', '--config.optim.rho=0.1')
-    assert 'optim.rho is 0.4 there and 0.1 here' in line
+    assert 'trainings.rfn.rho is 0.4 there and 0.1 here' in line
 
 
 def test_a_diverged_run_is_one_line_and_status_1(capsys, tmp_path):
@@ -170,5 +170,5 @@ def test_list_shows_every_table(capsys):
 def test_quickstart_uses_the_digits_config_and_a_directory_of_its_own(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     line = refused(capsys, 'quickstart', '--config.optim.epochs=0')
-    assert 'epochs must be at least 1, got 0' in line
+    assert 'epochs must be an integer of at least 1, got 0' in line
     assert list(tmp_path.iterdir()) == []

@@ -15,12 +15,13 @@ LEVELS = {
     'data': 1,
     'training': 2,
     'attacks': 2,
-    'landscape': 2,
-    'transfer': 3,
-    'bench': 4,
-    'report': 4,
-    'experiment': 4,
-    'cli': 5,
+    'storage': 3,
+    'landscape': 4,
+    'transfer': 4,
+    'bench': 5,
+    'report': 5,
+    'experiment': 6,
+    'cli': 7,
 }
 FILES = sorted(path for path in ROOT.rglob('*.py') if path != ROOT / '__init__.py')
 
@@ -64,7 +65,7 @@ def test_the_walk_sees_every_form_of_import():
         'import rfn_jax\n'
         'import rfn_jax.optim.sam as s\n'
         'from rfn_jax import attacks, data\n'
-        'from rfn_jax.core import files\n'
+        'from rfn_jax.core import io\n'
         'from . import state\n'
         'from .. import transfer\n'
         'from ..report import page\n'

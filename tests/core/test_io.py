@@ -5,7 +5,6 @@ import stat
 import subprocess
 import sys
 
-import fsspec
 import numpy as np
 import pytest
 from etils import epath
@@ -44,7 +43,7 @@ def test_a_disk_that_fills_up_during_the_write(tmp_path):
     path.write_bytes(b'old')
     script = (
         'import resource, signal, sys\n'
-        'from rfn_jax.core import errors, files\n'
+        'from rfn_jax.core import errors, io\n'
         'signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n'
         'resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))\n'
         'try:\n'
@@ -164,10 +163,7 @@ def test_arrays_come_back_and_nothing_is_unpickled():
 @pytest.fixture
 def bucket(monkeypatch):
     """A bucket in memory behind gs://."""
-    monkeypatch.setitem(fsspec.registry._registry, 'gs', memory.MemoryFileSystem)
-    backend.fsspec_backend._get_filesystem.cache_clear() if hasattr(
-        backend.fsspec_backend._get_filesystem, 'cache_clear'
-    ) else None
+    monkeypatch.setattr(backend.fsspec_backend, '_get_filesystem', lambda name: memory.MemoryFileSystem())
     yield 'gs://bucket/run'
     memory.MemoryFileSystem.store.clear()
 

@@ -1,10 +1,11 @@
+import dataclasses
 import os
 
 import numpy as np
 import pytest
 
 from rfn_jax.core.errors import InputError
-from rfn_jax.data import SOURCES
+from rfn_jax.data import SOURCES, cifar10, in_memory
 
 NAMES = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')
 COUNTS = {'train_examples': 300, 'validation_examples': 120, 'test_examples': 70}
@@ -14,7 +15,24 @@ needs_data = pytest.mark.skipif('TFDS_DATA_DIR' not in os.environ, reason='TFDS_
 
 @pytest.fixture(scope='module')
 def splits():
-    return SOURCES.make('cifar10', **COUNTS)
+    splits = SOURCES.make('cifar10', **COUNTS)
+    parts = {name: in_memory(getattr(splits, name), splits.info) for name in ('train', 'validation', 'test')}
+    return dataclasses.replace(splits, **parts)
+
+
+@needs_data
+def test_what_is_known_without_reading_an_image_is_right(splits):
+    assert (splits.info.image_shape, splits.info.class_names, splits.info.num_classes) == ((32, 32, 3), NAMES, 10)
+    mean, std = splits.train.mean_and_std()  # of 300 of the 50 000 images
+    np.testing.assert_allclose(splits.info.mean, mean, atol=0.02)
+    np.testing.assert_allclose(splits.info.std, std, atol=0.02)
+
+
+@needs_data
+def test_opening_decodes_nothing(monkeypatch):
+    monkeypatch.setattr(cifar10.TfdsSource, '__getitem__', lambda self, position: pytest.fail('an image was decoded'))
+    splits = SOURCES.make('cifar10', **COUNTS)
+    assert [len(part) for part in (splits.train, splits.validation, splits.test)] == list(COUNTS.values())
 
 
 @needs_data
@@ -74,7 +92,7 @@ def test_more_examples_than_there_are_is_an_error(counts):
 @pytest.mark.parametrize('name', COUNTS.keys())
 @pytest.mark.parametrize('count', [0, -1])
 def test_a_split_has_at_least_one_example(name, count):
-    with pytest.raises(InputError, match=f'{name} {count}.* must be at least 1'):
+    with pytest.raises(InputError, match=f'{name} must be an integer of at least 1, got {count}'):
         SOURCES.make('cifar10', **{name: count})
 
 

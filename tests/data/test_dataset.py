@@ -33,6 +33,13 @@ def test_take_keeps_the_parts_together(positions):
     assert (taken.class_names, taken.source) == (NAMES, 'toy')
 
 
+def test_a_record_is_one_example():
+    image, label, number = make()[3]
+    np.testing.assert_array_equal(image, IMAGES[3])
+    assert (label, number) == (1, 13)
+    assert number.dtype == np.uint32
+
+
 def test_mean_and_std_are_those_of_each_channel():
     mean, std = make().mean_and_std()
     for channel in range(2):

@@ -27,6 +27,10 @@ def test_splits_are_fixed(splits, name):
     assert hashlib.sha256(' '.join(map(str, examples.ids.tolist())).encode()).hexdigest() == digest
 
 
+def test_what_is_known_without_reading_an_image_is_that_of_the_training_images(splits):
+    assert splits.info == splits.train.info()
+
+
 def test_splits_are_disjoint_and_hold_every_example(splits):
     ids = np.concatenate([splits.train.ids, splits.validation.ids, splits.test.ids])
     np.testing.assert_array_equal(np.sort(ids), np.arange(1797))

@@ -30,7 +30,7 @@ def surrogate(prefix: str) -> models.Classifier:
     arrays = {name: array for path in files for name, array in load_file(path).items()}
     with safetensors.safe_open(files[0], 'np') as file:
         about = json.loads(file.metadata()['rfn_jax'])
-    module = models.from_spec({**about['model'], 'dtype': 'float32'}, num_classes=about['num_classes'])
+    module = models.from_spec({**about['architecture'], 'dtype': 'float32'}, num_classes=about['num_classes'])
     options = {name: about[name] for name in ('num_classes', 'mean', 'std')}
     template = models.abstract(module, tuple(about['image_shape']), **options)
     paths, structure = jax.tree_util.tree_flatten_with_path(template.variables)

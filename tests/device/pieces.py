@@ -5,6 +5,7 @@ python tests/device/pieces.py WORKDIR/surrogates/resnet18-rfn/seed0 OUT/resnet18
 writes `OUT/resnet18-rfn.0.safetensors`, `OUT/resnet18-rfn.1.safetensors`, ...
 """
 
+import dataclasses
 import json
 import sys
 
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.flax import save
 
-from rfn_jax import experiment
+from rfn_jax import storage
 from rfn_jax.core import io
 
 MOST = 15 * 2**20
@@ -34,7 +35,9 @@ def pieces(arrays: dict[str, jax.Array], most: int) -> list[dict[str, jax.Array]
 
 def main(folder: str, out: str) -> None:
     """Writes the files."""
-    classifier, about = experiment.saved_classifier(folder)
+    with storage.checkpoints(folder) as (_, epoch):
+        classifier = storage.load(folder, epoch)
+    about = {**dataclasses.asdict(storage.read_network(folder)), 'epoch': epoch}
     arrays = {
         jax.tree_util.keystr(path, simple=True, separator='.'): jnp.asarray(np.asarray(leaf), jnp.bfloat16)
         for path, leaf in jax.tree_util.tree_leaves_with_path(classifier.variables)

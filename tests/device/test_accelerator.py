@@ -13,7 +13,7 @@ import optax
 import pytest
 from attacks import small_networks
 
-from rfn_jax import attacks, models, optim, training
+from rfn_jax import attacks, data, models, optim, training
 from rfn_jax.core import losses, rng, sharding
 
 pytestmark = pytest.mark.accelerator
@@ -85,20 +85,17 @@ def test_steps_in_a_scan_are_steps_one_by_one(dtype):
     module = models.from_spec(spec, num_classes=5)
     classifier = models.initialise(module, rng.key_for(0, 'test'), SHAPE, num_classes=5)
     mesh = sharding.data_mesh(jax.devices()[:1])
-    minimiser, descent = optim.rfn_sam(0.4), optim.momentum_sgd(0.05, momentum=0.9, weight_decay=5e-4)
-    ids = np.arange(N, dtype=np.uint32)
+    tx = optax.chain(optim.rfn_sam(0.4), optim.momentum_sgd(0.05, momentum=0.9, weight_decay=5e-4))
     images = (IMAGES * 255).astype(np.uint8)
-    resident = sharding.replicate(training.DeviceData(images, LABELS.astype(np.int32), ids), mesh)
-    positions = np.random.default_rng(2).permutation(N).astype(np.int32).reshape(4, 4)
+    examples = data.ImageDataset(images, LABELS.astype(np.int32), np.arange(N), tuple('abcde'), 'noise')
+    loader = data.ResidentLoader(examples, batch_size=4, seed=2, mesh=mesh)
     key = rng.key_for(0, 'augment', 1)
 
     def after(scan):
-        step = training.train_step(
-            module, classifier.mean, classifier.std, minimiser, descent, lambda x, keys: x, mesh, scan=scan
-        )
-        state = sharding.replicate(training.create(classifier, optax.chain(minimiser, descent)), mesh)
-        for rows in (positions,) if scan else positions:
-            state, metrics = step(state, resident, rows, key)
+        step = training.train_step(module, classifier.mean, classifier.std, tx, lambda x, keys: x, mesh, scan=scan)
+        state = sharding.replicate(training.create(classifier, tx), mesh)
+        for batch in loader.epoch(1, steps_per_call=4 if scan else 1):
+            state, metrics = step(state, batch, key)
         return jax.device_get((state, jax.tree.map(lambda m: np.ravel(m)[-1], metrics)))
 
     (one_by_one, metrics), (scanned, scan_metrics) = after(False), after(True)

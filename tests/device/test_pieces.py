@@ -6,7 +6,7 @@ import pieces
 import safetensors
 from safetensors.flax import load_file
 
-from rfn_jax import models, training
+from rfn_jax import models, storage
 from rfn_jax.core import rng
 
 
@@ -20,7 +20,17 @@ def test_the_files_hold_the_weights_in_bfloat16_and_say_what_they_are(tmp_path, 
     spec = {'name': 'mlp', 'widths': [30, 20]}
     module = models.from_spec(spec, num_classes=10)
     classifier = models.initialise(module, rng.key_for(0, 'test'), (4, 4, 1), num_classes=10)
-    training.save_weights(tmp_path / 'network', classifier, model=spec, image_shape=(4, 4, 1), origin={})
+    storage.save_network(
+        tmp_path / 'network',
+        classifier,
+        storage.Network(
+            architecture=spec,
+            num_classes=classifier.num_classes,
+            image_shape=(4, 4, 1),
+            mean=classifier.mean,
+            std=classifier.std,
+        ),
+    )
     monkeypatch.setattr(pieces, 'MOST', 1100)
     pieces.main(str(tmp_path / 'network'), str(tmp_path / 'out'))
     files = sorted(tmp_path.glob('out.*.safetensors'))
@@ -30,4 +40,4 @@ def test_the_files_hold_the_weights_in_bfloat16_and_say_what_they_are(tmp_path, 
     np.testing.assert_array_equal(found['params.fc1.kernel'], kernel.astype(jnp.bfloat16))
     assert {array.dtype.name for array in found.values()} == {'bfloat16'}
     with safetensors.safe_open(files[0], 'np') as file:
-        assert json.loads(file.metadata()['rfn_jax'])['model'] == spec
+        assert json.loads(file.metadata()['rfn_jax'])['architecture'] == spec

@@ -3,9 +3,9 @@
     python tests/device/trainings.py --config=FILE --workdir=DIR --out=DIR --limit=SECONDS [--rehearse]
 
 Surrogates and targets train side by side, in the order of the config: one process compiles while the other computes. At
-the limit, less a reserve for measuring, they are stopped; the surrogates, targets and validation targets that reached their
-last epoch go on as an experiment of their own. `--out` gets `results.tar.gz` (tables, report, metrics, configs) whenever
-something was finished, and the last weights of the surrogates in bfloat16, as safetensors files of at most 15 MiB.
+the limit, less a reserve for measuring, they are stopped, and what reached its last epoch is measured by a config that leaves
+out the rest. `--out` gets `results.tar.gz` (tables, report, metrics, config) whenever something was finished, and the last
+weights of the surrogates in bfloat16, as safetensors files of at most 15 MiB.
 
 With `--rehearse` every network trains its first epoch only: what was compiled stays in JAX's compilation cache, if
 JAX_COMPILATION_CACHE_DIR is set, for a later run with the same config.
@@ -14,16 +14,17 @@ JAX_COMPILATION_CACHE_DIR is set, for a later run with the same config.
 import argparse
 import contextlib
 import importlib.util
-import io
 import os
 import pathlib
 import subprocess
 import sys
 import tarfile
 import time
+from io import BytesIO
 
 from rfn_jax import experiment
-from rfn_jax.core import io, workdir
+from rfn_jax.core import io
+from rfn_jax.experiment import workdir
 from rfn_jax.models import sizes
 
 RFN_JAX = [sys.executable, '-m', 'rfn_jax.cli.main']
@@ -81,32 +82,33 @@ def main() -> int:
     arguments = parser.parse_args()
     end = time.monotonic() + arguments.limit
     arguments.out.mkdir(parents=True, exist_ok=True)
-    plan = bind(arguments.workdir, load(arguments.config))
+    config = load(arguments.config)
+    plan = bind(arguments.workdir, config)
     runs = Runs(arguments.out / 'logs')
     try:
         if arguments.rehearse:
             rehearse(plan, arguments.workdir, runs, end)
             return 0
         train(plan, arguments.workdir, arguments.out, runs, end - arguments.reserve)
-        measured = measure(plan, arguments.workdir, runs, end)
-        pack([arguments.workdir, *measured], arguments.out)
-        return 0 if measured and (measured[0] / 'results' / 'gains.csv').exists() else 1
+        measure(plan, config, arguments.workdir, runs, end)
+        pack(arguments.workdir, arguments.out)
+        return 0 if (arguments.workdir / 'results' / 'gains.csv').exists() else 1
     finally:
         runs.stop_all()
 
 
 def load(path: pathlib.Path) -> dict:
-    """The config of a file."""
+    """The config of a file, with the files that it names pinned."""
     spec = importlib.util.spec_from_file_location('config', path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.get_config().to_dict()
+    return experiment.pinned(module.get_config().to_dict())
 
 
 def bind(directory: pathlib.Path, config: dict) -> experiment.Plan:
-    """Binds a work directory to a config, without tracing its networks first."""
+    """Makes a config that of a work directory, without tracing its networks first."""
     plan = experiment.read(config)
-    workdir.bind(directory, plan.config)
+    workdir.write_config(directory, config)
     return plan
 
 
@@ -150,7 +152,7 @@ def train(plan: experiment.Plan, directory: pathlib.Path, out: pathlib.Path, run
             if folder.startswith('surrogates'):
                 keep_weights(directory / folder, out)
             kept.add(folder)
-            pack([directory], out)
+            pack(directory, out)
         if not any(commands.values()) and not any(runs.running(name) for name in commands):
             break
         time.sleep(0.5)
@@ -158,29 +160,26 @@ def train(plan: experiment.Plan, directory: pathlib.Path, out: pathlib.Path, run
         runs.stop(name)
 
 
-def measure(plan: experiment.Plan, directory: pathlib.Path, runs: Runs, end: float) -> list[pathlib.Path]:
-    """Crafts with and measures on the networks that are finished, in a work directory of their own; none if too few are."""
+def measure(plan: experiment.Plan, config: dict, directory: pathlib.Path, runs: Runs, end: float) -> None:
+    """Crafts with and measures on the networks that are finished, by a config that leaves out the others."""
     done = {role: [n for n in of(plan, role) if finished(n, directory)] for role in ROLES}
-    if not all(done.values()) or not any(n.training == 'sgd' for n in done['surrogates']):
+    if not all(done.values()) or not any(n.training in plan.baselines for n in done['surrogates']):
         print('too little was finished to measure anything', flush=True)
-        return []
-    config = {**plan.config}
-    whole = {n.training for n in done['surrogates']} - {
-        n.training for n in of(plan, 'surrogates') if n not in done['surrogates']
+        return
+    unfinished = {n.training for n in of(plan, 'surrogates') if n not in done['surrogates']}
+    trainings = {name: spec for name, spec in config['trainings'].items() if name not in unfinished}
+    stopped = {name: of for name, of in config['early_stopping'].items() if of in trainings}
+    smaller = {
+        **config,
+        'trainings': trainings,
+        'early_stopping': stopped,
+        'baselines': [name for name in config['baselines'] if name in trainings or name in stopped],
+        **{role: {n.model: config[role][n.model] for n in done[role]} for role in ('targets', 'validation_targets')},
     }
-    config['trainings'] = {name: spec for name, spec in plan.config['trainings'].items() if name in whole}
-    for role in ('targets', 'validation_targets'):
-        config[role] = {n.model: plan.config[role][n.model] for n in done[role]}
-    beside = directory.with_name(directory.name + '-measured')
-    bind(beside, config)
-    for network in (n for role in ROLES for n in done[role]):
-        if network.role != 'surrogate' or network.training in whole:
-            (beside / network.folder).parent.mkdir(parents=True, exist_ok=True)
-            (beside / network.folder).symlink_to((directory / network.folder).absolute())
-    runs.start('measure', ['run', f'--workdir={beside}'])
+    bind(directory, smaller)
+    runs.start('measure', ['run', f'--workdir={directory}'])
     while runs.running('measure') and time.monotonic() < end:
         time.sleep(0.2)
-    return [beside]
 
 
 def of(plan: experiment.Plan, role: str) -> list:
@@ -211,14 +210,13 @@ def keep_weights(folder: pathlib.Path, out: pathlib.Path) -> None:
         )
 
 
-def pack(directories: list[pathlib.Path], out: pathlib.Path) -> None:
+def pack(directory: pathlib.Path, out: pathlib.Path) -> None:
     """Writes `results.tar.gz`, whole or not at all."""
-    content = io.BytesIO()
+    content = BytesIO()
     with tarfile.open(fileobj=content, mode='w:gz') as archive:
-        for directory in directories:
-            for path in sorted({path for pattern in KEPT for path in directory.glob(pattern)}):
-                with contextlib.suppress(FileNotFoundError):  # replaced by a run in this moment
-                    archive.add(path, arcname=str(path.relative_to(directory.parent)))
+        for path in sorted({path for pattern in KEPT for path in directory.glob(pattern)}):
+            with contextlib.suppress(FileNotFoundError):  # replaced by a run in this moment
+                archive.add(path, arcname=str(path.relative_to(directory.parent)))
         archive.add(out / 'logs', arcname='logs')
     io.write_bytes(out / 'results.tar.gz', content.getvalue())
 

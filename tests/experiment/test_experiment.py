@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 import small_experiment
 
-from rfn_jax import experiment, transfer
-from rfn_jax.core import console, errors, files, io
-from rfn_jax.experiment import examples, validation
-from rfn_jax.report import results
+from rfn_jax import experiment, storage, transfer
+from rfn_jax.core import console, errors, io
+from rfn_jax.experiment import inputs as inputs_lib
 
 TABLES = (
     'transfer.csv', 'natural.csv', 'summary.csv', 'gains.csv', 'examples.csv', 'early_stopping.csv',
@@ -23,15 +22,19 @@ TABLES = (
 )  # fmt: skip
 
 
+def opening(config, directory):
+    return experiment.open_workdir(config, directory, console.Console())
+
+
 def run(config, directory):
-    ctx = experiment.open_workdir(config, directory, console.Console())
-    for stage in (experiment.train, experiment.craft, experiment.measure):
-        stage(ctx)
-    return ctx
+    opened = opening(config, directory)
+    for stage in (experiment.train, experiment.select, experiment.craft, experiment.measure):
+        stage(*opened)
 
 
 def rows(directory, name):
-    return files.read_csv(pathlib.Path(directory) / 'results' / name)
+    with (pathlib.Path(directory) / 'results' / name).open(newline='') as file:
+        return list(csv.DictReader(file))
 
 
 def contents(directory):
@@ -100,14 +103,14 @@ def test_the_early_stopping_epoch_is_the_best_one_on_validation_targets(finished
 
 def test_adversarial_sets_are_inside_their_budgets_on_images_that_all_targets_get_right(finished):
     config = small_experiment.get_config().to_dict()
-    ctx = experiment.open_workdir(config, finished, console.Console())
-    by_id = {int(i): image for i, image in zip(ctx.splits.test.ids, ctx.splits.test.images, strict=True)}
-    natural = transfer.predictions(ctx.targets, ctx.splits.test, **ctx.batching)
-    right = np.all([predicted == ctx.splits.test.labels for predicted in natural.values()], axis=0)
+    inputs = inputs_lib.Inputs(*opening(config, finished))
+    by_id = {int(i): image for i, image in zip(inputs.test.ids, inputs.test.images, strict=True)}
+    natural = transfer.predictions(inputs.targets, inputs.test, **inputs.batching)
+    right = np.all([predicted == inputs.test.labels for predicted in natural.values()], axis=0)
     for training in ('sgd', 'early_stopped', 'rfn'):
         for attack, size in (('bim', lambda d: np.abs(d).max()), ('mi', lambda d: np.sqrt(np.sum(d**2)))):
-            made = transfer.load(finished / 'adversarial' / f'resnet-{training}-seed0' / attack)
-            assert set(made.ids) <= set(ctx.splits.test.ids[right])
+            made = storage.load_adversarial_set(finished / 'adversarial' / f'resnet-{training}-seed0' / attack)
+            assert set(made.ids) <= set(inputs.test.ids[right])
             for identity, image in zip(made.ids, made.images, strict=True):
                 change = (image.astype(float) - by_id[int(identity)]) / 255
                 assert 0 < size(change) <= config['attacks'][attack]['eps'] + 1e-6
@@ -117,10 +120,10 @@ def test_a_second_run_does_nothing(copy):
     def times():
         return {p: p.stat().st_mtime_ns for p in copy.rglob('*') if p.is_file()}
 
-    run(small_experiment.get_config().to_dict(), copy)  # rewrites the small tables of the choice, never what is costly
     before = times()
     run(small_experiment.get_config().to_dict(), copy)
     changed = {p.name for p, t in times().items() if before.get(p) != t}
+    # The small tables of the choice are written again, never what is costly.
     assert changed <= {'transfer_validation.csv', 'natural_validation.csv', 'early_stopping.csv'}
 
 
@@ -150,7 +153,7 @@ def test_a_lost_epoch_is_trained_again(copy, finished):
 
 def test_a_run_killed_before_the_environment_was_written_gets_it(copy):
     (copy / 'environment.json').unlink()
-    experiment.open_workdir(small_experiment.get_config().to_dict(), copy, console.Console())
+    opening(small_experiment.get_config().to_dict(), copy)
     assert io.read_json(copy / 'environment.json')['devices'].startswith('8 x ')
 
 
@@ -158,24 +161,12 @@ def test_a_config_that_the_data_refuse_does_not_take_the_directory(tmp_path):
     config = small_experiment.get_config()
     config.optim.batch_size = 5000
     with pytest.raises(errors.InputError, match='batch_size must be 1 to 1000'):
-        experiment.open_workdir(config.to_dict(), tmp_path / 'work', console.Console())
+        opening(config.to_dict(), tmp_path / 'work')
     config.optim.batch_size = 40
     config.targets.vgg.model.stages = ((8,),) * 5
     with pytest.raises(errors.InputError, match='image'):
-        experiment.open_workdir(config.to_dict(), tmp_path / 'work', console.Console())
+        opening(config.to_dict(), tmp_path / 'work')
     assert not (tmp_path / 'work').exists()
-
-
-def test_the_report_reads_the_columns_that_are_written():
-    for row, columns in (
-        (results.TransferRow, transfer.TRANSFER_COLUMNS),
-        (results.NaturalRow, transfer.NATURAL_COLUMNS),
-        (results.SummaryRow, transfer.SUMMARY_COLUMNS),
-        (results.GainRow, transfer.GAIN_COLUMNS),
-        (results.EarlyStoppingRow, validation.EARLY_STOPPING_COLUMNS),
-        (results.ExampleRow, examples.COLUMNS),
-    ):
-        assert set(row._fields) == set(columns)
 
 
 def test_a_surrogate_that_is_trained_again_is_measured_again(copy):
@@ -189,39 +180,54 @@ def test_a_surrogate_that_is_trained_again_is_measured_again(copy):
     assert before['sha256'] != after['sha256']
 
 
-def test_a_work_directory_of_another_config_is_refused_with_what_differs(copy):
-    config = small_experiment.get_config()
-    config.optim.rho = 0.1
-    with pytest.raises(errors.InputError, match=r'optim\.rho is 0\.4 there and 0\.1 here.*choose another --workdir'):
-        experiment.open_workdir(config.to_dict(), copy, console.Console())
-
-
 def test_stages_never_reach_back(tmp_path, copy):
     config = small_experiment.get_config().to_dict()
-    ctx = experiment.open_workdir(config, tmp_path / 'empty', console.Console())
-    with pytest.raises(errors.InputError, match='train it first'):
-        experiment.craft(ctx)
+    empty = opening(config, tmp_path / 'empty')
+    for stage in (experiment.select, experiment.craft, experiment.measure):
+        with pytest.raises(errors.InputError, match='train it first'):
+            stage(*empty)
+    plan, workdir = opening(config, copy)
     shutil.rmtree(copy / 'adversarial')
     with pytest.raises(errors.InputError, match='craft it first'):
-        experiment.measure(experiment.open_workdir(config, copy, console.Console()))
+        experiment.measure(plan, workdir)
+    (copy / 'results' / 'test_examples.json').unlink()
+    with pytest.raises(errors.InputError, match='holds no test examples for these targets; craft on them first'):
+        experiment.measure(plan, workdir)
+    (copy / 'results' / 'early_stopping.csv').write_text('surrogate,training,stops,epoch,success_rate\n')
+    with pytest.raises(errors.InputError, match='has no epoch of resnet-early_stopped; choose it first'):
+        experiment.craft(plan, workdir)
+
+
+def test_later_stages_read_the_chosen_epochs_and_leave_the_file_alone(copy):
+    plan, workdir = opening(small_experiment.get_config().to_dict(), copy)
+    path = copy / 'results' / 'early_stopping.csv'
+    (chosen,) = rows(copy, 'early_stopping.csv')
+    other = '2' if chosen['epoch'] == '4' else '4'
+    path.write_text(path.read_text().replace(f',{chosen["epoch"]},', f',{other},'))
+    written = path.read_bytes()
+    experiment.craft(plan, workdir)
+    experiment.measure(plan, workdir)
+    assert path.read_bytes() == written
+    used = {row['epoch'] for row in rows(copy, 'transfer.csv') if row['training'] == 'early_stopped'}
+    assert used == {other}
 
 
 def test_an_unreadable_surrogate_is_one_clear_line(copy):
     shutil.rmtree(copy / 'adversarial')
     for path in (copy / 'surrogates' / 'resnet-rfn' / 'seed0' / 'checkpoints' / '4').rglob('d/*'):
         path.write_bytes(b'damaged')
-    ctx = experiment.open_workdir(small_experiment.get_config().to_dict(), copy, console.Console())
+    plan, workdir = opening(small_experiment.get_config().to_dict(), copy)
     with pytest.raises(errors.RunError, match=r'could not read checkpoint .*resnet-rfn/seed0/checkpoints/4'):
-        experiment.craft(ctx)
+        experiment.craft(plan, workdir)
 
 
 def test_no_eligible_example_is_one_clear_line(copy, monkeypatch):
-    shutil.rmtree(copy / 'adversarial')
-    ctx = experiment.open_workdir(small_experiment.get_config().to_dict(), copy, console.Console())
-    wrong = (ctx.splits.test.labels + 1) % 10
+    (copy / 'results' / 'test_examples.json').unlink()
+    plan, workdir = opening(small_experiment.get_config().to_dict(), copy)
+    wrong = (inputs_lib.open_data(plan).test.labels + 1) % 10
     monkeypatch.setattr(transfer, 'predictions', lambda targets, *_, **__: dict.fromkeys(targets, wrong))
     with pytest.raises(errors.InputError, match=r'none of the 547 examples of digits .* correctly by all targets'):
-        experiment.craft(ctx)
+        experiment.craft(plan, workdir)
 
 
 @pytest.mark.slow

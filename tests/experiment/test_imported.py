@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import small_experiment
 
-from rfn_jax import experiment, models, training
-from rfn_jax.core import console, errors, files, rng
-from rfn_jax.experiment import plan
+import rfn_jax
+from rfn_jax import experiment, models, storage, transfer
+from rfn_jax.core import console, errors, rng, tables
+from rfn_jax.experiment import inputs as inputs_lib
+from rfn_jax.experiment import networks, pinning
 
 MLP = {'name': 'mlp', 'widths': [16]}
 RESNET = {'name': 'resnet', 'stage_sizes': [1], 'widths': [8]}
@@ -19,8 +21,25 @@ def save(directory, spec, seed=0, num_classes=10, shape=SHAPE, mean=(0.5,)):
     module = models.MODELS.make_from(spec, num_classes=num_classes)
     key = rng.key_for(seed, 'initialise')
     classifier = models.initialise(module, key, shape, num_classes=num_classes, mean=mean, std=(0.5,))
-    training.save_weights(directory, classifier, model=spec, image_shape=shape, origin={'naming': 'pytorch_cifar'})
+    network = storage.Network(
+        architecture=spec,
+        num_classes=num_classes,
+        image_shape=shape,
+        mean=classifier.mean,
+        std=classifier.std,
+        origin={'naming': 'pytorch_cifar'},
+    )
+    storage.save_network(directory, classifier, network)
     return classifier
+
+
+def opening(config, directory):
+    return experiment.open_workdir(config, directory, console.Console())
+
+
+def sha256(directory):
+    network = storage.read_network(directory)
+    return network.sha256(network.variables_sha256)
 
 
 @pytest.fixture
@@ -40,106 +59,115 @@ def test_imported_targets_are_measured_and_surrogates_start_from_imported_weight
     saved = save(tmp_path / 'mlp', MLP)
     start = save(tmp_path / 'resnet', RESNET)
     del config['targets']['vgg']
-    config['targets']['imported'] = {'weights': str(tmp_path / 'mlp')}
-    config['surrogates'] = {'resnet': {'weights': str(tmp_path / 'resnet')}}
-    ctx = experiment.open_workdir(config, tmp_path / 'work', console.Console())
-    experiment.train(ctx)
-    jax.tree.map(np.testing.assert_array_equal, ctx.targets['imported'].variables, saved.variables)
-    assert ctx.targets['imported'].mean == (0.5,)
-    surrogate = ctx.plan.of_role('surrogate')[0]
-    assert ctx.fresh(surrogate).mean == ctx.trained(surrogate, 1).mean == (0.5,)
-    jax.tree.map(np.testing.assert_array_equal, ctx.fresh(surrogate).variables, start.variables)
+    config['targets']['imported'] = {'network': str(tmp_path / 'mlp')}
+    config['surrogates'] = {'resnet': {'network': str(tmp_path / 'resnet')}}
+    plan, workdir = opening(config, tmp_path / 'work')
+    experiment.train(plan, workdir)
+    inputs = inputs_lib.Inputs(plan, workdir)
+    jax.tree.map(np.testing.assert_array_equal, inputs.targets['imported'].variables, saved.variables)
+    assert inputs.targets['imported'].mean == (0.5,)
+    surrogate = plan.of_role('surrogate')[0]
+    initial = networks._initial(surrogate, inputs)
+    assert initial.mean == inputs.classifier(surrogate, 1).mean == (0.5,)
+    jax.tree.map(np.testing.assert_array_equal, initial.variables, start.variables)
     told = [line for line in capsys.readouterr().out.splitlines() if line.startswith('target imported: ')]
-    assert [line.split(', ')[-1][:20] for line in told[:1]] == ['validation_accuracy ']
+    assert told[0].startswith(f'target imported: {tmp_path / "mlp"}, validation_accuracy ')
     assert 'that is near chance; are mean (0.5,)' in told[1]
-    experiment.train(ctx)
+    experiment.train(plan, workdir)
     assert 'imported' not in capsys.readouterr().out
-    experiment.craft(ctx)
-    experiment.measure(ctx)
-    natural = files.read_csv(tmp_path / 'work' / 'results' / 'natural.csv')
-    assert ('imported', 'target', 'imported', '0', '0') in {
-        tuple(row[c] for c in ('model', 'role', 'training', 'seed', 'epoch')) for row in natural
+    for stage in (experiment.select, experiment.craft, experiment.measure):
+        stage(plan, workdir)
+    natural = tables.read(tmp_path / 'work' / 'results' / 'natural.csv', transfer.NaturalRow)
+    assert ('imported', 'target', 'imported', 0, 0) in {
+        (row.model, row.role, row.training, row.seed, row.epoch) for row in natural
     }
-    classifier, about = experiment.saved_classifier(tmp_path / 'work' / 'surrogates' / 'resnet-sgd' / 'seed0')
-    jax.tree.map(np.testing.assert_array_equal, classifier.variables, ctx.trained(surrogate, 1).variables)
-    assert (about['model'], about['epoch'], about['mean'], about['image_shape']) == (RESNET, 1, [0.5], [8, 8, 1])
-    assert about['naming'] == 'pytorch_cifar'  # of the weights that its training started from
+    folder = tmp_path / 'work' / 'surrogates' / 'resnet-sgd' / 'seed0'
+    jax.tree.map(
+        np.testing.assert_array_equal, rfn_jax.load(folder).variables, inputs.classifier(surrogate, 1).variables
+    )
+    about = storage.read_network(folder)
+    assert (about.architecture, about.mean, about.image_shape) == (RESNET, (0.5,), (8, 8, 1))
+    assert about.class_names == tuple('0123456789')
+    assert about.origin['naming'] == 'pytorch_cifar'  # of the weights that its training started from
 
     bound = json.loads((tmp_path / 'work' / 'config.json').read_text())
-    assert bound['targets']['imported']['sha256'] == training.read_weights(tmp_path / 'mlp').sha256
-    experiment.open_workdir(config, tmp_path / 'work', console.Console())
-    experiment.open_workdir(bound, tmp_path / 'work', console.Console())
+    assert bound['targets']['imported']['sha256'] == sha256(tmp_path / 'mlp')
+    opening(config, tmp_path / 'work')
+    opening(bound, tmp_path / 'work')
     (tmp_path / 'mlp').rename(tmp_path / 'old')
-    config['targets']['imported']['weights'] = str(tmp_path / 'old')  # where they lie is not bound
-    experiment.open_workdir(config, tmp_path / 'work', console.Console())
-    config['targets']['imported']['weights'] = str(tmp_path / 'mlp')
+    config['targets']['imported']['network'] = str(tmp_path / 'old')  # where they lie is not bound
+    opening(config, tmp_path / 'work')
+    config['targets']['imported']['network'] = str(tmp_path / 'mlp')
     save(tmp_path / 'mlp', MLP, mean=(0.4,))
     with pytest.raises(errors.InputError, match=r'targets\.imported\.sha256 is .* there and'):
-        experiment.open_workdir(config, tmp_path / 'work', console.Console())
-    with pytest.raises(errors.InputError, match=r'targets\.imported\.sha256 is .* imported again'):
-        experiment.open_workdir(bound, tmp_path / 'work', console.Console())
+        opening(config, tmp_path / 'work')
+    with pytest.raises(errors.InputError, match=r'targets\.imported\.sha256 is .* imported or trained again'):
+        opening(bound, tmp_path / 'work')
 
 
 def test_the_data_must_fit(config, tmp_path):
     save(tmp_path / 'seven', MLP, num_classes=7)
-    config['targets']['imported'] = {'weights': str(tmp_path / 'seven')}
-    with pytest.raises(errors.InputError, match=r'target imported: the weights in .* have 7 classes, and the data 10'):
-        experiment.open_workdir(config, tmp_path / 'work', console.Console())
+    config['targets']['imported'] = {'network': str(tmp_path / 'seven')}
+    with pytest.raises(errors.InputError, match=r'target imported: the network in .* has 7 classes, and the data 10'):
+        opening(config, tmp_path / 'work')
     assert not pathlib.Path(tmp_path / 'work').exists()
 
 
 @pytest.mark.parametrize(
     ('entry', 'message'),
     [
-        ({'weights': '{}/nothing'}, 'nothing holds no imported weights'),
-        ({'weights': '{}/mlp', 'sha256': 'abc'}, "targets.imported.sha256 is 'abc', and the weights in"),
-        ({'weights': '{}/mlp', 'optim': {}}, "unknown option of target 'imported': 'optim'"),
-        ({'weights': '{}/mlp', 'model': MLP}, "unknown option of target 'imported': 'model'"),
+        ({'network': '{}/nothing'}, 'nothing is no network directory'),
+        ({'network': '{}/mlp', 'sha256': 'abc'}, "targets.imported.sha256 is 'abc', and the network in"),
+        ({'network': '{}/mlp', 'optim': {}}, "unknown option of target 'imported': 'optim'"),
+        ({'network': '{}/mlp', 'model': MLP}, "unknown option of target 'imported': 'model'"),
     ],
 )
 def test_bad_entries(config, tmp_path, entry, message):
     save(tmp_path / 'mlp', MLP)
-    config['targets']['imported'] = {**entry, 'weights': entry['weights'].format(tmp_path)}
+    config['targets']['imported'] = {**entry, 'network': entry['network'].format(tmp_path)}
     with pytest.raises(errors.InputError, match=message):
-        plan.read(config)
+        experiment.read(pinning.pinned(config))
 
 
 def test_a_validation_target_with_the_weights_of_a_target_is_refused(config, tmp_path):
     save(tmp_path / 'one', MLP)
     save(tmp_path / 'two', MLP)
-    config['targets']['imported'] = {'weights': str(tmp_path / 'one')}
-    config['validation_targets']['other'] = {'weights': str(tmp_path / 'two')}
+    config['targets']['imported'] = {'network': str(tmp_path / 'one')}
+    config['validation_targets']['other'] = {'network': str(tmp_path / 'two')}
     with pytest.raises(errors.InputError, match="validation target 'other' is the target 'imported'"):
-        plan.read(config)
+        opening(config, tmp_path / 'work')
+    assert not (tmp_path / 'work').exists()
 
 
-def test_networks_are_found_by_their_folder(tmp_path):
-    saved = save(tmp_path / 'mlp', MLP)
-    classifier, about = experiment.saved_classifier(tmp_path / 'mlp')
-    jax.tree.map(np.testing.assert_array_equal, classifier.variables, saved.variables)
-    assert about == {
-        'model': MLP, 'num_classes': 10, 'image_shape': [8, 8, 1], 'mean': [0.5], 'std': [0.5], 'epoch': 0,
-        'naming': 'pytorch_cifar',
-    }  # fmt: skip
-    with pytest.raises(errors.InputError, match='holds imported weights, which have no epochs, got epoch 3'):
-        experiment.saved_classifier(tmp_path / 'mlp', 3)
-    with pytest.raises(errors.InputError, match='is neither imported weights nor a network of a work directory'):
-        experiment.saved_classifier(tmp_path)
+def test_a_network_of_another_work_directory_is_a_target_and_a_start(config, tmp_path):
+    first = tmp_path / 'first'
+    experiment.train(*opening(config, first))
+    there = first / 'surrogates' / 'resnet-sgd' / 'seed0'
+    config['targets'] = {'other': {'network': str(there), 'epoch': 1}}
+    config['surrogates'] = {'resnet': {'network': str(there)}}
+    plan, workdir = opening(config, tmp_path / 'second')
+    experiment.train(plan, workdir, ['targets', 'surrogates/resnet-sgd'])
+    inputs = inputs_lib.Inputs(plan, workdir)
+    jax.tree.map(np.testing.assert_array_equal, inputs.targets['other'].variables, rfn_jax.load(there).variables)
+    assert plan.of_role('surrogate')[0].start.epoch == 1
+    config['targets']['other']['epoch'] = 7
+    with pytest.raises(errors.InputError, match=r'has no checkpoint of epoch 7, there are \[1\]'):
+        opening(config, tmp_path / 'third')
 
 
 def test_a_relative_path_holds_in_another_directory(config, tmp_path, monkeypatch):
     save(tmp_path / 'mlp', MLP)
-    config['targets']['imported'] = {'weights': 'mlp'}
+    config['targets']['imported'] = {'network': 'mlp'}
     monkeypatch.chdir(tmp_path)
-    made = plan.read(config)
+    made = pinning.pinned(config)
     monkeypatch.chdir('/')
-    assert plan.read(made.config).config == made.config
+    assert pinning.pinned(made) == made
 
 
 def test_what_does_not_fit_the_images_is_told_before_anything_runs(config, tmp_path):
     vit = {'name': 'vit', 'patch_size': 4, 'width': 8, 'depth': 1, 'heads': 2, 'mlp_width': 8}
     save(tmp_path / 'vit', vit, shape=(16, 16, 1))
-    config['targets']['imported'] = {'weights': str(tmp_path / 'vit')}
-    with pytest.raises(errors.InputError, match=r'were made for images of shape \(16, 16, 1\), and do not fit'):
-        experiment.open_workdir(config, tmp_path / 'work', console.Console())
+    config['targets']['imported'] = {'network': str(tmp_path / 'vit')}
+    with pytest.raises(errors.InputError, match=r'was made for images of shape \(16, 16, 1\), and does not fit'):
+        opening(config, tmp_path / 'work')
     assert not (tmp_path / 'work').exists()

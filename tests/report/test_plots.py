@@ -1,3 +1,4 @@
+import dataclasses
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -73,7 +74,7 @@ def test_every_seed_and_every_mean_is_drawn(found, palette):
 
 
 def test_a_changed_figure_changes_the_plot(found, palette):
-    moved = found.transfer[0]._replace(success_rate=0.9)
+    moved = dataclasses.replace(found.transfer[0], success_rate=0.9)
     assert _by_target(found, palette) != _by_target(found._replace(transfer=[moved, *found.transfer[1:]]), palette)
     moved = found.natural_validation[0]._replace(accuracy=0.1)
     changed = found._replace(natural_validation=[moved, *found.natural_validation[1:]])
@@ -96,7 +97,7 @@ def test_the_white_box_is_not_in_the_mean_by_epoch(found, palette):
 
 def test_hostile_names_are_text(found):
     name = '<script>$x^2$</script>--'
-    rows = [row._replace(training=name, target=name) for row in found.transfer]
+    rows = [dataclasses.replace(row, training=name, target=name) for row in found.transfer]
     svg = plots.success_by_target(rows, plots.colours([name]), name='a')
     ElementTree.fromstring(svg)
     assert '<script' not in svg

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from rfn_jax.report import results, words
@@ -75,7 +77,7 @@ def test_no_gains():
 
 
 def test_one_sentence_for_each_training_that_is_compared():
-    gains = [_gain('sgd', 0.1, 0.05, 0.15), _gain('sgd', 0.2, 0.1, 0.3)._replace(training='sam')]
+    gains = [_gain('sgd', 0.1, 0.05, 0.15), dataclasses.replace(_gain('sgd', 0.2, 0.1, 0.3), training='sam')]
     sentences = words.findings([_summary(), _summary('sam', 0.7)], gains)
     assert [sentence.split(' ')[0] for sentence in sentences] == ['rfn', 'sam']
     assert 'rate of 70.0 %' in sentences[1]

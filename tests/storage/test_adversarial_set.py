@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from rfn_jax.core.errors import InputError
-from rfn_jax.transfer import AdversarialSet, is_made_from, load, save
+from rfn_jax.storage import AdversarialSet, load_made_from
+from rfn_jax.storage import load_adversarial_set as load
+from rfn_jax.storage import save_adversarial_set as save
 
 ORIGIN = {'source': 'digits', 'seed': 3, 'attack': {'name': 'bim', 'eps': 4 / 255}, 'tags': ['a', None]}
 
@@ -118,11 +120,30 @@ def test_a_damaged_manifest_is_refused(saved, text):
         load(saved)
 
 
-def test_is_made_from_needs_exactly_the_origin_and_a_whole_set(saved, tmp_path):
-    assert is_made_from(saved, ORIGIN)
-    assert not is_made_from(saved, ORIGIN | {'seed': 4})
-    assert not is_made_from(saved, {key: value for key, value in ORIGIN.items() if key != 'seed'})
-    assert not is_made_from(tmp_path / 'nowhere', ORIGIN)
+def test_a_set_made_from_something_else_is_not_taken(saved, tmp_path):
+    assert load_made_from(saved, ORIGIN).origin == ORIGIN
+    assert load_made_from(saved, ORIGIN | {'seed': 4}) is None
+    assert load_made_from(saved, {key: value for key, value in ORIGIN.items() if key != 'seed'}) is None
+    assert load_made_from(tmp_path / 'nowhere', ORIGIN) is None
     content = (saved / 'adversarial.npz').read_bytes()
     (saved / 'adversarial.npz').write_bytes(content[:-1])
-    assert not is_made_from(saved, ORIGIN)
+    assert load_made_from(saved, ORIGIN) is None
+
+
+def test_images_are_found_by_their_ids(adversarial):
+    np.testing.assert_array_equal(adversarial.of_ids(np.array([55, 0, 66])), adversarial.images[[5, 0, 6]])
+    assert adversarial.of_ids(np.array([], np.int64)).shape == (0, 4, 3, 2)
+    for missing in ([0, 5], [77], [-1]):
+        assert adversarial.of_ids(np.array(missing)) is None
+
+
+def test_a_set_grows_by_what_is_missing_and_keeps_what_it_has(adversarial):
+    first = AdversarialSet(adversarial.images[[4, 1]], adversarial.ids[[4, 1]], adversarial.labels[[4, 1]], ORIGIN)
+    other = AdversarialSet(255 - adversarial.images, adversarial.ids, adversarial.labels, {'other': True})
+    united = first.united(other)
+    assert united.origin == ORIGIN
+    np.testing.assert_array_equal(united.ids, adversarial.ids)
+    np.testing.assert_array_equal(united.labels, adversarial.labels)
+    kept = np.isin(adversarial.ids, first.ids)
+    np.testing.assert_array_equal(united.images[kept], adversarial.images[kept])
+    np.testing.assert_array_equal(united.images[~kept], 255 - adversarial.images[~kept])

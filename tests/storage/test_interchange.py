@@ -4,23 +4,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rfn_jax import transfer
+from rfn_jax import storage
 from rfn_jax.core.errors import InputError
 
 
 def make(channels=3):
     generator = np.random.default_rng(0)
     images = generator.integers(256, size=(4, 5, 6, channels)).astype(np.uint8)
-    return transfer.AdversarialSet(images, np.array([12, 3, 700, 41]), np.array([0, 9, 2, 2], np.int32), {})
+    return storage.AdversarialSet(images, np.array([12, 3, 700, 41]), np.array([0, 9, 2, 2], np.int32), {})
 
 
 @pytest.mark.parametrize('channels', [1, 3])
 def test_a_folder_comes_back_as_it_was(tmp_path, channels):
-    transfer.write_folder(make(channels), tmp_path)
+    storage.write_folder(make(channels), tmp_path)
     assert (tmp_path / 'labels.csv').read_text().splitlines()[:2] == ['filename,label', '000012.png,0']
     with Image.open(tmp_path / 'images' / '000003.png') as image:
         np.testing.assert_array_equal(np.asarray(image).reshape(5, 6, channels), make(channels).images[1])
-    back = transfer.read_folder(tmp_path)
+    back = storage.read_folder(tmp_path)
     for name in ('images', 'ids', 'labels'):
         np.testing.assert_array_equal(getattr(back, name), getattr(make(channels), name))
 
@@ -31,7 +31,7 @@ def test_a_folder_of_another_tool(tmp_path):
     for name in ('ILSVRC_1.png', 'ILSVRC_2.png'):
         picture.save(tmp_path / name)
     (tmp_path / 'labels.csv').write_text('filename,label,targeted_label\nILSVRC_1.png,3,4\nILSVRC_2.png,5,6\n')
-    back = transfer.read_folder(tmp_path)
+    back = storage.read_folder(tmp_path)
     assert back.labels.tolist() == [3, 5]
     assert back.ids.tolist() == [0, 1]
 
@@ -40,8 +40,8 @@ def test_a_folder_of_another_tool(tmp_path):
     ('table', 'message'),
     [
         ('filename,label\n', 'lists no images'),
-        ('name,label\na.png,1\n', 'needs the columns filename and label'),
-        ('filename,label\na.png,cat\n', 'needs the columns filename and label'),
+        ('name,label\na.png,1\n', "no column 'filename'"),
+        ('filename,label\na.png,cat\n', "line 2: label is 'cat', not an integer"),
         ('filename,label\nb.png,1\n', 'could not read the PNG file .*b.png'),
         ('filename,label\na.png,1\nlarge.png,1\n', r'large.png is \(9, 9, 3\), the first image \(5, 6, 3\)'),
         ('filename,label\nlossy.png,1\n', 'could not read the PNG file .*lossy.png'),
@@ -55,7 +55,7 @@ def test_folders_that_cannot_be_read(tmp_path, table, message):
     (tmp_path / 'lossy.png').write_bytes(lossy.getvalue())
     (tmp_path / 'labels.csv').write_text(table)
     with pytest.raises(InputError, match=message):
-        transfer.read_folder(tmp_path)
+        storage.read_folder(tmp_path)
 
 
 @pytest.mark.parametrize('channels_first', [False, True])
@@ -64,15 +64,15 @@ def test_npz_files_of_other_tools(tmp_path, channels_first, floats):
     images = make().images.transpose(0, 3, 1, 2) if channels_first else make().images
     images = images.astype(np.float32) / 255 if floats else images
     np.savez(tmp_path / 'a.npz', images=images, labels=make().labels.astype(np.int64))
-    back = transfer.read_npz(tmp_path / 'a.npz')
+    back = storage.read_npz(tmp_path / 'a.npz')
     np.testing.assert_array_equal(back.images, make().images)
     np.testing.assert_array_equal(back.labels, make().labels)
     assert back.ids.tolist() == [0, 1, 2, 3]
 
 
 def test_our_own_npz_is_one_of_them(tmp_path):
-    transfer.save(make(), tmp_path)
-    np.testing.assert_array_equal(transfer.read_npz(tmp_path / 'adversarial.npz').ids, make().ids)
+    storage.save_adversarial_set(make(), tmp_path)
+    np.testing.assert_array_equal(storage.read_npz(tmp_path / 'adversarial.npz').ids, make().ids)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +89,6 @@ def test_our_own_npz_is_one_of_them(tmp_path):
 def test_npz_files_that_cannot_be_read(tmp_path, arrays, message):
     np.savez(tmp_path / 'a.npz', **arrays)
     with pytest.raises(InputError, match=message):
-        transfer.read_npz(tmp_path / 'a.npz')
+        storage.read_npz(tmp_path / 'a.npz')
     with pytest.raises(InputError, match='could not read images'):
-        transfer.read_npz(tmp_path / 'nothing.npz')
+        storage.read_npz(tmp_path / 'nothing.npz')

@@ -5,11 +5,29 @@ import jax
 import numpy as np
 import pytest
 
-from rfn_jax import models, training
+import rfn_jax
+from rfn_jax import models, storage, training
 from rfn_jax.core import errors, rng
 
 SPEC = {'name': 'resnet', 'stage_sizes': [1], 'widths': [4]}
 SHAPE = (8, 8, 3)
+
+
+def save(directory, classifier, architecture=SPEC, image_shape=SHAPE, **origin):
+    network = storage.Network(
+        architecture=architecture,
+        num_classes=5,
+        image_shape=image_shape,
+        mean=classifier.mean,
+        std=classifier.std,
+        origin=origin,
+    )
+    return storage.save_network(directory, classifier, network)
+
+
+def sha256(directory):
+    network = storage.read_network(directory)
+    return network.sha256(network.variables_sha256)
 
 
 @pytest.fixture
@@ -21,20 +39,20 @@ def classifier():
 
 @pytest.fixture
 def directory(classifier, tmp_path):
-    training.save_weights(tmp_path / 'w', classifier, model=SPEC, image_shape=SHAPE, origin={'file': 'x.pth'})
+    save(tmp_path / 'w', classifier, file='x.pth')
     return tmp_path / 'w'
 
 
 def test_what_was_saved_is_loaded(classifier, directory):
-    loaded = training.load_weights(directory)
+    loaded = rfn_jax.load(directory)
     jax.tree.map(np.testing.assert_array_equal, loaded.variables, classifier.variables)
     assert (loaded.mean, loaded.std, loaded.num_classes) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), 5)
     assert loaded.module == classifier.module
-    found = training.read_weights(directory)
-    assert (found.model, found.image_shape, found.origin) == (SPEC, SHAPE, {'file': 'x.pth'})
-    with training.open_weights(directory) as store:
-        assert store.epochs() == [training.IMPORTED_EPOCH]
-        assert store.digest(training.IMPORTED_EPOCH) == found.variables_sha256
+    found = storage.read_network(directory)
+    assert (found.architecture, found.image_shape, found.origin) == (SPEC, SHAPE, {'file': 'x.pth'})
+    with storage.checkpoints(directory) as (store, epoch):
+        assert store.epochs() == [storage.IMPORTED_EPOCH] == [epoch]
+        assert store.digest(epoch) == found.variables_sha256
 
 
 @pytest.mark.parametrize('change', [{'mean': (0.5,)}, {'std': (0.5,)}, {'variables': 1.5}, {}])
@@ -42,20 +60,18 @@ def test_the_hash_is_of_all_that_decides_on_the_logits(classifier, directory, ch
     other = classifier.replace(**{name: value for name, value in change.items() if name != 'variables'})
     if 'variables' in change:
         other = other.replace(variables=jax.tree.map(lambda x: x * 1.5, classifier.variables))
-    saved = training.save_weights(
-        directory.parent / 'other', other, model=SPEC, image_shape=SHAPE, origin={'file': 'y.pth'}
-    )
-    assert (saved.sha256 == training.read_weights(directory).sha256) == (not change)
-    assert training.read_weights(directory.parent / 'other').sha256 == saved.sha256
+    saved = save(directory.parent / 'other', other, file='y.pth')
+    assert (saved.sha256(saved.variables_sha256) == sha256(directory)) == (not change)
+    assert sha256(directory.parent / 'other') == saved.sha256(saved.variables_sha256)
 
 
 def test_the_checkpoint_of_another_directory_is_told(classifier, directory):
     other = classifier.replace(variables=jax.tree.map(lambda x: x * 1.5, classifier.variables))
-    training.save_weights(directory.parent / 'other', other, model=SPEC, image_shape=SHAPE, origin={})
+    save(directory.parent / 'other', other)
     shutil.rmtree(directory / 'checkpoints')
     shutil.copytree(directory.parent / 'other' / 'checkpoints', directory / 'checkpoints')
-    for read in (training.load_weights, training.open_weights, training.abstract_weights):
-        with pytest.raises(errors.RunError, match=r'has variables of SHA-256 .*, and its weights.json says'):
+    for read in (rfn_jax.load, storage.fits):
+        with pytest.raises(errors.RunError, match=r'has variables of SHA-256 .*, and its network.json says'):
             read(directory)
 
 
@@ -63,56 +79,81 @@ def test_positions_are_for_one_size_of_images(tmp_path):
     spec = {'name': 'vit', 'patch_size': 4, 'width': 8, 'depth': 1, 'heads': 2, 'mlp_width': 8}
     key = rng.key_for(0, 'initialise')
     vit = models.initialise(models.MODELS.make_from(spec, num_classes=5), key, (8, 8, 3), num_classes=5)
-    training.save_weights(tmp_path / 'vit', vit, model=spec, image_shape=(8, 8, 3), origin={})
-    message = r'were made for images of shape \(8, 8, 3\), and do not fit those of \(16, 16, 3\): .*positions'
+    save(tmp_path / 'vit', vit, spec)
+    message = r'was made for images of shape \(8, 8, 3\), and does not fit those of \(16, 16, 3\): .*positions'
     with pytest.raises(errors.InputError, match=message):
-        training.abstract_weights(tmp_path / 'vit', image_shape=(16, 16, 3))
+        storage.fits(tmp_path / 'vit', image_shape=(16, 16, 3))
 
 
 def test_other_images_fit_where_no_variable_depends_on_them(classifier, directory):
-    assert training.load_weights(directory, image_shape=(16, 12, 3)).module == classifier.module
+    assert rfn_jax.load(directory, image_shape=(16, 12, 3)).module == classifier.module
     with pytest.raises(errors.InputError, match='must have one value for all channels or one for each of the 1'):
-        training.load_weights(directory, image_shape=(8, 8, 1))
+        rfn_jax.load(directory, image_shape=(8, 8, 1))
 
 
 def test_a_directory_that_holds_something_is_left_alone(classifier, directory):
     before = sorted(directory.rglob('*'))
     with pytest.raises(errors.InputError, match='is there already; choose another directory'):
-        training.save_weights(directory, classifier, model=SPEC, image_shape=SHAPE, origin={})
+        save(directory, classifier)
     assert sorted(directory.rglob('*')) == before
     (directory.parent / 'empty').mkdir()
-    training.save_weights(directory.parent / 'empty', classifier, model=SPEC, image_shape=SHAPE, origin={})
-    assert training.read_weights(directory.parent / 'empty').sha256 == training.read_weights(directory).sha256
+    save(directory.parent / 'empty', classifier)
+    assert sha256(directory.parent / 'empty') == sha256(directory)
 
 
 def test_nothing_is_left_of_a_save_that_failed(classifier, tmp_path):
-    with pytest.raises(errors.InputError, match='model and origin of weights may hold only plain values'):
-        training.save_weights(tmp_path / 'w', classifier, model=SPEC, image_shape=SHAPE, origin={'file': object()})
+    with pytest.raises(errors.InputError, match='architecture and origin of a network may hold only plain values'):
+        save(tmp_path / 'w', classifier, file=object())
     assert list(tmp_path.iterdir()) == []
     (tmp_path / 'file').write_text('')
     with pytest.raises(errors.RunError, match=r'could not write .*: (Not a directory|File exists)'):
-        training.save_weights(tmp_path / 'file' / 'w', classifier, model=SPEC, image_shape=SHAPE, origin={})
+        save(tmp_path / 'file' / 'w', classifier)
 
 
 def test_damage_is_told(directory):
-    with pytest.raises(errors.InputError, match=r'holds no imported weights .*; make it with rfn-jax import-weights'):
-        training.read_weights(directory.parent)
-    path = directory / 'weights.json'
+    with pytest.raises(errors.InputError, match=r'is no network directory .*rfn-jax import-weights make them'):
+        storage.read_network(directory.parent)
+    path = directory / 'network.json'
     found = json.loads(path.read_text())
-    path.write_text(json.dumps({**found, 'model': {'name': 'resnet', 'stage_sizes': [1], 'widths': [8]}}))
+    path.write_text(json.dumps({**found, 'architecture': {'name': 'resnet', 'stage_sizes': [1], 'widths': [8]}}))
     with pytest.raises(errors.InputError, match='is of another model'):
-        training.load_weights(directory)
+        rfn_jax.load(directory)
     for damaged in ({**found, 'mean': 5}, {**found, 'more': 1}, [1], {k: v for k, v in found.items() if k != 'std'}):
         path.write_text(json.dumps(damaged))
-        with pytest.raises(errors.InputError, match=r'weights.json is damaged: '):
-            training.read_weights(directory)
+        with pytest.raises(errors.InputError, match=r'network.json is damaged: '):
+            storage.read_network(directory)
 
 
 def test_flipped_bits_are_told(directory):
-    variables = directory / 'checkpoints' / str(training.IMPORTED_EPOCH) / 'variables'
+    variables = directory / 'checkpoints' / str(storage.IMPORTED_EPOCH) / 'variables'
     for path in (path for path in variables.rglob('d/*') if path.is_file()):
         content = bytearray(path.read_bytes())
         content[len(content) // 4 :: 16] = b'x' * len(content[len(content) // 4 :: 16])
         path.write_bytes(content)
     with pytest.raises(errors.RunError, match='could not read checkpoint'):
-        training.load_weights(directory)
+        rfn_jax.load(directory)
+
+
+@pytest.mark.parametrize('name', ['weights.json', 'classifier.json'])
+def test_directories_of_earlier_versions_are_refused(tmp_path, name):
+    (tmp_path / name).write_text('{}')
+    with pytest.raises(errors.InputError, match='was made by an earlier version of rfn_jax'):
+        rfn_jax.load(tmp_path)
+
+
+def test_a_network_in_training_has_the_epochs_that_are_there(classifier, tmp_path):
+    network = storage.Network(
+        architecture=SPEC, num_classes=5, image_shape=SHAPE, mean=classifier.mean, std=classifier.std
+    )
+    storage.describe(tmp_path, network)
+    with pytest.raises(errors.InputError, match='has no checkpoint yet; train it first'):
+        rfn_jax.load(tmp_path)
+    with training.CheckpointStore(tmp_path / 'checkpoints', keep_all=True) as store:
+        for epoch in (1, 2):
+            scaled = jax.tree.map(lambda leaf, epoch=epoch: leaf * epoch, classifier.variables)
+            store.save(epoch, training.TrainState(np.int32(0), scaled['params'], scaled['batch_stats'], ()))
+    for epoch, factor in ((None, 2), (1, 1), (2, 2)):
+        found = rfn_jax.load(tmp_path, epoch).variables['params']['fc']['kernel']
+        np.testing.assert_array_equal(found, factor * classifier.variables['params']['fc']['kernel'])
+    with pytest.raises(errors.InputError, match=r'has no checkpoint of epoch 3, there are \[1, 2\]'):
+        rfn_jax.load(tmp_path, 3)

@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from rfn_jax import attacks, data, transfer
+from rfn_jax import attacks, data, storage, transfer
 from rfn_jax.core import sharding
 from rfn_jax.core.errors import InputError
 
@@ -12,25 +12,25 @@ IMAGES = np.arange(3 * 4, dtype=np.uint8).reshape(3, 2, 2, 1)
 
 
 def test_a_part_comes_back_only_for_the_same_examples_and_origin(tmp_path):
-    parts = transfer.Parts(tmp_path / 'parts', {'seed': 1})
+    parts = storage.Parts(tmp_path / 'parts', {'seed': 1})
     assert parts.load(0, IDS, SHAPE) is None
     parts.save(0, IDS, IMAGES)
-    np.testing.assert_array_equal(transfer.Parts(tmp_path / 'parts', {'seed': 1}).load(0, IDS, SHAPE), IMAGES)
+    np.testing.assert_array_equal(storage.Parts(tmp_path / 'parts', {'seed': 1}).load(0, IDS, SHAPE), IMAGES)
     assert parts.load(1, IDS, SHAPE) is None
     assert parts.load(0, IDS[::-1], SHAPE) is None
     assert parts.load(0, IDS[:2], SHAPE) is None
-    assert transfer.Parts(tmp_path / 'parts', {'seed': 2}).load(0, IDS, SHAPE) is None
+    assert storage.Parts(tmp_path / 'parts', {'seed': 2}).load(0, IDS, SHAPE) is None
     assert not (tmp_path / 'parts').exists()
 
 
 def test_only_parts_are_deleted(tmp_path):
     (tmp_path / 'thesis.tex').write_text('years of work')
     with pytest.raises(InputError, match=r'holds thesis\.tex, which is no part of an adversarial set'):
-        transfer.Parts(tmp_path, {})
+        storage.Parts(tmp_path, {})
     assert (tmp_path / 'thesis.tex').exists()
-    parts = transfer.Parts(tmp_path / 'parts', {'a': (1, 2)})
+    parts = storage.Parts(tmp_path / 'parts', {'a': (1, 2)})
     parts.save(0, IDS, IMAGES)
-    np.testing.assert_array_equal(transfer.Parts(tmp_path / 'parts', {'a': (1, 2)}).load(0, IDS, SHAPE), IMAGES)
+    np.testing.assert_array_equal(storage.Parts(tmp_path / 'parts', {'a': (1, 2)}).load(0, IDS, SHAPE), IMAGES)
     assert parts.load(0, IDS, (4, 1, 1)) is None
     (tmp_path / 'parts' / 'notes.txt').write_text('mine')
     parts.clear()
@@ -39,7 +39,7 @@ def test_only_parts_are_deleted(tmp_path):
 
 @pytest.mark.parametrize('damage', [b'', b'PK', None])
 def test_a_damaged_part_is_made_again(tmp_path, damage):
-    parts = transfer.Parts(tmp_path, {})
+    parts = storage.Parts(tmp_path, {})
     parts.save(0, IDS, IMAGES)
     whole = (tmp_path / '0.npz').read_bytes()
     (tmp_path / '0.npz').write_bytes(whole[:-30] if damage is None else damage)
@@ -68,10 +68,10 @@ def test_crafting_goes_on_after_the_last_whole_batch(tmp_path):
     with pytest.raises(StopError):
         transfer.craft(
             attack, surrogate, examples, jax.random.key(0), **options,
-            parts=transfer.Parts(tmp_path, {}), advance=stop_after_two,
+            parts=storage.Parts(tmp_path, {}), advance=stop_after_two,
         )  # fmt: skip
     assert sorted(path.name for path in tmp_path.glob('*.npz')) == ['0.npz', '1.npz']
-    parts = transfer.Parts(tmp_path, {})
+    parts = storage.Parts(tmp_path, {})
     crafted = []
     parts.save = lambda number, ids, images, save=parts.save: (crafted.append(number), save(number, ids, images))
     resumed = transfer.craft(attack, surrogate, examples, jax.random.key(0), **options, parts=parts)

@@ -3,11 +3,10 @@
 import dataclasses
 
 import numpy as np
-import optax
 import pytest
 
 from rfn_jax import data, models, training
-from rfn_jax.core import console, rng, sharding
+from rfn_jax.core import console, digests, rng, sharding
 
 OPTIONS = {
     'epochs': 3,
@@ -34,29 +33,41 @@ class Bench:
 
     def fit(self, directory, *, devices=None, seed=0, keep_all=True, **options):
         """Trains into `directory`, with options of the recipe replaced."""
+        recipe, mesh = training.Recipe(**{**self.options, **options}), sharding.data_mesh(devices)
+        loader = data.loader(
+            self.train,
+            self.train.info(),
+            batch_size=recipe.batch_size,
+            seed=seed,
+            mesh=mesh,
+            streaming=recipe.streaming,
+        )
+        program = training.program(self.classifier, recipe, steps_per_epoch=loader.steps_per_epoch, mesh=mesh)
         training.fit(
             self.classifier,
-            self.train,
+            loader,
             self.validation,
-            training.Recipe(**{**self.options, **options}),
-            seed=seed,
+            program,
             directory=directory,
             keep_all=keep_all,
             batch_size=32,
             name='test',
             console=console.Console(),
-            mesh=sharding.data_mesh(devices),
         )
 
-    def optimiser(self):
-        """The optimiser of `fit`."""
-        recipe = training.Recipe(**self.options)
-        return optax.chain(recipe.minimise(steps_per_epoch=4), recipe.descent(steps_per_epoch=4))
+    def optimizer(self):
+        """The optimizer of `fit`."""
+        return training.Recipe(**self.options).optimizer(steps_per_epoch=4)
 
     def state(self, directory, epoch):
         """The state saved in `directory` after an epoch."""
         with training.CheckpointStore(directory / 'checkpoints', keep_all=True) as store:
-            return store.restore(epoch, training.create(self.classifier, self.optimiser()))
+            return store.restore(epoch, training.create(self.classifier, self.optimizer()))
+
+    def variables_digest(self, directory, epoch):
+        """The hash of the variables saved in `directory` after an epoch, read and checked."""
+        with training.CheckpointStore(directory / 'checkpoints', keep_all=True) as store:
+            return digests.of_arrays(store.restore_classifier(epoch, self.classifier).variables)
 
 
 @pytest.fixture(scope='session')

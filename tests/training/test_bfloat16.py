@@ -42,8 +42,8 @@ def test_a_run_that_stopped_ends_with_the_same_bits(narrow, tmp_path):
     shutil.copytree(tmp_path / 'whole', tmp_path / 'part')
     shutil.rmtree(tmp_path / 'part' / 'checkpoints' / '2')
     narrow.fit(tmp_path / 'part', epochs=2)
-    digests = [digests.of_arrays(restored(narrow, tmp_path / name, 2)) for name in ('whole', 'part')]
-    assert digests[0] == digests[1]
+    whole, part = (digests.of_arrays(restored(narrow, tmp_path / name, 2)) for name in ('whole', 'part'))
+    assert whole == part
 
 
 def test_it_is_measured_in_float32(narrow, tmp_path):

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from batch_of import batch_of
 
 from rfn_jax import models, optim, training
 from rfn_jax.core import errors, rng, sharding
@@ -41,32 +42,35 @@ class Run:
         self.batch = batch
         self.mesh = sharding.data_mesh(jax.devices()[:devices])
         c = models.initialise(module, rng.key_for(0, 'test'), (8, 8, 1), num_classes=10)
+        tx = optim.Optimizer(minimiser, descent)
         self.step = training.train_step(
             module,
             c.mean,
             c.std,
-            minimiser,
-            descent,
+            tx,
             lambda x, k: x.at[3].set(jnp.nan) if poison else x,
             self.mesh,
             shard_state=shard_state,
             **options,
         )
-        state = training.create(c, optax.chain(minimiser, descent))
+        state = training.create(c, tx)
         self.state = sharding.place(state, sharding.of_state(state, self.mesh, cut=shard_state))
-        train = bench.train
-        self.data = sharding.replicate(
-            training.DeviceData(train.images, train.labels, train.ids.astype(np.uint32)), self.mesh
-        )
+        self.train = bench.train
         self.key = rng.key_for(0, 'augment', 1)
 
     def after(self, steps):
         for t in range(steps):
-            self.state, metrics = self.step(self.state, self.data, jnp.arange(self.batch) + t, self.key)
+            self.state, metrics = self.step(self.state, self.examples(t), self.key)
         return jax.device_get((self.state, metrics))
 
+    def examples(self, t=0):
+        return batch_of(self.train, np.arange(self.batch) + t)
+
+    def lowered(self):
+        return self.step.lower(self.state, self.examples(), self.key)
+
     def compiled(self):
-        return self.step.lower(self.state, self.data, jnp.arange(self.batch), self.key).compile()
+        return self.lowered().compile()
 
 
 def all_reduces(compiled):
@@ -205,7 +209,7 @@ def test_bfloat16_compute_keeps_float32_states(bench):
     module = models.MODELS.make('resnet', num_classes=10, stage_sizes=(1,), widths=(4,), dtype='bfloat16')
     minimiser = optax.chain(optim.friendly_sam(0.3))
     run = Run(bench, module, minimiser, 1)
-    assert 'bf16' in run.step.lower(run.state, run.data, jnp.arange(B), run.key).as_text()
+    assert 'bf16' in run.lowered().as_text()
     state, metrics = run.after(5)
     assert {leaf.dtype.name for leaf in jax.tree.leaves(state)} == {'float32', 'int32'}
     full = models.MODELS.make('resnet', num_classes=10, stage_sizes=(1,), widths=(4,))
@@ -295,7 +299,7 @@ def test_the_number_of_all_reduces(bench, name, norm, group_size, expected):
 def test_joined_reductions_cost_no_communication(bench, monkeypatch):
     def built():
         run = Run(bench, ConvNet(), make('rfn_sam'), 8)
-        lowered = run.step.lower(run.state, run.data, jnp.arange(B), run.key)
+        lowered = run.lowered()
         return run, lowered.as_text().count('concatenate'), lowered.compile()
 
     run, concatenations, compiled = built()
@@ -345,3 +349,9 @@ def test_sizes_that_do_not_divide(bench, options, message):
             epochs=1, batch_size=B, learning_rate=0.1, momentum=0.9, weight_decay=0, decay_epochs=(), decay_factor=0.1,
             crop_padding=0, flip=False, minimiser={'name': 'rfn_sam'}, **names,
         )  # fmt: skip
+
+
+def test_groups_need_to_know_where_the_minimizer_ends(bench):
+    tx, mesh = optax.chain(optim.rfn_sam(), DESCENT), sharding.data_mesh(jax.devices()[:1])
+    with pytest.raises(errors.InputError, match=r'group_size 8 needs an optim\.Optimizer'):
+        training.train_step(ConvNet(), (0.5,), (0.3,), tx, lambda x, k: x, mesh, group_size=8)

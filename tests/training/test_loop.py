@@ -39,22 +39,37 @@ def test_same_seed_same_bits_and_other_seed_other_bits(bench, tmp_path):
     assert a != c
 
 
-def test_an_epoch_that_is_missing_is_made_again_from_the_one_before(bench, tmp_path):
+@pytest.mark.parametrize('missing', [1, 2, 3])
+def test_an_epoch_that_is_missing_is_made_again(bench, tmp_path, missing):
     bench.fit(tmp_path)
-    before = {epoch: digest(bench.state(tmp_path, epoch)) for epoch in (1, 2, 3)}
-    shutil.rmtree(tmp_path / 'checkpoints' / '2')
+    last = digest(bench.state(tmp_path, 3))
+    before = {epoch: bench.variables_digest(tmp_path, epoch) for epoch in (1, 2, 3)}
+    shutil.rmtree(tmp_path / 'checkpoints' / str(missing))
     bench.fit(tmp_path)
-    assert {epoch: digest(bench.state(tmp_path, epoch)) for epoch in (1, 2, 3)} == before
+    assert {epoch: bench.variables_digest(tmp_path, epoch) for epoch in (1, 2, 3)} == before
+    assert digest(bench.state(tmp_path, 3)) == last
     assert [json.loads(line)['epoch'] for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()] == [1, 2, 3]
+
+
+def test_only_the_newest_checkpoints_hold_the_state_of_the_optimizer(bench, tmp_path):
+    bench.fit(tmp_path, epochs=4)
+    held = [(tmp_path / 'checkpoints' / str(epoch) / 'optimizer').exists() for epoch in (1, 2, 3, 4)]
+    assert held == [False, False, True, True]
+    with training.CheckpointStore(tmp_path / 'checkpoints', keep_all=True) as store:
+        assert store.epochs() == [1, 2, 3, 4]
+        assert store.resumable() == [3, 4]
+        store.restore_classifier(1, bench.classifier)
+        with pytest.raises(errors.RunError, match=r'could not read checkpoint .*/checkpoints/1'):
+            store.restore(1, training.create(bench.classifier, bench.optimizer()))
 
 
 def test_checkpoints_of_another_model_are_refused_and_kept(bench, tmp_path):
     bench.fit(tmp_path, epochs=2)
     module = models.MODELS.make('mlp', num_classes=10, widths=(16,))
     other = models.initialise(module, rng.key_for(0, 'other'), (8, 8, 1), num_classes=10)
-    with pytest.raises(errors.InputError, match=r'checkpoint .*/2 is of another model or optimiser: .*\[32'):
+    with pytest.raises(errors.InputError, match=r'checkpoint .*/2 is of another model or optimizer: .*\[32'):
         dataclasses.replace(bench, classifier=other).fit(tmp_path)
-    with pytest.raises(errors.InputError, match='is of another model or optimiser'):
+    with pytest.raises(errors.InputError, match='is of another model or optimizer'):
         bench.fit(tmp_path, minimiser={'name': 'sgd'})
     with training.CheckpointStore(tmp_path / 'checkpoints', keep_all=True) as store:
         assert store.epochs() == [1, 2]
@@ -74,8 +89,8 @@ def test_a_damaged_newest_checkpoint_is_reported_and_made_again(bench, tmp_path,
     (tmp_path / 'other' / 'metrics.jsonl').unlink()
     damaged = tmp_path / 'other' / 'checkpoints'
     shutil.rmtree(damaged / '2')
-    shutil.copytree(damaged / '1', damaged / '2')  # a finished epoch 2 whose arrays are not what its optimiser says
-    for path in (damaged / '2' / 'optimiser' / 'd').rglob('*'):
+    shutil.copytree(damaged / '1', damaged / '2')  # a finished epoch 2 whose arrays are not what its optimizer says
+    for path in (damaged / '2' / 'optimizer' / 'd').rglob('*'):
         path.write_bytes(b'damaged')
     # The last epoch is looked at only when it is used, so ask for one more.
     bench.fit(tmp_path / 'other', epochs=3)

@@ -2,10 +2,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
-from rfn_jax import models, optim, training
+from rfn_jax import data, models, optim, training
 from rfn_jax.core import losses, rng, sharding
 from rfn_jax.training import objective as objective_lib
 
@@ -79,20 +78,51 @@ def test_micro_batches_draw_dropout_of_their_own():
 def test_a_step_draws_new_dropout_each_time_and_alike_on_all_devices(group_size):
     module = Noisy()
     classifier = models.Classifier({'params': params_of(module)}, module, 3)
-    data = training.DeviceData(np.uint8(IMAGES * 20 + 128), LABELS, np.arange(8, dtype=np.uint32))
-    descent = optim.momentum_sgd(0.0, momentum=0.0, weight_decay=0.0)
+    batch = data.Batch(np.uint8(IMAGES * 20 + 128), LABELS, np.arange(8, dtype=np.uint32))
+    tx = optim.Optimizer(optim.rfn_sam(0.1), optim.momentum_sgd(0.0, momentum=0.0, weight_decay=0.0))
     results = []
     for devices in (1, 2):
         mesh = sharding.data_mesh(jax.devices()[:devices])
-        step = training.train_step(
-            module, (0.5,), (0.25,), optim.rfn_sam(0.1), descent, lambda x, k: x, mesh, group_size=group_size
-        )
-        state = training.create(classifier, optax.chain(optim.rfn_sam(0.1), descent))
+        step = training.train_step(module, (0.5,), (0.25,), tx, lambda x, k: x, mesh, group_size=group_size)
+        state = training.create(classifier, tx)
         state = sharding.place(state, sharding.of_state(state, mesh, cut=False))
         values = []
         for _ in range(2):
-            state, metrics = step(state, sharding.replicate(data, mesh), np.arange(8), KEY)
+            state, metrics = step(state, batch, KEY)
             values.append(float(metrics['loss']))
         results.append(values)
     assert abs(results[0][0] - results[0][1]) > 1e-3
     np.testing.assert_allclose(*results, rtol=1e-5)
+
+
+class Normed(nn.Module):
+    """Batch normalization, dropout, an auxiliary head and a dense layer."""
+
+    auxiliary_weight = 0.3
+
+    @nn.compact
+    def __call__(self, x, *, train=False):
+        x = nn.BatchNorm(use_running_average=not train, name='bn')(x.reshape(x.shape[0], -1))
+        if train:
+            self.sow('auxiliary_logits', 'head', x[:, :3])
+        return nn.Dense(3, name='fc')(nn.Dropout(0.5, deterministic=not train)(x))
+
+
+@pytest.mark.parametrize('micro_batch_size', [None, 3])
+def test_in_evaluation_mode_it_is_the_loss_of_the_classifier(micro_batch_size):
+    module = Normed()
+    variables = module.init(rng.key_for(0, 'initialise'), IMAGES)
+    stats = jax.tree.map(lambda leaf: leaf + 0.3, variables['batch_stats'])
+    images, labels = jnp.asarray(IMAGES[:6]), jnp.asarray(LABELS[:6])
+    found = objective_lib.objective(module, stats, images, labels, train=False, micro_batch_size=micro_batch_size)
+    evaluation, gradient = found.value_and_grad(variables['params'])
+
+    def loss(params):
+        logits = module.apply({'params': params, 'batch_stats': stats}, images, train=False)
+        return jnp.mean(losses.cross_entropy(logits, labels)), logits
+
+    (expected, logits), expected_gradient = jax.value_and_grad(loss, has_aux=True)(variables['params'])
+    np.testing.assert_allclose(jnp.mean(evaluation.losses), expected, rtol=1e-5)
+    np.testing.assert_allclose(evaluation.accuracy, np.mean(np.argmax(logits, -1) == labels), rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), gradient, expected_gradient)
+    jax.tree.map(np.testing.assert_array_equal, evaluation.batch_stats, stats)

@@ -26,8 +26,7 @@ def test_an_epoch_by_scan_is_the_loop_bit_for_bit(conv_bench, tmp_path, minimise
     for name, steps_per_call in (('loop', 1), ('scan', 4), ('parts', 3)):  # an epoch has 4 steps
         conv_bench.fit(tmp_path / name, steps_per_call=steps_per_call, devices=jax.devices()[:1], **options)
     recipe = training.Recipe(**{**conv_bench.options, **options})
-    tx = optax.chain(recipe.minimise(steps_per_epoch=4), recipe.descent(steps_per_epoch=4))
-    template = training.create(conv_bench.classifier, tx)
+    template = training.create(conv_bench.classifier, recipe.optimizer(steps_per_epoch=4))
     states = []
     for name in ('loop', 'scan', 'parts'):
         with training.CheckpointStore(tmp_path / name / 'checkpoints', keep_all=True) as store:
@@ -41,39 +40,33 @@ def test_an_epoch_by_scan_is_the_loop_bit_for_bit(conv_bench, tmp_path, minimise
 
 
 def prepared(bench, devices, *, scan):
-    """The step, its state, its data and the positions of an epoch of four steps, all on the devices."""
+    """The step, its state, and the batches and the key of an epoch of four steps, all on the devices."""
     mesh = sharding.data_mesh(jax.devices()[:devices])
-    c, minimiser = bench.classifier, optim.rfn_sam(0.3)
-    step = training.train_step(
-        c.module, c.mean, c.std, minimiser, DESCENT, data.CropAndFlip(crop_padding=1, flip=True), mesh, scan=scan
-    )
-    state = sharding.replicate(training.create(c, optax.chain(minimiser, DESCENT)), mesh)
-    examples = training.DeviceData(bench.train.images, bench.train.labels, bench.train.ids.astype(np.uint32))
-    rows = np.arange(64, dtype=np.int32).reshape(4, 16)
-    if scan:
-        positions = [jax.device_put(rows, sharding.rows_sharding(mesh))]
-    else:
-        positions = jax.device_put(list(rows), sharding.batch_sharding(mesh))
+    c, tx = bench.classifier, optax.chain(optim.rfn_sam(0.3), DESCENT)
+    augment = data.CropAndFlip(crop_padding=1, flip=True)
+    step = training.train_step(c.module, c.mean, c.std, tx, augment, mesh, scan=scan)
+    state = sharding.replicate(training.create(c, tx), mesh)
+    loader = data.ResidentLoader(bench.train, batch_size=16, seed=0, mesh=mesh)
     key = jax.device_put(rng.key_for(0, 'augment', 1), sharding.replicated(mesh))
-    return step, state, sharding.replicate(examples, mesh), positions, key
+    return step, state, list(loader.epoch(1, steps_per_call=4 if scan else 1)), key
 
 
 @pytest.mark.parametrize('devices', [1, 8])
 @pytest.mark.parametrize('scan', [False, True])
 def test_an_epoch_moves_nothing_and_compiles_nothing_anew(conv_bench, devices, scan):
-    step, state, examples, positions, key = prepared(conv_bench, devices, scan=scan)
-    state, _ = step(state, examples, positions[0], key)  # compiles
+    step, state, batches, key = prepared(conv_bench, devices, scan=scan)
+    state, _ = step(state, batches[0], key)  # compiles
     with jax.transfer_guard('disallow'), jax.no_tracing():
-        for row in positions:
-            state, metrics = step(state, examples, row, key)
+        for batch in batches:
+            state, metrics = step(state, batch, key)
     assert step._cache_size() == 1
     assert metrics['loss'].shape == ((4,) if scan else ())
 
 
 @pytest.mark.parametrize('scan', [False, True])
 def test_the_program_has_no_host_transfer_and_reuses_the_whole_state(conv_bench, scan):
-    step, state, examples, positions, key = prepared(conv_bench, 1, scan=scan)
-    text = step.lower(state, examples, positions[0], key).compile().as_text()
+    step, state, batches, key = prepared(conv_bench, 1, scan=scan)
+    text = step.lower(state, batches[0], key).compile().as_text()
     assert not re.search(r' (infeed|outfeed|send|recv)(-start|-done)?\(|xla_python_cpu_callback|xla_ffi_python', text)
     (aliases,) = re.findall(r'input_output_alias=\{(.*?)\}, entry', text)
     # All of the state but two figures of the minimiser's last step, which no step reads.
@@ -83,5 +76,5 @@ def test_the_program_has_no_host_transfer_and_reuses_the_whole_state(conv_bench,
 
 
 def test_steps_per_call_must_be_a_count(conv_bench, tmp_path):
-    with pytest.raises(InputError, match='steps_per_call must be at least 1, got 0'):
+    with pytest.raises(InputError, match='steps_per_call must be an integer of at least 1, got 0'):
         conv_bench.fit(tmp_path, steps_per_call=0)

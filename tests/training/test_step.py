@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from batch_of import batch_of
 
 from rfn_jax import models, optim, training
 from rfn_jax.core import rng, sharding
@@ -24,16 +25,15 @@ DESCENT = optim.momentum_sgd(0.05, momentum=0.9, weight_decay=5e-4)
 def build(bench, minimiser, descent=DESCENT, devices=1, **options):
     mesh = sharding.data_mesh(jax.devices()[:devices])
     c = bench.classifier
-    step = training.train_step(c.module, c.mean, c.std, minimiser, descent, identity, mesh, **options)
-    state = training.create(c, optax.chain(minimiser, descent))
+    tx = optax.chain(minimiser, descent)
+    step = training.train_step(c.module, c.mean, c.std, tx, identity, mesh, **options)
+    state = training.create(c, tx)
     state = sharding.place(state, sharding.of_state(state, mesh, cut=options.get('shard_state', False)))
-    resident = training.DeviceData(bench.train.images, bench.train.labels, bench.train.ids.astype(np.uint32))
-    resident = sharding.replicate(resident, mesh)
-    return lambda state, positions: step(state, resident, positions, KEY), state
+    return lambda state, positions: step(state, batch_of(bench.train, positions), KEY), state
 
 
 def positions(step):
-    return jnp.arange(16) + 16 * step
+    return np.arange(16) + 16 * step
 
 
 def textbook_sam(bench, steps, *, rho, lr, momentum, decay):
@@ -84,9 +84,8 @@ def test_eight_devices_equal_one(conv_bench, minimiser):
     results = []
     for devices in (1, 8):
         step, state = build(conv_bench, minimiser, devices=devices)
-        mesh = sharding.data_mesh(jax.devices()[:devices])
         for t in range(3):
-            state, values = step(state, sharding.shard_batch(positions(t), mesh))
+            state, values = step(state, positions(t))
         results.append(jax.device_get((state.params, state.batch_stats, values)))
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), *results)
 
@@ -99,15 +98,12 @@ def test_compiles_once_and_donates_the_state(conv_bench):
         return images
 
     c, mesh = conv_bench.classifier, sharding.data_mesh(jax.devices()[:1])
-    minimiser = optim.rfn_sam(0.3)
-    step = training.train_step(c.module, c.mean, c.std, minimiser, DESCENT, counted, mesh)
-    state = sharding.replicate(training.create(c, optax.chain(minimiser, DESCENT)), mesh)
-    resident = training.DeviceData(
-        conv_bench.train.images, conv_bench.train.labels, conv_bench.train.ids.astype(np.uint32)
-    )
+    tx = optax.chain(optim.rfn_sam(0.3), DESCENT)
+    step = training.train_step(c.module, c.mean, c.std, tx, counted, mesh)
+    state = sharding.replicate(training.create(c, tx), mesh)
     for t in range(4):
         before = state
-        state, _ = step(state, resident, positions(t), KEY)
+        state, _ = step(state, batch_of(conv_bench.train, positions(t)), KEY)
     assert len(calls) == 1
     assert before.params['fc']['kernel'].is_deleted()
     assert not c.variables['params']['fc']['kernel'].is_deleted()

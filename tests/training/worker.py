@@ -11,6 +11,7 @@ if __name__ == '__main__':
 
     import numpy as np
     import optax
+    from batch_of import batch_of
 
     from rfn_jax import data, models, optim, training
     from rfn_jax.core import rng, sharding
@@ -18,19 +19,17 @@ if __name__ == '__main__':
     train = data.SOURCES.make('digits').train.take(np.arange(64))
     module = models.MODELS.make('resnet', num_classes=10, stage_sizes=(1,), widths=(4,))
     mesh = sharding.data_mesh()
-    minimiser, descent = optim.rfn_sam(0.3), optim.momentum_sgd(0.1, momentum=0.9, weight_decay=5e-4)
+    tx = optim.Optimizer(optim.rfn_sam(0.3), optim.momentum_sgd(0.1, momentum=0.9, weight_decay=5e-4))
     classifier = models.initialise(module, rng.key_for(0, 'test'), (8, 8, 1), num_classes=10)
-    host = training.create(jax.device_get(classifier), optax.chain(minimiser, descent))
+    host = training.create(jax.device_get(classifier), tx)
     for group_size, cut in ((None, False), (None, True), (4, False), (16, False)):
         step = training.train_step(
-            module, (0.5,), (0.3,), minimiser, descent, lambda x, k: x, mesh, group_size=group_size, shard_state=cut
+            module, (0.5,), (0.3,), tx, lambda x, k: x, mesh, group_size=group_size, shard_state=cut
         )
         state = sharding.place(host, sharding.of_state(host, mesh, cut=cut))
-        resident = training.DeviceData(train.images, train.labels, train.ids.astype(np.uint32))
-        resident = sharding.replicate(resident, mesh)
         key = jax.random.wrap_key_data(sharding.replicate(jax.random.key_data(rng.key_for(0, 'augment')), mesh))
         for t in range(3):
-            positions = sharding.shard_batch(np.arange(32, dtype=np.int32) + t, mesh)
-            state, metrics = step(state, resident, positions, key)
+            batch = sharding.shard_batch(batch_of(train, np.arange(32) + t), mesh)
+            state, metrics = step(state, batch, key)
         norm = jax.jit(optax.tree.norm, out_shardings=sharding.replicated(mesh))(state.params)
         print(f'{group_size} {cut} {mesh.size} {float(norm):.7g} {float(metrics["loss"]):.7g}', flush=True)

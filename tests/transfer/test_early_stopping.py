@@ -1,10 +1,13 @@
 import pytest
 
-from rfn_jax.transfer import BLACK_BOX, WHITE_BOX, best_epoch
+from rfn_jax.transfer import BLACK_BOX, WHITE_BOX, TransferRow, best_epoch
 
 
 def row(epoch, rate, *, surrogate='resnet', training='rfn', kind=BLACK_BOX):
-    return {'surrogate': surrogate, 'training': training, 'kind': kind, 'epoch': epoch, 'success_rate': rate}
+    return TransferRow(
+        surrogate=surrogate, training=training, seed=0, epoch=epoch, attack='bim', eps=0.1, norm='linf', target='vgg',
+        kind=kind, success_rate=rate, ci_low=0.0, ci_high=1.0, n=10, gradient_evaluations=5,
+    )  # fmt: skip
 
 
 def test_the_mean_over_seeds_and_targets_decides():

@@ -1,0 +1,227 @@
+"""A work directory grows: what is new is made, what is there stays, and what would change it is refused."""
+
+import collections
+import json
+import shutil
+
+import numpy as np
+import pytest
+import small_experiment
+
+from rfn_jax import data, experiment, storage, training, transfer
+from rfn_jax.core import console, errors, tables
+
+
+def opening(config, directory):
+    return experiment.open_workdir(config.to_dict(), directory, console.Console())
+
+
+def run(config, directory):
+    opened = opening(config, directory)
+    for stage in (experiment.train, experiment.select, experiment.craft, experiment.measure):
+        stage(*opened)
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+    config = small_experiment.get_config()
+    config.seeds = 1
+    directory = tmp_path_factory.mktemp('finished')
+    run(config, directory)
+    return directory
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / 'copy')
+    return tmp_path / 'copy'
+
+
+@pytest.fixture
+def config():
+    config = small_experiment.get_config()
+    config.seeds = 1
+    return config
+
+
+@pytest.fixture
+def work(monkeypatch):
+    """What is trained and crafted: the steps of each network, and the examples of each adversarial set."""
+    steps, crafted = collections.Counter(), []
+    fit, craft = training.fit, transfer.craft
+
+    def counted_fit(classifier, loader, validation, program, *, name, **options):
+        def step(state, batch, key):
+            steps[name] += 1
+            return program.step(state, batch, key)
+
+        fit(classifier, loader, validation, type(program)(**{**vars(program), 'step': step}), name=name, **options)
+
+    def counted_craft(attack, surrogate, examples, key, **options):
+        if 'parts' in options:
+            crafted.append((attack.name, len(examples)))
+        return craft(attack, surrogate, examples, key, **options)
+
+    monkeypatch.setattr(training, 'fit', counted_fit)
+    monkeypatch.setattr(transfer, 'craft', counted_craft)
+    return steps, crafted
+
+
+def files_of(directory):
+    kept = ('targets', 'validation_targets', 'surrogates', 'adversarial')
+    return {path: path.stat().st_mtime_ns for name in kept for path in (directory / name).rglob('*') if path.is_file()}
+
+
+def rows(directory):
+    return tables.read(directory / 'results' / 'transfer.csv', transfer.TransferRow)
+
+
+def test_an_attack_a_target_and_a_seed_train_and_craft_only_what_is_new(config, copy, work):
+    before, old_rows = files_of(copy), rows(copy)
+    chosen = tables.read(copy / 'results' / 'early_stopping.csv', transfer.EarlyStoppingRow)
+    config.seeds = 2
+    config.targets.mlp_wide = {
+        'model': {'name': 'mlp', 'widths': (96,)},
+        'optim': {'epochs': 4, 'decay_epochs': (3,)},
+    }
+    config.attacks.pgd = {'name': 'pgd', 'eps': 0.2, 'steps': 2}
+    run(config, copy)
+    steps, crafted = work
+    assert steps == {
+        'train target mlp wide': 4 * 25,
+        'train surrogate resnet-sgd seed 1': 4 * 25,
+        'train surrogate resnet-rfn seed 1': 4 * 25,
+    }
+    # The new attack on all surrogates, the old ones on those of the new seed; and what the new target made eligible.
+    now = files_of(copy)
+    stayed = {path for path, time in before.items() if now[path] == time}
+    networks = {path for path in before if 'adversarial' not in path.parts}
+    assert networks <= stayed
+    assert {path.name for path in before.keys() - stayed} <= {'adversarial.npz', 'manifest.json'}
+    counts = collections.Counter(name for name, _ in crafted)
+    assert counts['pgd'] == 2 * 3
+    found = rows(copy)
+    assert {row.target for row in found} == {'mlp', 'vgg', 'mlp_wide', 'resnet'}
+    assert {(row.attack, row.seed) for row in found} == {(a, s) for a in ('bim', 'mi', 'pgd') for s in (0, 1)}
+    assert len(found) == len(old_rows) * 2 * 3 // 2 * 4 // 3
+    again = tables.read(copy / 'results' / 'early_stopping.csv', transfer.EarlyStoppingRow)
+    assert [row.surrogate for row in again] == [row.surrogate for row in chosen]
+
+
+def test_more_examples_are_added_to_those_that_are_there(config, copy, work):
+    path = copy / 'adversarial' / 'resnet-rfn-seed0' / 'bim'
+    before = storage.load_adversarial_set(path)
+    config.evaluation.examples = 75
+    run(config, copy)
+    steps, crafted = work
+    assert not steps
+    assert {count for _, count in crafted} == {15}
+    after = storage.load_adversarial_set(path)
+    assert len(after.ids) == 75
+    np.testing.assert_array_equal(after.of_ids(before.ids), before.images)
+    assert {row.n for row in rows(copy)} == {75}
+
+
+def test_what_is_added_is_what_a_new_run_makes(config, copy, tmp_path):
+    config.evaluation.examples = 75
+    run(config, copy)
+    shutil.copytree(copy, tmp_path / 'new')
+    for name in ('adversarial', 'results'):
+        shutil.rmtree(tmp_path / 'new' / name)
+    run(config, tmp_path / 'new')
+    for name in ('transfer.csv', 'natural.csv', 'summary.csv', 'gains.csv', 'examples.csv'):
+        assert (copy / 'results' / name).read_bytes() == (tmp_path / 'new' / 'results' / name).read_bytes()
+
+
+def test_what_is_dropped_leaves_the_tables_and_stays_on_disk(config, copy, work):
+    before = files_of(copy)
+    del config.attacks['mi'], config.targets['vgg']
+    config.baselines = ('sgd',)
+    config.early_stopping = {}
+    config.evaluation.examples = 30
+    run(config, copy)
+    steps, crafted = work
+    assert not steps
+    assert files_of(copy).keys() >= before.keys()
+    assert {(row.training, row.attack, row.n) for row in rows(copy)} == {('sgd', 'bim', 30), ('rfn', 'bim', 30)}
+    assert all(count <= 30 for _, count in crafted)
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (lambda c: c.optim.update(rho=0.1), r'trainings\.rfn\.rho is 0\.4 there and 0\.1 here'),
+        (lambda c: c.optim.update(learning_rate=0.1), r'optim\.learning_rate is 0\.05 there and 0\.1 here'),
+        (
+            lambda c: c.targets.vgg.model.update(stages=((8,),)),
+            r'targets\.vgg\.model\.stages is \[\[8\], \[16\]\] there and',
+        ),
+        (lambda c: c.targets.mlp.optim.update(epochs=5), r'targets\.mlp\.optim\.epochs is 4 there and 5 here'),
+        (lambda c: c.update(seed=1), r'seed is 0 there and 1 here'),
+        (lambda c: c.augmentation.update(flip=True), r'augmentation\.flip is False there and True here'),
+        (
+            lambda c: c.trainings.rfn.update(mask='no_biases'),
+            r"trainings\.rfn\.mask is 'absent' there and 'no_biases' here",
+        ),
+    ],
+)
+def test_what_would_change_a_network_that_is_there_is_refused(config, copy, change, message):
+    before = {path: path.stat().st_mtime_ns for path in copy.rglob('*')}
+    change(config)
+    with pytest.raises(errors.InputError, match=f'{message}.*choose another --workdir, or another name') as caught:
+        opening(config, copy)
+    assert '\n' not in str(caught.value)
+    assert {path: path.stat().st_mtime_ns for path in copy.rglob('*')} == before
+
+
+def test_a_network_that_was_left_out_is_held_to_what_it_was(config, copy):
+    vgg = config.targets.vgg.to_dict()
+    del config.targets['vgg']
+    opening(config, copy)
+    config.targets.vgg = {**vgg, 'model': {'name': 'vgg', 'stages': ((8,), (8,))}}
+    with pytest.raises(errors.InputError, match=r'targets\.vgg\.model\.stages is'):
+        opening(config, copy)
+
+
+def test_what_does_not_change_a_network_may_change(config, copy):
+    config.optim.steps_per_call = 5
+    config.optim.streaming = True
+    config.name = 'renamed'
+    config.evaluation.batch_size = 16
+    opening(config, copy)
+    assert json.loads((copy / 'config.json').read_text())['name'] == 'renamed'
+
+
+def test_a_network_that_is_not_there_yet_may_change(config, tmp_path):
+    plan, workdir = opening(config, tmp_path)
+    experiment.train(plan, workdir, ['targets/mlp'])
+    config.targets.vgg.model.stages = ((4,),)
+    opening(config, tmp_path)
+
+
+@pytest.mark.parametrize('version', [None, 1, 3])
+def test_work_directories_of_another_layout_are_refused(config, copy, version):
+    (copy / 'layout.json').unlink()
+    if version:
+        (copy / 'layout.json').write_text(json.dumps({'version': version}))
+    with pytest.raises(
+        errors.InputError, match=f'is a work directory of layout {version or 1}, made by another version'
+    ):
+        opening(config, copy)
+    with pytest.raises(errors.InputError, match='of layout'):
+        experiment.last_config(copy)
+
+
+def test_networks_of_both_loaders_are_the_same_bits(config, copy, tmp_path):
+    config.optim.streaming = True
+    plan, workdir = opening(config, tmp_path / 'streamed')
+    experiment.train(plan, workdir, ['surrogates'])
+    assert data.SOURCES.make('digits').train.source == 'digits'
+    for training_name in ('sgd', 'rfn'):
+        folder = f'surrogates/resnet-{training_name}/seed0'
+        for epoch in (1, 4):
+            found = []
+            for directory in (copy, tmp_path / 'streamed'):
+                with storage.checkpoints(directory / folder, epoch) as (store, _):
+                    found.append(store.digest(epoch))
+            assert found[0] == found[1]
