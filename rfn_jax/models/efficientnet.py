@@ -13,7 +13,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from rfn_jax.core import errors
 from rfn_jax.models import hooks, inverted_residual, layers, ranges, zoo
 
 STAGES = (
@@ -71,10 +70,10 @@ class EfficientNet(nn.Module):
                 )(x, train=train)
                 before += 1
         x = conv_norm(4 * x.shape[-1], 1, name=f'features_{len(self.stages) + 1}')(x, train=train)
-        x = layers.mean_over_positions(x).astype(jnp.float32)
-        x = nn.Dropout(self.dropout, deterministic=not train, name='dropout')(x)
-        kernel_init = nn.initializers.variance_scaling(1 / 3, 'fan_out', 'uniform')
-        return layers.dense(self.num_classes, kernel_init=kernel_init, name='classifier')(x)
+        init = nn.initializers.variance_scaling(1 / 3, 'fan_out', 'uniform')
+        return layers.logits(
+            x, self.num_classes, dropout=self.dropout, train=train, kernel_init=init, name='classifier'
+        )
 
 
 @zoo.MODELS.register
@@ -104,20 +103,18 @@ def efficientnet(
     Raises:
       InputError: A number is out of its range.
     """
-    if not stages or any(len(stage) != 5 or min(stage) < 1 or stage[1] % 2 == 0 for stage in stages):
-        raise errors.InputError(
-            'stages of an EfficientNet need five positive numbers each: expansion, odd kernel, channels, blocks and stride; '
-            f'got {stages!r}'
-        )
-    multipliers = {'width_multiplier': width_multiplier, 'depth_multiplier': depth_multiplier}
-    ranges.check_positive(**multipliers, stem_strides=stem_strides)
-    ranges.check_rates(dropout=dropout, stochastic_depth=stochastic_depth)
+    options = {
+        **ranges.check_sizes(stem_strides=stem_strides),
+        **ranges.check_rates(dropout=dropout, stochastic_depth=stochastic_depth),
+    }
+    ranges.check_positive(width_multiplier=width_multiplier, depth_multiplier=depth_multiplier)
+    stages = ranges.check_table('stages', stages, ('expansion', 'kernel', 'channels', 'blocks', 'stride'))
     scaled = tuple(
         (t, k, inverted_residual.round_channels(c * width_multiplier), math.ceil(n * depth_multiplier), s)
         for t, k, c, n, s in stages
     )
     stem_width = inverted_residual.round_channels(32 * width_multiplier)
-    return EfficientNet(num_classes, scaled, stem_width, stem_strides, dropout, stochastic_depth, dtype)
+    return EfficientNet(num_classes, scaled, stem_width, **options, dtype=dtype)
 
 
 zoo.MODELS.add('efficientnet_b0', functools.partial(efficientnet, width_multiplier=1.0, depth_multiplier=1.0))

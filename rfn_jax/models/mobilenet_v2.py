@@ -11,7 +11,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from rfn_jax.core import errors
 from rfn_jax.models import hooks, inverted_residual, layers, ranges, zoo
 
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
@@ -52,9 +51,10 @@ class MobileNetV2(nn.Module):
                 sizes = (expansion * x.shape[-1], width, 3, 1 if index else strides)
                 x = block(*sizes, name=f'features_{number}')(x, train=train)
         x = conv_norm(self.head_width, 1, name=f'features_{number + 1}')(x, train=train)
-        x = layers.mean_over_positions(x).astype(jnp.float32)
-        x = nn.Dropout(self.dropout, deterministic=not train, name='dropout')(x)
-        return layers.dense(self.num_classes, kernel_init=nn.initializers.normal(0.01), name='classifier')(x)
+        init = nn.initializers.normal(0.01)
+        return layers.logits(
+            x, self.num_classes, dropout=self.dropout, train=train, kernel_init=init, name='classifier'
+        )
 
 
 @zoo.MODELS.register
@@ -81,16 +81,13 @@ def mobilenet_v2(
     Raises:
       InputError: A number is out of its range.
     """
-    if not stages or any(len(stage) != 4 or min(stage) < 1 for stage in stages):
-        raise errors.InputError(
-            f'stages of a MobileNetV2 need four positive numbers each: expansion, channels, blocks and stride; got {stages!r}'
-        )
-    ranges.check_positive(width_multiplier=width_multiplier, stem_strides=stem_strides)
-    ranges.check_rates(dropout=dropout)
+    options = ranges.check_sizes(stem_strides=stem_strides) | ranges.check_rates(dropout=dropout)
+    ranges.check_positive(width_multiplier=width_multiplier)
+    stages = ranges.check_table('stages', stages, ('expansion', 'channels', 'blocks', 'stride'))
     scaled = tuple((t, inverted_residual.round_channels(c * width_multiplier), n, s) for t, c, n, s in stages)
     stem_width = inverted_residual.round_channels(32 * width_multiplier)
     head_width = inverted_residual.round_channels(1280 * max(1.0, width_multiplier))
-    return MobileNetV2(num_classes, scaled, stem_width, head_width, stem_strides, dropout, dtype)
+    return MobileNetV2(num_classes, scaled, stem_width, head_width, **options, dtype=dtype)
 
 
 # As in https://github.com/kuangliu/pytorch-cifar, the first two strides of 2 are 1: an image is made 8 times smaller, not 32.

@@ -5,7 +5,6 @@ Howard et al., Searching for MobileNetV3, https://arxiv.org/abs/1905.02244. The 
 """
 
 import functools
-import numbers
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -13,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from rfn_jax.core import errors
+from rfn_jax.core import checks, errors
 from rfn_jax.models import hooks, inverted_residual, layers, ranges, zoo
 
 ACTIVATIONS = {'relu': hooks.Relu, 'hard_swish': hooks.HardSwish}
@@ -147,27 +146,24 @@ def mobilenet_v3(
     """
     if not blocks:
         raise errors.InputError(f'a MobileNetV3 needs at least one block, got {blocks!r}')
-    widths = {'hidden_width': hidden_width, 'width_multiplier': width_multiplier}
-    ranges.check_positive(**widths, stem_strides=stem_strides)
-    ranges.check_rates(dropout=dropout)
+    options = ranges.check_sizes(stem_strides=stem_strides) | ranges.check_rates(dropout=dropout)
+    ranges.check_positive(width_multiplier=width_multiplier)
+    ranges.check_sizes(hidden_width=hidden_width)
     scaled = tuple(_scaled(entries, width_multiplier) for entries in blocks)
     stem_width, hidden_width = (inverted_residual.round_channels(c * width_multiplier) for c in (16, hidden_width))
-    return MobileNetV3(num_classes, scaled, stem_width, hidden_width, stem_strides, dropout, dtype)
+    return MobileNetV3(num_classes, scaled, stem_width, hidden_width, **options, dtype=dtype)
 
 
 def _scaled(entries: Sequence[Any], width_multiplier: float) -> Block:
     if len(entries) != len(Block._fields):
         raise errors.InputError(f'a block of a MobileNetV3 needs {", ".join(Block._fields)}, got {entries!r}')
     block = Block(*entries)
-    sizes = (block.kernel, block.expanded, block.features, block.strides)
-    if not all(isinstance(size, numbers.Integral) and size > 0 for size in sizes) or block.kernel % 2 == 0:
-        raise errors.InputError(f'a block of a MobileNetV3 needs positive numbers and an odd kernel, got {entries!r}')
-    if block.activation not in ACTIVATIONS:
-        raise errors.unknown_name('activation', block.activation, ACTIVATIONS)
-    expanded, features = (
-        inverted_residual.round_channels(c * width_multiplier) for c in (block.expanded, block.features)
+    checks.one_of('activation', block.activation, ACTIVATIONS)
+    widths = ranges.check_sizes(expanded=block.expanded, features=block.features)
+    widths = {name: inverted_residual.round_channels(width * width_multiplier) for name, width in widths.items()}
+    return block._replace(
+        **widths, **ranges.check_odd(kernel=block.kernel), **ranges.check_sizes(strides=block.strides)
     )
-    return block._replace(expanded=expanded, features=features)
 
 
 zoo.MODELS.add('mobilenet_v3_small', functools.partial(mobilenet_v3, blocks=SMALL, hidden_width=1024))
