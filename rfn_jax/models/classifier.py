@@ -63,13 +63,7 @@ def normalise(images: jax.Array, mean: Sequence[float], std: Sequence[float]) ->
 
 
 def initialise(
-    module: nn.Module,
-    key: jax.Array,
-    image_shape: tuple[int, int, int],
-    *,
-    num_classes: int,
-    mean: Sequence[float] = (0.0,),
-    std: Sequence[float] = (1.0,),
+    module: nn.Module, key: jax.Array, image_shape: tuple[int, int, int], *, num_classes: int, **normalization
 ) -> Classifier:
     """A classifier with fresh variables, by one jitted `init`.
 
@@ -78,14 +72,12 @@ def initialise(
       key: Key of the initial values.
       image_shape: `(H, W, C)`.
       num_classes: Number of classes K; the module must give as many logits.
-      mean: Mean of each channel, or one number for all.
-      std: Standard deviation of each channel, above 0, or one number for all.
+      **normalization: `mean` and `std`, as of `abstract`.
 
     Raises:
-      InputError: `std` is not positive, a length differs from the number of channels, or the module gives another
-        number of logits.
+      InputError: As `abstract`.
     """
-    template = abstract(module, image_shape, num_classes=num_classes, mean=mean, std=std)
+    template = abstract(module, image_shape, num_classes=num_classes, **normalization)
     # Optimising a program that runs once takes longer than it saves; the option is known to be there on the CPU.
     options = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else None
     init = jax.jit(_init, static_argnums=(0, 1), compiler_options=options)
@@ -100,9 +92,18 @@ def abstract(
     mean: Sequence[float] = (0.0,),
     std: Sequence[float] = (1.0,),
 ) -> Classifier:
-    """A classifier whose variables are `jax.ShapeDtypeStruct`s: the template of a checkpoint.
+    """A classifier whose variables are `jax.ShapeDtypeStruct`s: the template of a checkpoint. Nothing is computed.
 
-    Arguments and errors are those of `initialise`; nothing is computed.
+    Args:
+      module: Flax module of the zoo.
+      image_shape: `(H, W, C)`.
+      num_classes: Number of classes K; the module must give as many logits.
+      mean: Mean of each channel, or one number for all.
+      std: Standard deviation of each channel, above 0, or one number for all.
+
+    Raises:
+      InputError: `std` is not positive, a length differs from the number of channels, or the module gives another
+        number of logits.
     """
     mean, std = tuple(map(float, mean)), tuple(map(float, std))
     if any(len(values) not in (1, image_shape[-1]) for values in (mean, std)) or not all(s > 0 for s in std):

@@ -37,7 +37,7 @@ class DenseLayer(nn.Module):
     growth_rate: int
     bottleneck: int
     dropout: float
-    dtype: jnp.dtype = jnp.float32
+    dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:

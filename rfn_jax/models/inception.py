@@ -162,15 +162,9 @@ def inception_v3(
     Raises:
       InputError: A number is out of its range.
     """
-    return InceptionV3(
-        num_classes,
-        short_stem=False,
-        auxiliary=auxiliary,
-        **ranges.check_weights(auxiliary_weight=auxiliary_weight),
-        **ranges.check_rates(dropout=dropout),
-        **ranges.check_positive(width=width),
-        dtype=dtype,
-    )
+    numbers = ranges.check_weights(auxiliary_weight=auxiliary_weight) | ranges.check_rates(dropout=dropout)
+    numbers |= ranges.check_positive(width=width)
+    return InceptionV3(num_classes, short_stem=False, auxiliary=auxiliary, **numbers, dtype=dtype)
 
 
 @zoo.MODELS.register

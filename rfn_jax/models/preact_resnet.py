@@ -30,7 +30,7 @@ class PreActBlock(nn.Module):
     width: int
     block: str
     strides: int
-    dropout: float
+    dropout: float = 0.0
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -102,13 +102,13 @@ class PreActResNet(nn.Module):
 def preact_resnet(
     num_classes: int,
     *,
+    stem_width: int = 64,
+    stem_strides: int = 1,
+    block: str = 'basic',
     stage_sizes: Sequence[int] = (2, 2, 2, 2),
     widths: Sequence[int] = (64, 128, 256, 512),
-    stem_width: int = 64,
-    block: str = 'basic',
     final_norm: bool = True,
     dropout: float = 0.0,
-    stem_strides: int = 1,
     dtype=jnp.float32,
 ) -> PreActResNet:
     """A pre-activation residual network of any depth and width; the attributes of `PreActResNet` are the arguments.
@@ -116,14 +116,9 @@ def preact_resnet(
     Raises:
       InputError: `stage_sizes` and `widths` differ in length, or a name or number is not allowed.
     """
-    return PreActResNet(
-        num_classes,
-        **residual.check_stages(stage_sizes, widths, block),
-        **ranges.check_sizes(stem_width=stem_width, stem_strides=stem_strides),
-        **ranges.check_rates(dropout=dropout),
-        final_norm=final_norm,
-        dtype=dtype,
-    )
+    stages = residual.check_stages(stage_sizes, widths, block)
+    numbers = ranges.check_sizes(stem_width=stem_width, stem_strides=stem_strides) | ranges.check_rates(dropout=dropout)
+    return PreActResNet(num_classes, **stages, **numbers, final_norm=final_norm, dtype=dtype)
 
 
 # As in the common PyTorch code for CIFAR (https://github.com/kuangliu/pytorch-cifar): no normalisation at the end.

@@ -3,47 +3,24 @@
 The checks of options take them by their names and give them back by their names, as plain numbers.
 """
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 
 from rfn_jax.core import checks, errors
 
 
-def check_sizes(**options: int) -> dict[str, int]:
-    """Checks strides, widths and counts.
-
-    Raises:
-      InputError: One is not an integer of at least 1.
-    """
-    return {name: checks.integer(name, value, at_least=1) for name, value in options.items()}
+def _each(check: Callable[[str, Any], Any], /, **options) -> dict[str, Any]:
+    return {name: check(name, value) for name, value in options.items()}
 
 
-def check_positive(**options: float) -> dict[str, float]:
-    """Checks multipliers.
-
-    Raises:
-      InputError: One is not positive and finite.
-    """
-    return {name: checks.number(name, value, above=0) for name, value in options.items()}
-
-
-def check_rates(**options: float) -> dict[str, float]:
-    """Checks probabilities of leaving something out.
-
-    Raises:
-      InputError: One is not in [0, 1).
-    """
-    return {name: checks.number(name, value, at_least=0, below=1) for name, value in options.items()}
-
-
-def check_weights(**options: float) -> dict[str, float]:
-    """Checks weights of terms of the loss.
-
-    Raises:
-      InputError: One is negative or not finite.
-    """
-    return {name: checks.number(name, value, at_least=0) for name, value in options.items()}
+# Each raises an InputError where an option is out of its range.
+check_sizes = functools.partial(_each, functools.partial(checks.integer, at_least=1))  # strides, widths and counts
+check_positive = functools.partial(_each, functools.partial(checks.number, above=0))  # multipliers
+check_rates = functools.partial(_each, functools.partial(checks.number, at_least=0, below=1))  # of what is left out
+check_weights = functools.partial(_each, functools.partial(checks.number, at_least=0))  # of terms of the loss
 
 
 def check_odd(**options: int) -> dict[str, int]:
