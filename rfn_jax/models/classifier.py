@@ -1,6 +1,5 @@
 """A trained network as one value: module, variables and the normalisation of its images."""
 
-import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from rfn_jax.core import errors
+from rfn_jax.core import checks, errors
 
 
 @struct.dataclass
@@ -35,14 +34,14 @@ class Classifier:
     std: tuple[float, ...] = struct.field(pytree_node=False, default=(1.0,))
 
     def __post_init__(self):
-        for name in ('mean', 'std'):
+        for name, above in (('mean', None), ('std', 0)):
             values = getattr(self, name)
-            if not (isinstance(values, tuple) and values and all(isinstance(v, numbers.Real) for v in values)):
-                raise errors.InputError(
-                    f'{name} must be a tuple of numbers, one for all channels or for each, got {values!r}'
+            if not isinstance(values, tuple) or not values:
+                raise errors.InputTypeError(
+                    f'{name} must be a tuple with one number or one of each channel, got {values!r}'
                 )
-        if not min(self.std) > 0:
-            raise errors.InputError(f'std must be above 0, got {self.std!r}')
+            for value in values:
+                checks.number(name, value, above=above)
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """Logits `[B, K]` of float images `[B, H, W, C]` in [0, 1], in evaluation mode."""
@@ -106,10 +105,9 @@ def abstract(
         number of logits.
     """
     mean, std = tuple(map(float, mean)), tuple(map(float, std))
-    if any(len(values) not in (1, image_shape[-1]) for values in (mean, std)) or not all(s > 0 for s in std):
+    if any(len(values) not in (1, image_shape[-1]) for values in (mean, std)):
         raise errors.InputError(
-            f'mean {mean} and std {std} must have one value for all channels or one for each of the {image_shape[-1]}, '
-            'and std must be above 0'
+            f'mean {mean} and std {std} must have one value for all channels or one for each of the {image_shape[-1]}'
         )
     variables = jax.eval_shape(lambda: _init(module, image_shape, jax.random.key(0)))
     classifier = Classifier(variables, module, num_classes, mean, std)

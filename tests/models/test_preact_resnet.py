@@ -72,11 +72,11 @@ def test_a_wide_resnet_has_its_depth_and_widths(depth, widen_factor):
     ('name', 'options', 'message'),
     [
         ('preact_resnet', {'block': 'basik'}, "unknown residual block 'basik'; did you mean 'basic'"),
-        ('preact_resnet', {'dropout': 1.0}, r'dropout must be in \[0, 1\), got 1.0'),
+        ('preact_resnet', {'dropout': 1.0}, r'dropout must be a finite number at least 0 and below 1, got 1.0'),
         ('preact_resnet', {'widths': (4,)}, r'stage_sizes \(2, 2, 2, 2\) and widths \(4,\) need the same number'),
-        ('preact_resnet', {'stem_width': 0}, 'stem_width must be above 0, got 0'),
+        ('preact_resnet', {'stem_width': 0}, 'stem_width must be an integer of at least 1, got 0'),
         ('cifar_wide_resnet', {'depth': 20}, r'depth of a wide ResNet must be 6n \+ 4 .*, got 20'),
-        ('cifar_wide_resnet', {'widen_factor': 0}, 'widen_factor of a wide ResNet must be at least 1, got 0'),
+        ('cifar_wide_resnet', {'widen_factor': 0}, 'widen_factor must be an integer of at least 1, got 0'),
     ],
 )
 def test_bad_options(name, options, message):
