@@ -130,9 +130,3 @@ class InceptionNetwork(nn.Module):
     def pool(self, x: jax.Array, name: str) -> jax.Array:
         """What comes between a block and the next one; nothing by default."""
         return x
-
-
-def record(head: nn.Module, logits: jax.Array, *, train: bool) -> None:
-    """Records the logits of an auxiliary head, in training."""
-    if train:
-        head.sow('auxiliary_logits', 'logits', logits)

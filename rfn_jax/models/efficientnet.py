@@ -51,17 +51,12 @@ class EfficientNet(inverted_residual.InvertedResidualNetwork):
                     'features': width,
                     'kernel': kernel,
                     'strides': 1 if index else strides,
-                    'activation': hooks.Silu,
                     'squeeze': before // 4,
                     'squeeze_activation': nn.silu,
                     'stochastic_depth': self.stochastic_depth * len(plan) / total,
                 }
                 before = width
         return plan
-
-    def last_width(self, features: int) -> int:
-        """Four times as many channels."""
-        return 4 * features
 
 
 @zoo.MODELS.register
@@ -79,7 +74,8 @@ def efficientnet(
     """An EfficientNet; at least one pixel is needed. Arguments that are not listed are attributes of `EfficientNet`.
 
     Args:
-      width_multiplier: Scales the channels of all stages and of the first convolution.
+      width_multiplier: Scales the channels of all stages and of the first convolution, which are then rounded to multiples
+        of 8.
       depth_multiplier: Scales the numbers of blocks.
       stages: Rows of `EfficientNet.stages` before scaling.
 
@@ -97,7 +93,7 @@ def efficientnet(
         for t, k, c, n, s in stages
     )
     stem_width = inverted_residual.round_channels(32 * width_multiplier)
-    return EfficientNet(num_classes, stem_width, stages=scaled, **options, dtype=dtype)
+    return EfficientNet(num_classes, stem_width, 4 * scaled[-1][2], stages=scaled, **options, dtype=dtype)
 
 
 zoo.MODELS.add('efficientnet_b0', functools.partial(efficientnet, width_multiplier=1.0, depth_multiplier=1.0))

@@ -66,7 +66,9 @@ class AuxiliaryHead(nn.Module):
         x = conv(layers.adaptive_avg_pool(x, 4), 'conv', 128, 1, train=train)
         x = dense(layers.scaled(1024, conv.width), dtype=conv.dtype, name='fc1')(layers.flatten(x))
         x = nn.Dropout(self.dropout, deterministic=not train, name='dropout')(hooks.Relu(name='relu')(x))
-        branches.record(self, dense(self.num_classes, name='fc2')(x.astype(jnp.float32)), train=train)
+        logits = dense(self.num_classes, name='fc2')(x.astype(jnp.float32))
+        if train:
+            self.sow('auxiliary_logits', 'logits', logits)
 
 
 class GoogLeNet(branches.InceptionNetwork):

@@ -113,8 +113,9 @@ class AuxiliaryHead(nn.Module):
         x = self.convolutions(layers.avg_pool(x, 5, strides=3), 'conv0', 128, 1, train=train)
         small = dataclasses.replace(self.convolutions, deviation=0.01)
         x = small(x, 'conv1', 768, 5, padding=0, train=train)
-        init = nn.initializers.normal(0.001)
-        branches.record(self, layers.logits(x, self.num_classes, kernel_init=init, name='fc'), train=train)
+        logits = layers.logits(x, self.num_classes, kernel_init=nn.initializers.normal(0.001), name='fc')
+        if train:
+            self.sow('auxiliary_logits', 'logits', logits)
 
 
 class InceptionV3(branches.InceptionNetwork):

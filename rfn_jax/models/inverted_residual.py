@@ -114,18 +114,20 @@ class InvertedResidualNetwork(nn.Module):
     Attributes:
       num_classes: Number of classes.
       stem_width: Channels of the first convolution.
+      head_width: Channels of the last convolution.
       stem_strides: Stride of the first convolution.
       dropout: Probability of dropout before the last dense layer, in training.
       dtype: Type of the computation; parameters, statistics and logits stay float32.
-      activation: Kind of the activations of both convolutions.
+      activation: Kind of the activations, where a block has no other.
       norm: Makes the normalisations.
       classifier_init: Initialisation of the kernels of dense layers.
     """
 
     num_classes: int
     stem_width: int
-    stem_strides: int = 2
-    dropout: float = 0.2
+    head_width: int
+    stem_strides: int
+    dropout: float
     dtype: jnp.dtype = jnp.float32
 
     activation: ClassVar[type[hooks.Activation]]
@@ -135,22 +137,18 @@ class InvertedResidualNetwork(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Maps normalised images `[B, H, W, C]` to logits `[B, num_classes]`."""
-        options = {'norm': self.norm, 'dtype': self.dtype}
-        conv_norm = functools.partial(layers.ConvNorm, activation=self.activation, **options)
+        options = {'activation': self.activation, 'norm': self.norm, 'dtype': self.dtype}
+        conv_norm = functools.partial(layers.ConvNorm, **options)
         x = conv_norm(self.stem_width, 3, self.stem_strides, name='features_0')(x, train=train)
         plan = self.plan()
         for name, block in plan.items():
-            x = InvertedResidual(**block, **options, name=name)(x, train=train)
+            x = InvertedResidual(**{**options, **block}, name=name)(x, train=train)
         last = f'features_{1 + max(int(name.split("_")[1]) for name in plan)}'
-        x = conv_norm(self.last_width(x.shape[-1]), 1, name=last)(x, train=train)
+        x = conv_norm(self.head_width, 1, name=last)(x, train=train)
         return self.head(x, train=train)
 
     def plan(self) -> dict[str, dict[str, Any]]:
         """The attributes of each block by its name, which is `features_` and a number, or that of its stage and its own."""
-        raise NotImplementedError
-
-    def last_width(self, features: int) -> int:
-        """Channels of the last convolution, from those of the last block."""
         raise NotImplementedError
 
     def head(self, x: jax.Array, *, train: bool) -> jax.Array:

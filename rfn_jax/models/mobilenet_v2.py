@@ -20,11 +20,9 @@ class MobileNetV2(inverted_residual.InvertedResidualNetwork):
 
     Attributes:
       stages: Expansion, channels, number of blocks, and stride of the first block of each stage.
-      head_width: Channels of the last convolution.
     """
 
     stages: Sequence[Sequence[int]] = STAGES
-    head_width: int = 1280
 
     activation = hooks.Relu6
 
@@ -34,13 +32,9 @@ class MobileNetV2(inverted_residual.InvertedResidualNetwork):
         for expansion, width, blocks, strides in self.stages:
             for index in range(blocks):
                 sizes = {'expanded': expansion * before, 'features': width, 'strides': 1 if index else strides}
-                plan[f'features_{len(plan) + 1}'] = {**sizes, 'kernel': 3, 'activation': hooks.Relu6}
+                plan[f'features_{len(plan) + 1}'] = {**sizes, 'kernel': 3}
                 before = width
         return plan
-
-    def last_width(self, features: int) -> int:
-        """The same for all networks of a width."""
-        return self.head_width
 
 
 @zoo.MODELS.register
@@ -69,7 +63,7 @@ def mobilenet_v2(
     scaled = tuple((t, inverted_residual.round_channels(c * width_multiplier), n, s) for t, c, n, s in stages)
     stem_width = inverted_residual.round_channels(32 * width_multiplier)
     head_width = inverted_residual.round_channels(1280 * max(1.0, width_multiplier))
-    return MobileNetV2(num_classes, stem_width, stages=scaled, head_width=head_width, **options, dtype=dtype)
+    return MobileNetV2(num_classes, stem_width, head_width, stages=scaled, **options, dtype=dtype)
 
 
 # As in https://github.com/kuangliu/pytorch-cifar, the first two strides of 2 are 1: an image is made 8 times smaller, not 32.

@@ -93,10 +93,6 @@ class MobileNetV3(inverted_residual.InvertedResidualNetwork):
             plan[f'features_{number}'] = {**block._asdict(), **options}
         return plan
 
-    def last_width(self, features: int) -> int:
-        """Six times as many channels."""
-        return 6 * features
-
     def head(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Logits by two dense layers."""
         dense = functools.partial(layers.dense, kernel_init=self.classifier_init)
@@ -110,10 +106,10 @@ class MobileNetV3(inverted_residual.InvertedResidualNetwork):
 def mobilenet_v3(
     num_classes: int,
     *,
+    blocks: Sequence[Sequence[Any]],
     width_multiplier: float = 1.0,
     stem_strides: int = 2,
     dropout: float = 0.2,
-    blocks: Sequence[Sequence[Any]],
     hidden_width: int,
     dtype=jnp.float32,
 ) -> MobileNetV3:
@@ -134,7 +130,8 @@ def mobilenet_v3(
     ranges.check_sizes(hidden_width=hidden_width)
     scaled = tuple(_scaled(entries, width_multiplier) for entries in blocks)
     stem_width, hidden_width = (inverted_residual.round_channels(c * width_multiplier) for c in (16, hidden_width))
-    return MobileNetV3(num_classes, stem_width, blocks=scaled, hidden_width=hidden_width, **options, dtype=dtype)
+    options |= {'blocks': scaled, 'hidden_width': hidden_width, 'dtype': dtype}
+    return MobileNetV3(num_classes, stem_width, 6 * scaled[-1].features, **options)
 
 
 def _scaled(entries: Sequence[Any], width_multiplier: float) -> Block:
@@ -144,9 +141,8 @@ def _scaled(entries: Sequence[Any], width_multiplier: float) -> Block:
     checks.one_of('activation', block.activation, ACTIVATIONS)
     widths = ranges.check_sizes(expanded=block.expanded, features=block.features)
     widths = {name: inverted_residual.round_channels(width * width_multiplier) for name, width in widths.items()}
-    return block._replace(
-        **widths, **ranges.check_odd(kernel=block.kernel), **ranges.check_sizes(strides=block.strides)
-    )
+    others = ranges.check_odd(kernel=block.kernel) | ranges.check_sizes(strides=block.strides)
+    return block._replace(**widths, **others)
 
 
 zoo.MODELS.add('mobilenet_v3_small', functools.partial(mobilenet_v3, blocks=SMALL, hidden_width=1024))
