@@ -31,21 +31,13 @@ class Convolutions:
     dtype: jnp.dtype
 
     def __call__(
-        self,
-        x: jax.Array,
-        name: str,
-        features: int,
-        kernel,
-        strides: int = 1,
-        *,
-        train: bool,
-        padding: int | None = None,
+        self, x: jax.Array, name: str, features: int, kernel, *strides: int, train: bool, padding: int | None = None
     ) -> jax.Array:
         """Applies the convolution `name` of the module at work to features `[B, H, W, C]`."""
         module = layers.ConvNorm(
             layers.scaled(features, self.width),
             kernel,
-            strides,
+            *strides,
             padding=padding,
             activation=hooks.Relu,
             norm=functools.partial(layers.batch_norm, epsilon=1e-3),

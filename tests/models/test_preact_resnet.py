@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from shapes import shapes_of
 from textbook_layers import batch_norm, conv, randomised, relu
 
 from rfn_jax import models
@@ -47,7 +48,7 @@ def test_dropout_is_in_training_only():
 
     def logits(dropout, *, train, key=0):
         module = preact_resnet.preact_resnet(5, stage_sizes=(1,), widths=(4,), stem_width=4, dropout=dropout)
-        variables = randomised(jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))))
+        variables = randomised(shapes_of(module))
         rngs = {'dropout': jax.random.key(key)}
         return module.apply(variables, x, train=train, mutable=['batch_stats'], rngs=rngs)[0]
 
@@ -60,7 +61,7 @@ def test_dropout_is_in_training_only():
 @pytest.mark.parametrize(('depth', 'widen_factor'), [(10, 1), (16, 4), (28, 10)])
 def test_a_wide_resnet_has_its_depth_and_widths(depth, widen_factor):
     module = preact_resnet.cifar_wide_resnet(10, depth=depth, widen_factor=widen_factor)
-    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3))))['params']
+    shapes = shapes_of(module)['params']
     kernels = [path for path, _ in jax.tree_util.tree_leaves_with_path(shapes) if path[-1].key == 'kernel']
     # The paper counts the shortcuts of the three stages among the d layers where k > 1, and the dense layer with them.
     shortcuts = sum(any(part.key == 'downsample_conv' for part in path) for path in kernels)

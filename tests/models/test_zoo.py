@@ -83,7 +83,7 @@ def test_evaluation_is_per_example_and_training_is_not(name):
 @pytest.mark.parametrize('name', [name for name in KINDS if name not in WITHOUT_STATISTICS])
 def test_training_without_mutable_is_refused(name):
     module, batch = calm(name), images(name)
-    variables = jax.eval_shape(lambda: module.init(jax.random.key(0), batch[:1], train=False))
+    variables = shapes.shapes_of(module, batch.shape[1])
     with pytest.raises(Exception, match='batch_stats'):
         jax.eval_shape(lambda v: module.apply(v, batch, train=True), variables)
 
@@ -91,7 +91,7 @@ def test_training_without_mutable_is_refused(name):
 @pytest.mark.parametrize('name', KINDS)
 def test_dropout_needs_its_key_in_training_and_none_in_evaluation(name):
     module, batch = small(name), images(name)
-    variables = jax.eval_shape(lambda: module.init(jax.random.key(0), batch[:1], train=False))
+    variables = shapes.shapes_of(module, batch.shape[1])
     jax.eval_shape(lambda v: module.apply(v, batch, train=False), variables)
 
     def train(variables, **options):
@@ -106,7 +106,7 @@ def test_dropout_needs_its_key_in_training_and_none_in_evaluation(name):
 @pytest.mark.parametrize('name', KINDS)
 def test_convolutions_are_padded_by_hand_and_have_fast_gradients(name):
     module, batch = small(name), images(name)
-    variables = jax.eval_shape(lambda: module.init(jax.random.key(0), batch[:1], train=False))
+    variables = shapes.shapes_of(module, batch.shape[1])
 
     def loss(variables, images):
         return module.apply(variables, images, train=False).sum()
