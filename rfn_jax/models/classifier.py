@@ -1,6 +1,5 @@
 """A trained network as one value: module, variables and the normalisation of its images."""
 
-import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from rfn_jax.core import errors
+from rfn_jax.core import checks, errors
 
 
 @struct.dataclass
@@ -35,14 +34,14 @@ class Classifier:
     std: tuple[float, ...] = struct.field(pytree_node=False, default=(1.0,))
 
     def __post_init__(self):
-        for name in ('mean', 'std'):
+        for name, above in (('mean', None), ('std', 0)):
             values = getattr(self, name)
-            if not (isinstance(values, tuple) and values and all(isinstance(v, numbers.Real) for v in values)):
-                raise errors.InputError(
-                    f'{name} must be a tuple of numbers, one for all channels or for each, got {values!r}'
+            if not isinstance(values, tuple) or not values:
+                raise errors.InputTypeError(
+                    f'{name} must be a tuple with one number or one of each channel, got {values!r}'
                 )
-        if not min(self.std) > 0:
-            raise errors.InputError(f'std must be above 0, got {self.std!r}')
+            for value in values:
+                checks.number(name, value, above=above)
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """Logits `[B, K]` of float images `[B, H, W, C]` in [0, 1], in evaluation mode."""
@@ -63,13 +62,7 @@ def normalise(images: jax.Array, mean: Sequence[float], std: Sequence[float]) ->
 
 
 def initialise(
-    module: nn.Module,
-    key: jax.Array,
-    image_shape: tuple[int, int, int],
-    *,
-    num_classes: int,
-    mean: Sequence[float] = (0.0,),
-    std: Sequence[float] = (1.0,),
+    module: nn.Module, key: jax.Array, image_shape: tuple[int, int, int], *, num_classes: int, **normalization
 ) -> Classifier:
     """A classifier with fresh variables, by one jitted `init`.
 
@@ -78,14 +71,12 @@ def initialise(
       key: Key of the initial values.
       image_shape: `(H, W, C)`.
       num_classes: Number of classes K; the module must give as many logits.
-      mean: Mean of each channel, or one number for all.
-      std: Standard deviation of each channel, above 0, or one number for all.
+      **normalization: `mean` and `std`, as of `abstract`.
 
     Raises:
-      InputError: `std` is not positive, a length differs from the number of channels, or the module gives another
-        number of logits.
+      InputError: As `abstract`.
     """
-    template = abstract(module, image_shape, num_classes=num_classes, mean=mean, std=std)
+    template = abstract(module, image_shape, num_classes=num_classes, **normalization)
     # Optimising a program that runs once takes longer than it saves; the option is known to be there on the CPU.
     options = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else None
     init = jax.jit(_init, static_argnums=(0, 1), compiler_options=options)
@@ -100,15 +91,23 @@ def abstract(
     mean: Sequence[float] = (0.0,),
     std: Sequence[float] = (1.0,),
 ) -> Classifier:
-    """A classifier whose variables are `jax.ShapeDtypeStruct`s: the template of a checkpoint.
+    """A classifier whose variables are `jax.ShapeDtypeStruct`s: the template of a checkpoint. Nothing is computed.
 
-    Arguments and errors are those of `initialise`; nothing is computed.
+    Args:
+      module: Flax module of the zoo.
+      image_shape: `(H, W, C)`.
+      num_classes: Number of classes K; the module must give as many logits.
+      mean: Mean of each channel, or one number for all.
+      std: Standard deviation of each channel, above 0, or one number for all.
+
+    Raises:
+      InputError: `std` is not positive, a length differs from the number of channels, or the module gives another
+        number of logits.
     """
     mean, std = tuple(map(float, mean)), tuple(map(float, std))
-    if any(len(values) not in (1, image_shape[-1]) for values in (mean, std)) or not all(s > 0 for s in std):
+    if any(len(values) not in (1, image_shape[-1]) for values in (mean, std)):
         raise errors.InputError(
-            f'mean {mean} and std {std} must have one value for all channels or one for each of the {image_shape[-1]}, '
-            'and std must be above 0'
+            f'mean {mean} and std {std} must have one value for all channels or one for each of the {image_shape[-1]}'
         )
     variables = jax.eval_shape(lambda: _init(module, image_shape, jax.random.key(0)))
     classifier = Classifier(variables, module, num_classes, mean, std)

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from rfn_jax.models import hooks, layers, ranges, zoo
+from rfn_jax.core import checks
+from rfn_jax.models import hooks, layers, ranges, transformer, zoo
 
-_conv = functools.partial(layers.conv, use_bias=True, kernel_init=layers.transformer_init)
+_init = layers.transformer_init
 _layer_norm = functools.partial(layers.layer_norm, epsilon=1e-6)
 
 
@@ -37,16 +37,16 @@ class ConvNeXtBlock(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Maps features `[B, H, W, C]` to others of that shape."""
         channels = x.shape[-1]
-        conv = _conv(channels, self.kernel_size, groups=channels, dtype=self.dtype, name='conv')
+        options = {'groups': channels, 'use_bias': True, 'kernel_init': _init, 'dtype': self.dtype}
+        conv = layers.conv(channels, self.kernel_size, **options, name='conv')
         norm = _layer_norm(dtype=self.dtype, name='norm')
-        fc1 = layers.transformer_dense(4 * channels, dtype=self.dtype, name='fc1')
-        fc2 = layers.transformer_dense(channels, dtype=self.dtype, name='fc2')
-        gelu = hooks.Gelu(name='gelu')
+        dense = functools.partial(layers.transformer_dense, dtype=self.dtype)
+        perceptron = transformer.perceptron(4 * channels, channels, dense=dense)
         scale = self.param('layer_scale', nn.initializers.constant(self.initial_scale), (channels, 1, 1))
         depth = layers.StochasticDepth(self.stochastic_depth, name='depth')
 
         def branch(x):
-            y = fc2(gelu(fc1(norm(conv(x)))))
+            y = perceptron(norm(conv(x)))
             return depth(y * scale[:, 0, 0].astype(self.dtype), train=train)
 
         return hooks.Residual(name='residual')(x, branch)
@@ -80,24 +80,19 @@ class ConvNeXt(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Maps normalised images `[B, H, W, C]` to logits `[B, num_classes]`."""
         ranges.check_image(x, self.patch_size * 2 ** (len(self.depths) - 1), 'ConvNeXt')
-        rates = iter(np.linspace(0, self.stochastic_depth, sum(self.depths)).tolist())
-        x = self._reduction(self.widths[0], self.patch_size, 'features_0_0')(x)
+        patches = functools.partial(transformer.patches, kernel_init=_init, dtype=self.dtype)
+        x = patches(self.widths[0], self.patch_size, name='features_0_0')(x)
         x = _layer_norm(dtype=self.dtype, name='features_0_1')(x)
-        for stage, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True)):
+        for stage, blocks in enumerate(transformer.stages(self.depths, self.stochastic_depth)):
             if stage > 0:
                 x = _layer_norm(dtype=self.dtype, name=f'features_{2 * stage}_0')(x)
-                x = self._reduction(width, 2, f'features_{2 * stage}_1')(x)
-            for index in range(depth):
-                name = f'features_{2 * stage + 1}_{index}'
-                block = ConvNeXtBlock(self.kernel_size, self.layer_scale, next(rates), self.dtype, name=name)
+                x = patches(self.widths[stage], 2, name=f'features_{2 * stage}_1')(x)
+            for name, rate in blocks:
+                block = ConvNeXtBlock(self.kernel_size, self.layer_scale, rate, self.dtype, name=name)
                 x = block(x, train=train)
         x = layers.mean_over_positions(x)
         x = _layer_norm(dtype=self.dtype, name='classifier_0')(x).astype(jnp.float32)
         return layers.transformer_dense(self.num_classes, name='classifier_2')(x)
-
-    def _reduction(self, features: int, size: int, name: str) -> nn.Conv:
-        """A convolution of patches that do not overlap; rows and columns that fill no patch are left out."""
-        return _conv(features, size, strides=size, padding=0, dtype=self.dtype, name=name)
 
 
 @zoo.MODELS.register
@@ -120,12 +115,14 @@ def convnext(
       InputError: `depths` and `widths` differ in length, a size is not positive, `kernel_size` is even, or
         `stochastic_depth` is not in [0, 1).
     """
-    ranges.check_stages(depths=depths, widths=widths)
-    ranges.check_positive(patch_size=patch_size)
-    ranges.check_odd(kernel_size=kernel_size)
-    ranges.check_rates(stochastic_depth=stochastic_depth)
     return ConvNeXt(
-        num_classes, patch_size, tuple(depths), tuple(widths), kernel_size, layer_scale, stochastic_depth, dtype
+        num_classes,
+        **ranges.check_sizes(patch_size=patch_size),
+        **ranges.check_stages(depths=depths, widths=widths),
+        **ranges.check_odd(kernel_size=kernel_size),
+        layer_scale=checks.number('layer_scale', layer_scale),
+        **ranges.check_rates(stochastic_depth=stochastic_depth),
+        dtype=dtype,
     )
 
 

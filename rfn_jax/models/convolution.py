@@ -50,19 +50,8 @@ def conv_general_dilated(
     )
     if plain and dimension_numbers is not None:
         return _conv(lhs, rhs, tuple(window_strides), tuple(map(tuple, padding)), feature_group_count)
-    return lax.conv_general_dilated(
-        lhs,
-        rhs,
-        window_strides,
-        padding,
-        lhs_dilation=lhs_dilation,
-        rhs_dilation=rhs_dilation,
-        dimension_numbers=dimension_numbers,
-        feature_group_count=feature_group_count,
-        batch_group_count=batch_group_count,
-        precision=precision,
-        preferred_element_type=preferred_element_type,
-    )
+    rest = (dimension_numbers, feature_group_count, batch_group_count, precision, preferred_element_type)
+    return lax.conv_general_dilated(lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, *rest)
 
 
 _SPEC = lax.conv_dimension_numbers((1, 1, 1, 1), (1, 1, 1, 1), NHWC)

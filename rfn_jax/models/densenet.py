@@ -37,7 +37,7 @@ class DenseLayer(nn.Module):
     growth_rate: int
     bottleneck: int
     dropout: float
-    dtype: jnp.dtype = jnp.float32
+    dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -104,17 +104,11 @@ class DenseNet(nn.Module):
             if block > 1:
                 x = Transition(self.dtype, name=f'transition{block - 1}')(x, train=train)
             for index in range(1, size + 1):
-                layer = DenseLayer(
-                    self.growth_rate,
-                    self.bottleneck,
-                    self.dropout,
-                    self.dtype,
-                    name=f'denseblock{block}_denselayer{index}',
-                )
+                name = f'denseblock{block}_denselayer{index}'
+                layer = DenseLayer(self.growth_rate, self.bottleneck, self.dropout, self.dtype, name=name)
                 x = layer(x, train=train)
         x = hooks.Relu(name='relu5')(norm(name='norm5')(x))
-        x = layers.mean_over_positions(x).astype(jnp.float32)
-        return layers.dense(self.num_classes, name='classifier')(x)
+        return layers.logits(x, self.num_classes, name='classifier')
 
     def _least_size(self) -> int:
         """Rows of the smallest image that leaves a pixel to the last block."""
@@ -143,14 +137,15 @@ def densenet(
     Raises:
       InputError: A number is out of its range.
     """
-    ranges.check_stages(block_sizes=block_sizes)
-    ranges.check_positive(growth_rate=growth_rate, initial_features=initial_features, bottleneck=bottleneck)
-    ranges.check_positive(stem_strides=stem_strides)
-    ranges.check_odd(stem_kernel=stem_kernel)
-    ranges.check_rates(dropout=dropout)
-    widths = (growth_rate, initial_features, bottleneck)
     return DenseNet(
-        num_classes, tuple(block_sizes), *widths, stem_kernel, stem_strides, stem_pool, float(dropout), dtype
+        num_classes,
+        **ranges.check_stages(block_sizes=block_sizes),
+        **ranges.check_sizes(growth_rate=growth_rate, initial_features=initial_features, bottleneck=bottleneck),
+        **ranges.check_odd(stem_kernel=stem_kernel),
+        **ranges.check_sizes(stem_strides=stem_strides),
+        **ranges.check_rates(dropout=dropout),
+        stem_pool=stem_pool,
+        dtype=dtype,
     )
 
 

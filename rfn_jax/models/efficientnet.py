@@ -8,13 +8,12 @@ last convolution.
 import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
-from rfn_jax.core import errors
-from rfn_jax.models import hooks, inverted_residual, layers, ranges, zoo
+from rfn_jax.models import hooks, inverted_residual, ranges, zoo
 
 STAGES = (
     (1, 3, 16, 1, 1),
@@ -27,54 +26,37 @@ STAGES = (
 )
 
 
-class EfficientNet(nn.Module):
+class EfficientNet(inverted_residual.InvertedResidualNetwork):
     """Inverted residual blocks with SiLU and squeeze-and-excitation; logits `[B, num_classes]` in float32.
 
     Attributes:
-      num_classes: Number of classes.
       stages: Expansion, kernel, channels, number of blocks, and stride of the first block of each stage.
-      stem_width: Channels of the first convolution.
-      stem_strides: Stride of the first convolution.
-      dropout: Probability of dropout before the dense layer, in training.
       stochastic_depth: Probability of leaving out a residual branch, in training; it grows linearly from 0 at the first block
         and would reach this after the last.
-      dtype: Type of the computation; parameters, statistics and logits stay float32.
     """
 
-    num_classes: int
-    stages: Sequence[Sequence[int]]
-    stem_width: int
-    stem_strides: int = 2
-    dropout: float = 0.2
+    stages: Sequence[Sequence[int]] = STAGES
     stochastic_depth: float = 0.2
-    dtype: jnp.dtype = jnp.float32
 
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """Maps normalised images `[B, H, W, C]` to logits `[B, num_classes]`."""
-        conv_norm = functools.partial(layers.ConvNorm, activation=hooks.Silu, dtype=self.dtype)
-        x = conv_norm(self.stem_width, 3, self.stem_strides, name='features_0')(x, train=train)
-        total, before = sum(blocks for _, _, _, blocks, _ in self.stages), 0
+    activation = hooks.Silu
+    classifier_init = staticmethod(nn.initializers.variance_scaling(1 / 3, 'fan_out', 'uniform'))
+
+    def plan(self) -> dict[str, dict[str, Any]]:
+        """The blocks, numbered by stage and place in it."""
+        plan, before, total = {}, self.stem_width, sum(blocks for _, _, _, blocks, _ in self.stages)
         for stage, (expansion, kernel, width, blocks, strides) in enumerate(self.stages, start=1):
             for index in range(blocks):
-                x = inverted_residual.InvertedResidual(
-                    inverted_residual.round_channels(expansion * x.shape[-1]),
-                    width,
-                    kernel,
-                    1 if index else strides,
-                    hooks.Silu,
-                    squeeze=x.shape[-1] // 4,
-                    squeeze_activation=nn.silu,
-                    stochastic_depth=self.stochastic_depth * before / total,
-                    dtype=self.dtype,
-                    name=f'features_{stage}_{index}',
-                )(x, train=train)
-                before += 1
-        x = conv_norm(4 * x.shape[-1], 1, name=f'features_{len(self.stages) + 1}')(x, train=train)
-        x = layers.mean_over_positions(x).astype(jnp.float32)
-        x = nn.Dropout(self.dropout, deterministic=not train, name='dropout')(x)
-        kernel_init = nn.initializers.variance_scaling(1 / 3, 'fan_out', 'uniform')
-        return layers.dense(self.num_classes, kernel_init=kernel_init, name='classifier')(x)
+                plan[f'features_{stage}_{index}'] = {
+                    'expanded': inverted_residual.round_channels(expansion * before),
+                    'features': width,
+                    'kernel': kernel,
+                    'strides': 1 if index else strides,
+                    'squeeze': before // 4,
+                    'squeeze_activation': nn.silu,
+                    'stochastic_depth': self.stochastic_depth * len(plan) / total,
+                }
+                before = width
+        return plan
 
 
 @zoo.MODELS.register
@@ -89,35 +71,29 @@ def efficientnet(
     stochastic_depth: float = 0.2,
     dtype=jnp.float32,
 ) -> EfficientNet:
-    """An EfficientNet; at least one pixel is needed.
+    """An EfficientNet; at least one pixel is needed. Arguments that are not listed are attributes of `EfficientNet`.
 
     Args:
-      num_classes: Number of classes.
-      width_multiplier: Scales the channels of all stages and of the first convolution.
+      width_multiplier: Scales the channels of all stages and of the first convolution, which are then rounded to multiples
+        of 8.
       depth_multiplier: Scales the numbers of blocks.
-      stages: Expansion, kernel, channels, number of blocks, and stride of the first block of each stage, before scaling.
-      stem_strides: Stride of the first convolution.
-      dropout: Probability of dropout before the dense layer, in training.
-      stochastic_depth: Probability of leaving out a residual branch that those of the blocks grow towards, in training.
-      dtype: Type of the computation.
+      stages: Rows of `EfficientNet.stages` before scaling.
 
     Raises:
       InputError: A number is out of its range.
     """
-    if not stages or any(len(stage) != 5 or min(stage) < 1 or stage[1] % 2 == 0 for stage in stages):
-        raise errors.InputError(
-            'stages of an EfficientNet need five positive numbers each: expansion, odd kernel, channels, blocks and stride; '
-            f'got {stages!r}'
-        )
-    multipliers = {'width_multiplier': width_multiplier, 'depth_multiplier': depth_multiplier}
-    ranges.check_positive(**multipliers, stem_strides=stem_strides)
-    ranges.check_rates(dropout=dropout, stochastic_depth=stochastic_depth)
+    options = {
+        **ranges.check_sizes(stem_strides=stem_strides),
+        **ranges.check_rates(dropout=dropout, stochastic_depth=stochastic_depth),
+    }
+    ranges.check_positive(width_multiplier=width_multiplier, depth_multiplier=depth_multiplier)
+    stages = ranges.check_table('stages', stages, ('expansion', 'kernel', 'channels', 'blocks', 'stride'))
     scaled = tuple(
         (t, k, inverted_residual.round_channels(c * width_multiplier), math.ceil(n * depth_multiplier), s)
         for t, k, c, n, s in stages
     )
     stem_width = inverted_residual.round_channels(32 * width_multiplier)
-    return EfficientNet(num_classes, scaled, stem_width, stem_strides, dropout, stochastic_depth, dtype)
+    return EfficientNet(num_classes, stem_width, 4 * scaled[-1][2], stages=scaled, **options, dtype=dtype)
 
 
 zoo.MODELS.add('efficientnet_b0', functools.partial(efficientnet, width_multiplier=1.0, depth_multiplier=1.0))

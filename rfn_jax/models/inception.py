@@ -4,26 +4,18 @@ Szegedy et al., Rethinking the Inception Architecture for Computer Vision, https
 torchvision, whose names are the names of the parameters.
 """
 
+import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from rfn_jax.core import errors
-from rfn_jax.models import hooks, layers, ranges, zoo
+from rfn_jax.models import branches, layers, ranges, zoo
 
-_kernel_init = nn.initializers.normal(0.1)
-_conv_norm = functools.partial(
-    layers.ConvNorm,
-    activation=hooks.Relu,
-    norm=functools.partial(layers.batch_norm, epsilon=1e-3),
-    kernel_init=_kernel_init,
-)
-
-# Each function below gives the branches of a kind of block. `conv(x, name, *steps)` is a chain of convolutions with
-# (features, kernel) or (features, kernel, strides); the parts of one that has several are numbered, `name_1`, `name_2`.
+# Each function below gives the branches of a kind of block, in the form of `branches.Branches`.
 
 
 def _square(x: jax.Array, conv: Callable, *, pooled: int) -> list[jax.Array]:
@@ -93,53 +85,18 @@ BLOCKS = {
 }
 
 
-class InceptionBlock(nn.Module):
-    """Branches side by side; convolutions with stride 2 have no padding.
-
-    Attributes:
-      branches: Gives the branches, from features and a function that makes convolutions.
-      width: Factor of all channels.
-      dtype: Type of the computation.
-    """
-
-    branches: Callable[[jax.Array, Callable], Sequence[jax.Array]]
-    width: float
-    dtype: jnp.dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Maps features `[B, H, W, C]` to features; `train` chooses batch statistics over running ones."""
-
-        def conv(x, name, *steps):
-            for number, (features, kernel, *strides) in enumerate(steps, start=1):
-                block = _conv_norm(
-                    layers.scaled(features, self.width),
-                    kernel,
-                    *strides,
-                    padding=0 if strides else None,
-                    dtype=self.dtype,
-                    name=f'{name}_{number}' if len(steps) > 1 else name,
-                )
-                x = block(x, train=train)
-            return x
-
-        return jnp.concatenate(self.branches(x, conv), axis=-1)
-
-
 class AuxiliaryHead(nn.Module):
     """A classifier of features inside the network; in training its float32 logits are recorded.
 
     Attributes:
       num_classes: Number of classes.
-      width: Factor of all channels.
-      dtype: Type of the computation.
+      convolutions: How its convolutions are made; the second one begins with smaller kernels.
     """
 
     LEAST_SIZE = 17
 
     num_classes: int
-    width: float
-    dtype: jnp.dtype = jnp.float32
+    convolutions: branches.Convolutions
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> None:
@@ -153,66 +110,38 @@ class AuxiliaryHead(nn.Module):
                 f'{x.shape[1]} x {x.shape[2]} features are too few for the auxiliary head of Inception v3, which needs '
                 f'{self.LEAST_SIZE} rows and columns, those of an image of 299 x 299 pixels; train with auxiliary=False'
             )
-        narrow, wide = (layers.scaled(features, self.width) for features in (128, 768))
-        conv0 = _conv_norm(narrow, 1, dtype=self.dtype, name='conv0')
-        init1 = nn.initializers.normal(0.01)
-        conv1 = _conv_norm(wide, 5, padding=0, kernel_init=init1, dtype=self.dtype, name='conv1')
-        x = conv0(layers.avg_pool(x, 5, strides=3), train=train)
-        x = layers.mean_over_positions(conv1(x, train=train)).astype(jnp.float32)
-        logits = layers.dense(self.num_classes, kernel_init=nn.initializers.normal(0.001), name='fc')(x)
+        x = self.convolutions(layers.avg_pool(x, 5, strides=3), 'conv0', 128, 1, train=train)
+        small = dataclasses.replace(self.convolutions, deviation=0.01)
+        x = small(x, 'conv1', 768, 5, padding=0, train=train)
+        logits = layers.logits(x, self.num_classes, kernel_init=nn.initializers.normal(0.001), name='fc')
         if train:
             self.sow('auxiliary_logits', 'logits', logits)
 
 
-class InceptionV3(nn.Module):
-    """Inception v3; `__call__` gives logits `[B, num_classes]` in float32.
+class InceptionV3(branches.InceptionNetwork):
+    """Inception v3; `__call__` gives logits `[B, num_classes]` in float32."""
 
-    Attributes:
-      num_classes: Number of classes.
-      short_stem: Whether the stem is one 3x3 convolution that keeps the image as large as it is, for small images.
-      auxiliary: Whether there is an auxiliary head, whose logits training records in `'auxiliary_logits'`.
-      auxiliary_weight: Weight of its cross-entropy in the loss of training.
-      dropout: Probability of dropout before the last layer, in training.
-      width: Factor of all channels.
-      dtype: Type of the computation; parameters, statistics and logits stay float32.
-    """
+    blocks = BLOCKS
+    deviation = 0.1
 
-    num_classes: int
-    short_stem: bool = False
-    auxiliary: bool = True
-    auxiliary_weight: float = 0.4
-    dropout: float = 0.5
-    width: float = 1.0
-    dtype: jnp.dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """Maps normalised images `[B, H, W, C]` to logits `[B, num_classes]`."""
+    def stem(self, x: jax.Array, conv: Callable[..., jax.Array]) -> jax.Array:
+        """One convolution, or five that leave an eighth of the rows and columns."""
         ranges.check_image(x, 7 if self.short_stem else 75, 'Inception v3')
-        x = self._stem(x, train)
-        for name, branches in BLOCKS.items():
-            x = InceptionBlock(branches, self.width, self.dtype, name=name)(x, train=train)
-            if self.auxiliary and name == 'Mixed_6e' and (train or self.is_initializing()):
-                # What is smaller than training needs can be evaluated, so its parameters are made whatever the image.
-                size = AuxiliaryHead.LEAST_SIZE
-                features = x if train else jnp.zeros((1, size, size, x.shape[-1]), x.dtype)
-                AuxiliaryHead(self.num_classes, self.width, self.dtype, name='AuxLogits')(features, train=train)
-        x = layers.mean_over_positions(x).astype(jnp.float32)
-        x = nn.Dropout(self.dropout, deterministic=not train, name='dropout')(x)
-        return layers.dense(self.num_classes, kernel_init=_kernel_init, name='fc')(x)
-
-    def _stem(self, x: jax.Array, train: bool) -> jax.Array:
-        def conv(x, name, features, kernel, **options):
-            features = layers.scaled(features, self.width)
-            return _conv_norm(features, kernel, **options, dtype=self.dtype, name=name)(x, train=train)
-
         if self.short_stem:
             return conv(x, 'Conv2d_1a_3x3', 192, 3)
-        x = conv(x, 'Conv2d_1a_3x3', 32, 3, strides=2, padding=0)
+        x = conv(x, 'Conv2d_1a_3x3', 32, 3, 2, padding=0)
         x = conv(x, 'Conv2d_2a_3x3', 32, 3, padding=0)
         x = layers.max_pool(conv(x, 'Conv2d_2b_3x3', 64, 3), 3, strides=2)
         x = conv(x, 'Conv2d_3b_1x1', 80, 1)
         return layers.max_pool(conv(x, 'Conv2d_4a_3x3', 192, 3, padding=0), 3, strides=2)
+
+    def head(self, x: jax.Array, name: str, conv: branches.Convolutions, *, train: bool) -> None:
+        """The head before the last reduction."""
+        if name == 'Mixed_6e':
+            # What is smaller than training needs can be evaluated, so its parameters are made whatever the image.
+            size = AuxiliaryHead.LEAST_SIZE
+            features = x if train else jnp.zeros((1, size, size, x.shape[-1]), x.dtype)
+            AuxiliaryHead(self.num_classes, conv, name='AuxLogits')(features, train=train)
 
 
 @zoo.MODELS.register
@@ -234,11 +163,9 @@ def inception_v3(
     Raises:
       InputError: A number is out of its range.
     """
-    ranges.check_positive(width=width)
-    ranges.check_weights(auxiliary_weight=auxiliary_weight)
-    ranges.check_rates(dropout=dropout)
-    numbers = (float(auxiliary_weight), float(dropout), float(width))
-    return InceptionV3(num_classes, False, auxiliary, *numbers, dtype)
+    numbers = ranges.check_weights(auxiliary_weight=auxiliary_weight) | ranges.check_rates(dropout=dropout)
+    numbers |= ranges.check_positive(width=width)
+    return InceptionV3(num_classes, short_stem=False, auxiliary=auxiliary, **numbers, dtype=dtype)
 
 
 @zoo.MODELS.register
@@ -257,6 +184,5 @@ def cifar_inception_v3(num_classes: int, *, dropout: float = 0.5, width: float =
     Raises:
       InputError: A number is out of its range.
     """
-    ranges.check_positive(width=width)
-    ranges.check_rates(dropout=dropout)
-    return InceptionV3(num_classes, True, False, dropout=float(dropout), width=float(width), dtype=dtype)
+    large = inception_v3(num_classes, auxiliary=False, dropout=dropout, width=width, dtype=dtype)
+    return large.clone(short_stem=True)

@@ -7,6 +7,7 @@ Squeeze-and-Excitation Networks, https://arxiv.org/abs/1709.01507. The parts of 
 
 import functools
 from collections.abc import Callable
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -105,3 +106,52 @@ class InvertedResidual(nn.Module):
         if self.strides > 1 or x.shape[-1] != self.features:
             return branch(x)
         return hooks.Residual(name='residual')(x, lambda x: drop(branch(x), train=train))
+
+
+class InvertedResidualNetwork(nn.Module):
+    """Inverted residual blocks between two convolutions; `__call__` gives logits `[B, num_classes]` in float32.
+
+    Attributes:
+      num_classes: Number of classes.
+      stem_width: Channels of the first convolution.
+      head_width: Channels of the last convolution.
+      stem_strides: Stride of the first convolution.
+      dropout: Probability of dropout before the last dense layer, in training.
+      dtype: Type of the computation; parameters, statistics and logits stay float32.
+      activation: Kind of the activations, where a block has no other.
+      norm: Makes the normalisations.
+      classifier_init: Initialisation of the kernels of dense layers.
+    """
+
+    num_classes: int
+    stem_width: int
+    head_width: int
+    stem_strides: int
+    dropout: float
+    dtype: jnp.dtype = jnp.float32
+
+    activation: ClassVar[type[hooks.Activation]]
+    norm: ClassVar[Callable[..., nn.BatchNorm]] = staticmethod(layers.batch_norm)
+    classifier_init: ClassVar[nn.initializers.Initializer] = staticmethod(nn.initializers.normal(0.01))
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """Maps normalised images `[B, H, W, C]` to logits `[B, num_classes]`."""
+        options = {'activation': self.activation, 'norm': self.norm, 'dtype': self.dtype}
+        conv_norm = functools.partial(layers.ConvNorm, **options)
+        x = conv_norm(self.stem_width, 3, self.stem_strides, name='features_0')(x, train=train)
+        plan = self.plan()
+        for name, block in plan.items():
+            x = InvertedResidual(**{**options, **block}, name=name)(x, train=train)
+        last = f'features_{1 + max(int(name.split("_")[1]) for name in plan)}'
+        x = conv_norm(self.head_width, 1, name=last)(x, train=train)
+        return self.head(x, train=train)
+
+    def plan(self) -> dict[str, dict[str, Any]]:
+        """The attributes of each block by its name, which is `features_` and a number, or that of its stage and its own."""
+        raise NotImplementedError
+
+    def head(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Logits of the last features."""
+        options = {'dropout': self.dropout, 'train': train, 'kernel_init': self.classifier_init}
+        return layers.logits(x, self.num_classes, **options, name='classifier')

@@ -122,6 +122,34 @@ def mean_over_positions(x: jax.Array) -> jax.Array:
     return jnp.mean(x, axis=(1, 2))
 
 
+def logits(
+    x: jax.Array,
+    num_classes: int,
+    *,
+    dropout: float = 0.0,
+    train: bool = False,
+    kernel_init: nn.initializers.Initializer = dense_init,
+    name: str,
+) -> jax.Array:
+    """The end of most networks, in float32: the mean over positions, dropout and a dense layer.
+
+    Args:
+      x: Features `[B, H, W, C]`.
+      num_classes: Number of classes.
+      dropout: Probability of dropout.
+      train: Whether anything is dropped.
+      kernel_init: Initialisation of the kernel.
+      name: Name of the dense layer.
+
+    Returns:
+      `[B, num_classes]`.
+    """
+    x = mean_over_positions(x).astype(jnp.float32)
+    if dropout:
+        x = nn.Dropout(dropout, deterministic=not train, name='dropout')(x)
+    return dense(num_classes, kernel_init=kernel_init, name=name)(x)
+
+
 def flatten(x: jax.Array) -> jax.Array:
     """`[B, H, W, C]` to `[B, C H W]`, channels first as in PyTorch, so that dense kernels from there fit."""
     return x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)

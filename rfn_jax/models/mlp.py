@@ -6,8 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from rfn_jax.core import errors
-from rfn_jax.models import hooks, layers, zoo
+from rfn_jax.models import hooks, layers, ranges, zoo
 
 
 class MLP(nn.Module):
@@ -41,6 +40,4 @@ def mlp(num_classes: int, *, widths: Sequence[int] = (256, 256), dtype=jnp.float
     Raises:
       InputError: A width is not positive.
     """
-    if any(width < 1 for width in widths):
-        raise errors.InputError(f'widths of an MLP must be positive, got {tuple(widths)}')
-    return MLP(num_classes, tuple(widths), dtype)
+    return MLP(num_classes, **ranges.check_widths(widths=widths), dtype=dtype)

@@ -6,91 +6,64 @@ layers `features_1`, `features_2`, ..., between the first and the last convoluti
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
-import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
-from rfn_jax.core import errors
-from rfn_jax.models import hooks, inverted_residual, layers, ranges, zoo
+from rfn_jax.models import hooks, inverted_residual, ranges, zoo
 
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 
 
-class MobileNetV2(nn.Module):
-    """Inverted residual blocks with ReLU6; `__call__` gives logits `[B, num_classes]` in float32.
+class MobileNetV2(inverted_residual.InvertedResidualNetwork):
+    """Inverted residual blocks with ReLU6; logits `[B, num_classes]` in float32.
 
     Attributes:
-      num_classes: Number of classes.
       stages: Expansion, channels, number of blocks, and stride of the first block of each stage.
-      stem_width: Channels of the first convolution.
-      head_width: Channels of the last convolution.
-      stem_strides: Stride of the first convolution.
-      dropout: Probability of dropout before the dense layer, in training.
-      dtype: Type of the computation; parameters, statistics and logits stay float32.
     """
 
-    num_classes: int
-    stages: Sequence[Sequence[int]]
-    stem_width: int
-    head_width: int
-    stem_strides: int = 2
-    dropout: float = 0.2
-    dtype: jnp.dtype = jnp.float32
+    stages: Sequence[Sequence[int]] = STAGES
 
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """Maps normalised images `[B, H, W, C]` to logits `[B, num_classes]`."""
-        options = {'activation': hooks.Relu6, 'dtype': self.dtype}
-        conv_norm = functools.partial(layers.ConvNorm, **options)
-        block = functools.partial(inverted_residual.InvertedResidual, **options)
-        number = 0
-        x = conv_norm(self.stem_width, 3, self.stem_strides, name=f'features_{number}')(x, train=train)
+    activation = hooks.Relu6
+
+    def plan(self) -> dict[str, dict[str, Any]]:
+        """The blocks, numbered over all stages."""
+        plan, before = {}, self.stem_width
         for expansion, width, blocks, strides in self.stages:
             for index in range(blocks):
-                number += 1
-                sizes = (expansion * x.shape[-1], width, 3, 1 if index else strides)
-                x = block(*sizes, name=f'features_{number}')(x, train=train)
-        x = conv_norm(self.head_width, 1, name=f'features_{number + 1}')(x, train=train)
-        x = layers.mean_over_positions(x).astype(jnp.float32)
-        x = nn.Dropout(self.dropout, deterministic=not train, name='dropout')(x)
-        return layers.dense(self.num_classes, kernel_init=nn.initializers.normal(0.01), name='classifier')(x)
+                sizes = {'expanded': expansion * before, 'features': width, 'strides': 1 if index else strides}
+                plan[f'features_{len(plan) + 1}'] = {**sizes, 'kernel': 3}
+                before = width
+        return plan
 
 
 @zoo.MODELS.register
 def mobilenet_v2(
     num_classes: int,
     *,
-    width_multiplier: float = 1.0,
     stages: Sequence[Sequence[int]] = STAGES,
+    width_multiplier: float = 1.0,
     stem_strides: int = 2,
     dropout: float = 0.2,
     dtype=jnp.float32,
 ) -> MobileNetV2:
-    """MobileNetV2; at least one pixel is needed.
+    """MobileNetV2; at least one pixel is needed. Arguments that are not listed are attributes of `MobileNetV2`.
 
     Args:
-      num_classes: Number of classes.
       width_multiplier: Scales the channels of all stages and of the first convolution; those of the last one only if it is
         above 1.
-      stages: Expansion, channels before scaling, number of blocks, and stride of the first block of each stage.
-      stem_strides: Stride of the first convolution.
-      dropout: Probability of dropout before the dense layer, in training.
-      dtype: Type of the computation.
+      stages: Rows of `MobileNetV2.stages` before scaling.
 
     Raises:
       InputError: A number is out of its range.
     """
-    if not stages or any(len(stage) != 4 or min(stage) < 1 for stage in stages):
-        raise errors.InputError(
-            f'stages of a MobileNetV2 need four positive numbers each: expansion, channels, blocks and stride; got {stages!r}'
-        )
-    ranges.check_positive(width_multiplier=width_multiplier, stem_strides=stem_strides)
-    ranges.check_rates(dropout=dropout)
+    options = ranges.check_sizes(stem_strides=stem_strides) | ranges.check_rates(dropout=dropout)
+    ranges.check_positive(width_multiplier=width_multiplier)
+    stages = ranges.check_table('stages', stages, ('expansion', 'channels', 'blocks', 'stride'))
     scaled = tuple((t, inverted_residual.round_channels(c * width_multiplier), n, s) for t, c, n, s in stages)
     stem_width = inverted_residual.round_channels(32 * width_multiplier)
     head_width = inverted_residual.round_channels(1280 * max(1.0, width_multiplier))
-    return MobileNetV2(num_classes, scaled, stem_width, head_width, stem_strides, dropout, dtype)
+    return MobileNetV2(num_classes, stem_width, head_width, stages=scaled, **options, dtype=dtype)
 
 
 # As in https://github.com/kuangliu/pytorch-cifar, the first two strides of 2 are 1: an image is made 8 times smaller, not 32.

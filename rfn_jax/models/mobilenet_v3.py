@@ -5,7 +5,6 @@ Howard et al., Searching for MobileNetV3, https://arxiv.org/abs/1905.02244. The 
 """
 
 import functools
-import numbers
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -13,12 +12,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from rfn_jax.core import errors
+from rfn_jax.core import checks, errors
 from rfn_jax.models import hooks, inverted_residual, layers, ranges, zoo
 
 ACTIVATIONS = {'relu': hooks.Relu, 'hard_swish': hooks.HardSwish}
-
-_NORM = functools.partial(layers.batch_norm, momentum=0.99, epsilon=1e-3)
 
 
 class Block(NamedTuple):
@@ -73,47 +70,32 @@ LARGE = (
 )
 
 
-class MobileNetV3(nn.Module):
-    """Inverted residual blocks with squeeze-and-excitation; `__call__` gives logits `[B, num_classes]` in float32.
+class MobileNetV3(inverted_residual.InvertedResidualNetwork):
+    """Inverted residual blocks with squeeze-and-excitation; logits `[B, num_classes]` in float32.
 
     Attributes:
-      num_classes: Number of classes.
       blocks: The blocks.
-      stem_width: Channels of the first convolution.
       hidden_width: Width of the dense layer before the last.
-      stem_strides: Stride of the first convolution.
-      dropout: Probability of dropout before the last dense layer, in training.
-      dtype: Type of the computation; parameters, statistics and logits stay float32.
     """
 
-    num_classes: int
-    blocks: Sequence[Block]
-    stem_width: int
-    hidden_width: int
-    stem_strides: int = 2
-    dropout: float = 0.2
-    dtype: jnp.dtype = jnp.float32
+    blocks: Sequence[Block] = LARGE
+    hidden_width: int = 1280
 
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """Maps normalised images `[B, H, W, C]` to logits `[B, num_classes]`."""
-        options = {'norm': _NORM, 'dtype': self.dtype}
-        conv_norm = functools.partial(layers.ConvNorm, activation=hooks.HardSwish, **options)
-        x = conv_norm(self.stem_width, 3, self.stem_strides, name='features_0')(x, train=train)
+    activation = hooks.HardSwish
+    norm = staticmethod(functools.partial(layers.batch_norm, momentum=0.99, epsilon=1e-3))
+
+    def plan(self) -> dict[str, dict[str, Any]]:
+        """The blocks, numbered."""
+        plan = {}
         for number, block in enumerate(self.blocks, start=1):
-            x = inverted_residual.InvertedResidual(
-                block.expanded,
-                block.features,
-                block.kernel,
-                block.strides,
-                ACTIVATIONS[block.activation],
-                squeeze=inverted_residual.round_channels(block.expanded // 4) if block.squeeze else 0,
-                gate=nn.hard_sigmoid,
-                **options,
-                name=f'features_{number}',
-            )(x, train=train)
-        x = conv_norm(6 * x.shape[-1], 1, name=f'features_{len(self.blocks) + 1}')(x, train=train)
-        dense = functools.partial(layers.dense, kernel_init=nn.initializers.normal(0.01))
+            squeeze = inverted_residual.round_channels(block.expanded // 4) if block.squeeze else 0
+            options = {'activation': ACTIVATIONS[block.activation], 'squeeze': squeeze, 'gate': nn.hard_sigmoid}
+            plan[f'features_{number}'] = {**block._asdict(), **options}
+        return plan
+
+    def head(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Logits by two dense layers."""
+        dense = functools.partial(layers.dense, kernel_init=self.classifier_init)
         x = dense(self.hidden_width, dtype=self.dtype, name='classifier_0')(layers.mean_over_positions(x))
         x = hooks.HardSwish(name='hard_swish')(x).astype(jnp.float32)
         x = nn.Dropout(self.dropout, deterministic=not train, name='dropout')(x)
@@ -125,49 +107,42 @@ def mobilenet_v3(
     num_classes: int,
     *,
     blocks: Sequence[Sequence[Any]],
-    hidden_width: int,
     width_multiplier: float = 1.0,
     stem_strides: int = 2,
     dropout: float = 0.2,
+    hidden_width: int,
     dtype=jnp.float32,
 ) -> MobileNetV3:
-    """A MobileNetV3 of any depth and width; at least one pixel is needed.
+    """A MobileNetV3; at least one pixel is needed. Arguments that are not listed are attributes of `MobileNetV3`.
 
     Args:
-      num_classes: Number of classes.
       blocks: The entries of a `Block` for each block, in channels before scaling.
       hidden_width: Width of the dense layer before the last, before scaling.
       width_multiplier: Scales all channels, the 16 of the first convolution too, and `hidden_width`.
-      stem_strides: Stride of the first convolution.
-      dropout: Probability of dropout before the last dense layer, in training.
-      dtype: Type of the computation.
 
     Raises:
       InputError: A number is out of its range, or an activation is unknown.
     """
     if not blocks:
         raise errors.InputError(f'a MobileNetV3 needs at least one block, got {blocks!r}')
-    widths = {'hidden_width': hidden_width, 'width_multiplier': width_multiplier}
-    ranges.check_positive(**widths, stem_strides=stem_strides)
-    ranges.check_rates(dropout=dropout)
+    options = ranges.check_sizes(stem_strides=stem_strides) | ranges.check_rates(dropout=dropout)
+    ranges.check_positive(width_multiplier=width_multiplier)
+    ranges.check_sizes(hidden_width=hidden_width)
     scaled = tuple(_scaled(entries, width_multiplier) for entries in blocks)
     stem_width, hidden_width = (inverted_residual.round_channels(c * width_multiplier) for c in (16, hidden_width))
-    return MobileNetV3(num_classes, scaled, stem_width, hidden_width, stem_strides, dropout, dtype)
+    options |= {'blocks': scaled, 'hidden_width': hidden_width, 'dtype': dtype}
+    return MobileNetV3(num_classes, stem_width, 6 * scaled[-1].features, **options)
 
 
 def _scaled(entries: Sequence[Any], width_multiplier: float) -> Block:
     if len(entries) != len(Block._fields):
         raise errors.InputError(f'a block of a MobileNetV3 needs {", ".join(Block._fields)}, got {entries!r}')
     block = Block(*entries)
-    sizes = (block.kernel, block.expanded, block.features, block.strides)
-    if not all(isinstance(size, numbers.Integral) and size > 0 for size in sizes) or block.kernel % 2 == 0:
-        raise errors.InputError(f'a block of a MobileNetV3 needs positive numbers and an odd kernel, got {entries!r}')
-    if block.activation not in ACTIVATIONS:
-        raise errors.unknown_name('activation', block.activation, ACTIVATIONS)
-    expanded, features = (
-        inverted_residual.round_channels(c * width_multiplier) for c in (block.expanded, block.features)
-    )
-    return block._replace(expanded=expanded, features=features)
+    checks.one_of('activation', block.activation, ACTIVATIONS)
+    widths = ranges.check_sizes(expanded=block.expanded, features=block.features)
+    widths = {name: inverted_residual.round_channels(width * width_multiplier) for name, width in widths.items()}
+    others = ranges.check_odd(kernel=block.kernel) | ranges.check_sizes(strides=block.strides)
+    return block._replace(**widths, **others)
 
 
 zoo.MODELS.add('mobilenet_v3_small', functools.partial(mobilenet_v3, blocks=SMALL, hidden_width=1024))

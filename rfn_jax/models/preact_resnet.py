@@ -11,9 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from rfn_jax.core import errors
-from rfn_jax.models import hooks, layers, ranges, zoo
-from rfn_jax.models.resnet import BLOCKS
+from rfn_jax.models import hooks, layers, ranges, residual, zoo
 
 
 class PreActBlock(nn.Module):
@@ -32,18 +30,14 @@ class PreActBlock(nn.Module):
     width: int
     block: str
     strides: int
-    dropout: float
+    dropout: float = 0.0
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Maps features `[B, H, W, C]` to features; `train` chooses batch statistics over running ones."""
-        if self.block == 'basic':
-            features = self.width
-            steps = [(self.width, 3, self.strides), (features, 3, 1)]
-        else:
-            features = 4 * self.width
-            steps = [(self.width, 1, 1), (self.width, 3, self.strides), (features, 1, 1)]
+        steps = residual.convolutions(self.block, self.width, self.strides)
+        features = steps[-1][0]
         activations, convolutions = [], []
         for number, (width, kernel, strides) in enumerate(steps, start=1):
             bn = layers.batch_norm(use_running_average=not train, dtype=self.dtype, name=f'bn{number}')
@@ -51,7 +45,7 @@ class PreActBlock(nn.Module):
             activations.append(lambda y, bn=bn, relu=relu: relu(bn(y)))
             convolutions.append(layers.conv(width, kernel, strides=strides, dtype=self.dtype, name=f'conv{number}'))
         drop = nn.Dropout(self.dropout, deterministic=not train, name='dropout')
-        residual = hooks.Residual(name='residual')
+        total = hooks.Residual(name='residual')
 
         def after_first_activation(y):
             y = convolutions[0](y)
@@ -61,9 +55,9 @@ class PreActBlock(nn.Module):
             return y
 
         if self.strides == 1 and x.shape[-1] == features:
-            return residual(x, lambda x: after_first_activation(activations[0](x)))
+            return total(x, lambda x: after_first_activation(activations[0](x)))
         shortcut = layers.conv(features, 1, strides=self.strides, dtype=self.dtype, name='downsample_conv')
-        return residual(activations[0](x), after_first_activation, shortcut)
+        return total(activations[0](x), after_first_activation, shortcut)
 
 
 class PreActResNet(nn.Module):
@@ -96,29 +90,25 @@ class PreActResNet(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Maps normalised images `[B, H, W, C]` to logits `[B, num_classes]`."""
         x = layers.conv(self.stem_width, 3, strides=self.stem_strides, dtype=self.dtype, name='conv1')(x)
-        for stage, (size, width) in enumerate(zip(self.stage_sizes, self.widths, strict=True)):
-            for index in range(size):
-                strides = 2 if stage > 0 and index == 0 else 1
-                options = (self.block, strides, self.dropout, self.dtype)
-                x = PreActBlock(width, *options, name=f'layer{stage + 1}_{index}')(x, train=train)
+        for name, width, strides in residual.stages(self.stage_sizes, self.widths):
+            x = PreActBlock(width, self.block, strides, self.dropout, self.dtype, name=name)(x, train=train)
         if self.final_norm:
             x = layers.batch_norm(use_running_average=not train, dtype=self.dtype, name='bn')(x)
             x = hooks.Relu(name='relu')(x)
-        x = layers.mean_over_positions(x).astype(jnp.float32)
-        return layers.dense(self.num_classes, name='fc')(x)
+        return layers.logits(x, self.num_classes, name='fc')
 
 
 @zoo.MODELS.register
 def preact_resnet(
     num_classes: int,
     *,
+    stem_width: int = 64,
+    stem_strides: int = 1,
+    block: str = 'basic',
     stage_sizes: Sequence[int] = (2, 2, 2, 2),
     widths: Sequence[int] = (64, 128, 256, 512),
-    stem_width: int = 64,
-    block: str = 'basic',
     final_norm: bool = True,
     dropout: float = 0.0,
-    stem_strides: int = 1,
     dtype=jnp.float32,
 ) -> PreActResNet:
     """A pre-activation residual network of any depth and width; the attributes of `PreActResNet` are the arguments.
@@ -126,13 +116,9 @@ def preact_resnet(
     Raises:
       InputError: `stage_sizes` and `widths` differ in length, or a name or number is not allowed.
     """
-    ranges.check_stages(stage_sizes=stage_sizes, widths=widths)
-    ranges.check_positive(stem_width=stem_width, stem_strides=stem_strides)
-    if block not in BLOCKS:
-        raise errors.unknown_name('residual block', block, BLOCKS)
-    ranges.check_rates(dropout=dropout)
-    sizes = (tuple(stage_sizes), tuple(widths), stem_width)
-    return PreActResNet(num_classes, *sizes, block, final_norm, dropout, stem_strides, dtype)
+    stages = residual.check_stages(stage_sizes, widths, block)
+    numbers = ranges.check_sizes(stem_width=stem_width, stem_strides=stem_strides) | ranges.check_rates(dropout=dropout)
+    return PreActResNet(num_classes, **stages, **numbers, final_norm=final_norm, dtype=dtype)
 
 
 # As in the common PyTorch code for CIFAR (https://github.com/kuangliu/pytorch-cifar): no normalisation at the end.
@@ -156,7 +142,7 @@ def cifar_wide_resnet(
 
     Args:
       num_classes: Number of classes.
-      depth: Number of convolutions, d = 6n + 4 (10, 16, 22, 28, 34, 40, 70).
+      depth: Number of convolutions, d = 6n + 4 (10, 16, 22, 28, 34, 40, ...).
       widen_factor: k.
       dropout: Probability of dropout between the convolutions of a block; the paper has 0 and 0.3.
       dtype: Type of the computation.
@@ -164,12 +150,9 @@ def cifar_wide_resnet(
     Raises:
       InputError: `depth` is not 6n + 4, or a number is out of its range.
     """
-    if depth < 10 or (depth - 4) % 6:
-        raise errors.InputError(f'depth of a wide ResNet must be 6n + 4 (10, 16, 22, 28, 34, 40, 70), got {depth}')
-    if widen_factor < 1:
-        raise errors.InputError(f'widen_factor of a wide ResNet must be at least 1, got {widen_factor}')
+    sizes = residual.three_stages('wide ResNet', depth, 4)
+    ranges.check_sizes(widen_factor=widen_factor)
     widths = tuple(width * widen_factor for width in (16, 32, 64))
-    sizes = ((depth - 4) // 6,) * 3
     return preact_resnet(num_classes, stage_sizes=sizes, widths=widths, stem_width=16, dropout=dropout, dtype=dtype)
 
 

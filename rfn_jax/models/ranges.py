@@ -1,70 +1,86 @@
-"""Ranges of the options of models and of the sizes of their images, with one message for each."""
+"""Ranges of the options of models and of the sizes of their images, with one message for each.
 
-import math
-from collections.abc import Sequence
+The checks of options take them by their names and give them back by their names, as plain numbers.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 
-from rfn_jax.core import errors
+from rfn_jax.core import checks, errors
 
 
-def check_positive(**options: float) -> None:
-    """Checks strides, widths and multipliers, by their names.
-
-    Raises:
-      InputError: One is not positive and finite.
-    """
-    for name, value in options.items():
-        if not 0 < value < math.inf:
-            raise errors.InputError(f'{name} must be above 0, got {value!r}')
+def _each(check: Callable[[str, Any], Any], /, **options) -> dict[str, Any]:
+    return {name: check(name, value) for name, value in options.items()}
 
 
-def check_rates(**options: float) -> None:
-    """Checks probabilities of leaving something out, by their names.
-
-    Raises:
-      InputError: One is not in [0, 1).
-    """
-    for name, value in options.items():
-        if not 0 <= value < 1:
-            raise errors.InputError(f'{name} must be in [0, 1), got {value!r}')
+# Each raises an InputError where an option is out of its range.
+check_sizes = functools.partial(_each, functools.partial(checks.integer, at_least=1))  # strides, widths and counts
+check_positive = functools.partial(_each, functools.partial(checks.number, above=0))  # multipliers
+check_rates = functools.partial(_each, functools.partial(checks.number, at_least=0, below=1))  # of what is left out
+check_weights = functools.partial(_each, functools.partial(checks.number, at_least=0))  # of terms of the loss
 
 
-def check_weights(**options: float) -> None:
-    """Checks weights of terms of the loss, by their names.
-
-    Raises:
-      InputError: One is negative or not finite.
-    """
-    for name, value in options.items():
-        if not 0 <= value < math.inf:
-            raise errors.InputError(f'{name} must be at least 0, got {value!r}')
-
-
-def check_odd(**options: int) -> None:
-    """Checks rows and columns of kernels that have a middle, by their names.
+def check_odd(**options: int) -> dict[str, int]:
+    """Checks rows and columns of kernels that have a middle.
 
     Raises:
       InputError: One is even or not positive.
     """
-    for name, value in options.items():
-        if value < 1 or value % 2 == 0:
-            raise errors.InputError(f'{name} must be an odd number of at least 1, got {value!r}')
+    sizes = check_sizes(**options)
+    for name, value in sizes.items():
+        if value % 2 == 0:
+            raise errors.InputError(f'{name} must be odd, got {value}')
+    return sizes
 
 
-def check_stages(**options: Sequence[int]) -> None:
-    """Checks numbers that each stage of a network has, by their names.
+def check_widths(**options: Sequence[int]) -> dict[str, tuple[int, ...]]:
+    """Checks sequences of widths or counts, which may be empty.
 
     Raises:
-      InputError: There are no stages, more of one number than of another, or a number is below 1.
+      InputError: An entry is not an integer of at least 1.
+    """
+    return {
+        name: tuple(checks.integer(f'{name}[{index}]', value, at_least=1) for index, value in enumerate(values))
+        for name, values in options.items()
+    }
+
+
+def check_stages(**options: Sequence[int]) -> dict[str, tuple[int, ...]]:
+    """Checks integers that each stage of a network has.
+
+    Raises:
+      InputError: There are no stages, more of one integer than of another, or an integer is below 1.
     """
     counts = {len(values) for values in options.values()}
     if len(counts) > 1 or 0 in counts:
         got = ' and '.join(f'{name} {tuple(values)}' for name, values in options.items())
         raise errors.InputError(f'{got} need the same number of stages, at least one')
-    for name, values in options.items():
-        if min(values) < 1:
-            raise errors.InputError(f'{name} must be at least 1 in every stage, got {tuple(values)}')
+    return check_widths(**options)
+
+
+def check_table(name: str, rows: Sequence[Sequence[int]], columns: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+    """Checks a table with a row of integers for each stage of a network.
+
+    Args:
+      name: What to call it in messages.
+      rows: The table.
+      columns: What the integers of a row are; those of the column `'kernel'` are odd.
+
+    Raises:
+      InputError: There are no rows, one has another length, or an integer is out of its range.
+    """
+    if not rows or any(len(row) != len(columns) for row in rows):
+        raise errors.InputError(f'{name} must have at least one row of {", ".join(columns)}, got {rows!r}')
+    return tuple(tuple(_checked_row(f'{name}[{index}]', columns, row)) for index, row in enumerate(rows))
+
+
+def _checked_row(name: str, columns: Sequence[str], row: Sequence[int]) -> Iterator[int]:
+    for column, value in zip(columns, row, strict=True):
+        check = check_odd if column == 'kernel' else check_sizes
+        yield from check(**{f'{column} of {name}': value}).values()
 
 
 def check_image(x: jax.Array, least: int, network: str) -> None:

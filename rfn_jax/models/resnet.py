@@ -12,10 +12,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from rfn_jax.core import errors
-from rfn_jax.models import hooks, layers, ranges, zoo
+from rfn_jax.core import checks, errors
+from rfn_jax.models import hooks, layers, ranges, residual, zoo
 
-BLOCKS = ('basic', 'bottleneck')
 SHORTCUTS = ('projection', 'parameter_free')
 
 
@@ -51,12 +50,9 @@ class ResidualBlock(nn.Module):
             bn = layers.batch_norm(use_running_average=not train, dtype=self.dtype, name=f'{prefix}bn{number}')
             return lambda y: bn(conv(y))
 
-        if self.block == 'basic':
-            features = self.width
-            steps = [(self.width, 3, self.strides), (features, 3, 1)]
-        else:
-            features, inner = 4 * self.width, self.width * self.base_width // 64 * self.groups
-            steps = [(inner, 1, 1), (inner, 3, self.strides), (features, 1, 1)]
+        inner = self.width * self.base_width // 64 * self.groups
+        steps = residual.convolutions(self.block, self.width, self.strides, inner)
+        features = steps[-1][0]
         first, *rest = [
             conv_bn(*step, '', number, self.groups if (self.block, number) == ('bottleneck', 2) else 1)
             for number, step in enumerate(steps, start=1)
@@ -122,13 +118,10 @@ class ResNet(nn.Module):
         x = hooks.Relu(name='relu1')(x)
         if self.stem_pool:
             x = layers.max_pool(x, 3, strides=2, padding=1)
-        for stage, (size, width) in enumerate(zip(self.stage_sizes, self.widths, strict=True)):
-            for index in range(size):
-                strides = 2 if stage > 0 and index == 0 else 1
-                options = (self.block, strides, self.shortcut, self.groups, self.base_width, self.dtype)
-                x = ResidualBlock(width, *options, name=f'layer{stage + 1}_{index}')(x, train=train)
-        x = layers.mean_over_positions(x).astype(jnp.float32)
-        return layers.dense(self.num_classes, name='fc')(x)
+        options = (self.shortcut, self.groups, self.base_width, self.dtype)
+        for name, width, strides in residual.stages(self.stage_sizes, self.widths):
+            x = ResidualBlock(width, self.block, strides, *options, name=name)(x, train=train)
+        return layers.logits(x, self.num_classes, name='fc')
 
 
 @zoo.MODELS.register
@@ -151,21 +144,19 @@ def resnet(
     Raises:
       InputError: `stage_sizes` and `widths` differ in length, or a name or number is not allowed.
     """
-    ranges.check_stages(stage_sizes=stage_sizes, widths=widths)
-    ranges.check_positive(stem_strides=stem_strides, groups=groups, base_width=base_width)
-    ranges.check_odd(stem_kernel=stem_kernel)
-    if block not in BLOCKS:
-        raise errors.unknown_name('residual block', block, BLOCKS)
-    if shortcut not in SHORTCUTS:
-        raise errors.unknown_name('shortcut', shortcut, SHORTCUTS)
+    options = {
+        **residual.check_stages(stage_sizes, widths, block),
+        'shortcut': checks.one_of('shortcut', shortcut, SHORTCUTS),
+        **ranges.check_odd(stem_kernel=stem_kernel),
+        **ranges.check_sizes(stem_strides=stem_strides, groups=groups, base_width=base_width),
+    }
     if block == 'basic' and (groups, base_width) != (1, 64):
         raise errors.InputError(
             f"groups {groups} and base_width {base_width} are of bottlenecks; blocks of the kind 'basic' have 1 and 64"
         )
     if any(width * base_width % 64 for width in widths):
         raise errors.InputError(f'widths {tuple(widths)} times base_width {base_width} must be multiples of 64')
-    stem = (stem_kernel, stem_strides, stem_pool)
-    return ResNet(num_classes, tuple(stage_sizes), tuple(widths), block, shortcut, *stem, groups, base_width, dtype)
+    return ResNet(num_classes, **options, stem_pool=stem_pool, dtype=dtype)
 
 
 _IMAGENET = {'stem_kernel': 7, 'stem_strides': 2, 'stem_pool': True}
@@ -207,10 +198,9 @@ def cifar_resnet(
     Raises:
       InputError: `depth` is not 6n + 2.
     """
-    if depth < 8 or (depth - 2) % 6:
-        raise errors.InputError(f'depth of a CIFAR ResNet must be 6n + 2 (8, 14, 20, 32, 44, 56, 110), got {depth}')
+    sizes = residual.three_stages('CIFAR ResNet', depth, 2)
     widths = (width, 2 * width, 4 * width)
-    return resnet(num_classes, stage_sizes=((depth - 2) // 6,) * 3, widths=widths, shortcut=shortcut, dtype=dtype)
+    return resnet(num_classes, stage_sizes=sizes, widths=widths, shortcut=shortcut, dtype=dtype)
 
 
 for _depth in (20, 32, 44, 56, 110):

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rfn_jax.core import errors
-from rfn_jax.models import hooks, layers, ranges, zoo
+from rfn_jax.models import hooks, layers, ranges, transformer, zoo
 
 
 class WindowAttention(nn.Module):
@@ -123,20 +123,13 @@ class SwinBlock(nn.Module):
         channels = x.shape[-1]
         norm1, norm2 = (layers.layer_norm(dtype=self.dtype, name=name) for name in ('norm1', 'norm2'))
         attention = WindowAttention(self.heads, self.window_size, self.shift, self.dtype, name='attn')
-        fc1 = layers.transformer_dense(self.mlp_ratio * channels, dtype=self.dtype, name='fc1')
-        fc2 = layers.transformer_dense(channels, dtype=self.dtype, name='fc2')
-        gelu = hooks.Gelu(name='gelu')
+        dense = functools.partial(layers.transformer_dense, dtype=self.dtype)
         drop = nn.Dropout(self.dropout, deterministic=not train, name='drop')
+        perceptron = transformer.perceptron(self.mlp_ratio * channels, channels, dense=dense, drop=drop)
         depth = layers.StochasticDepth(self.stochastic_depth, name='depth')
 
-        def attend(x):
-            return depth(drop(attention(norm1(x))), train=train)
-
-        def perceptron(x):
-            return depth(drop(fc2(drop(gelu(fc1(norm2(x)))))), train=train)
-
-        x = hooks.Residual(name='residual1')(x, attend)
-        return hooks.Residual(name='residual2')(x, perceptron)
+        x = hooks.Residual(name='residual1')(x, lambda x: depth(drop(attention(norm1(x))), train=train))
+        return hooks.Residual(name='residual2')(x, lambda x: depth(perceptron(norm2(x)), train=train))
 
 
 class PatchMerging(nn.Module):
@@ -189,30 +182,27 @@ class Swin(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Maps normalised images `[B, H, W, C]` to logits `[B, num_classes]`."""
-        p = self.patch_size
-        ranges.check_image(x, p, 'Swin transformer')
-        rates = iter(np.linspace(0, self.stochastic_depth, sum(self.depths)).tolist())
-        options = {'use_bias': True, 'dtype': self.dtype, 'kernel_init': layers.dense_init}
-        x = layers.conv(self.width, p, strides=p, padding=0, name='features_0_0', **options)(x)
+        ranges.check_image(x, self.patch_size, 'Swin transformer')
+        options = {'kernel_init': layers.dense_init, 'dtype': self.dtype}
+        x = transformer.patches(self.width, self.patch_size, **options, name='features_0_0')(x)
         x = layers.layer_norm(dtype=self.dtype, name='features_0_2')(x)
-        for stage, (depth, heads) in enumerate(zip(self.depths, self.heads, strict=True)):
+        for stage, blocks in enumerate(transformer.stages(self.depths, self.stochastic_depth)):
             if stage > 0:
                 x = PatchMerging(self.dtype, name=f'features_{2 * stage}')(x)
-            for index in range(depth):
+            for index, (name, rate) in enumerate(blocks):
                 block = SwinBlock(
-                    heads,
+                    self.heads[stage],
                     self.window_size,
                     index % 2 * (self.window_size // 2),
                     self.mlp_ratio,
                     self.dropout,
-                    next(rates),
+                    rate,
                     self.dtype,
-                    name=f'features_{2 * stage + 1}_{index}',
+                    name=name,
                 )
                 x = block(x, train=train)
         x = layers.layer_norm(dtype=self.dtype, name='norm')(x)
-        x = layers.mean_over_positions(x).astype(jnp.float32)
-        return layers.transformer_dense(self.num_classes, name='head')(x)
+        return layers.logits(x, self.num_classes, kernel_init=layers.transformer_init, name='head')
 
 
 @zoo.MODELS.register
@@ -237,25 +227,16 @@ def swin(
       InputError: `depths` and `heads` differ in length, a size is not positive, the heads of a stage do not divide its
         channels, or a rate is not in [0, 1).
     """
-    ranges.check_stages(depths=depths, heads=heads)
-    ranges.check_positive(patch_size=patch_size, width=width, window_size=window_size, mlp_ratio=mlp_ratio)
+    options = {
+        **ranges.check_stages(depths=depths, heads=heads),
+        **ranges.check_sizes(patch_size=patch_size, width=width, window_size=window_size, mlp_ratio=mlp_ratio),
+        **ranges.check_rates(dropout=dropout, stochastic_depth=stochastic_depth),
+    }
     if any(width * 2**stage % count for stage, count in enumerate(heads)):
         raise errors.InputError(
             f'heads {tuple(heads)} must divide the channels of their stages, {width} and twice as many in each next one'
         )
-    ranges.check_rates(dropout=dropout, stochastic_depth=stochastic_depth)
-    return Swin(
-        num_classes,
-        patch_size,
-        width,
-        tuple(depths),
-        tuple(heads),
-        window_size,
-        mlp_ratio,
-        dropout,
-        stochastic_depth,
-        dtype,
-    )
+    return Swin(num_classes, **options, dtype=dtype)
 
 
 # For 32x32 images: Swin-T without its last stage. Patches of 2x2 leave stages of 16, 8 and 4 rows, which windows of 4 divide;

@@ -82,18 +82,20 @@ def vgg(
     """
     if dropout is None:
         dropout = 0.5 if hidden_widths else 0.0
-    if not stages or not all(stages) or min(min(widths) for widths in stages) < 1:
-        raise errors.InputError(f'stages of a VGG need at least one positive width each, got {stages!r}')
-    if min((pool_size, *hidden_widths)) < 1:
-        raise errors.InputError(
-            f'pool_size {pool_size} and hidden_widths {tuple(hidden_widths)} of a VGG must be positive'
-        )
-    ranges.check_rates(dropout=dropout)
+    if not stages or not all(stages):
+        raise errors.InputError(f'stages of a VGG need at least one width each, got {stages!r}')
+    names = [f'stages[{index}]' for index in range(len(stages))]
+    options = {
+        'stages': tuple(ranges.check_widths(**dict(zip(names, stages, strict=True))).values()),
+        **ranges.check_sizes(pool_size=pool_size),
+        **ranges.check_widths(hidden_widths=hidden_widths),
+        **ranges.check_rates(dropout=dropout),
+    }
     if dropout and not hidden_widths:
         raise errors.InputError(
             f'dropout {dropout} of a VGG comes after hidden layers; without hidden_widths there are none'
         )
-    return VGG(num_classes, tuple(map(tuple, stages)), batch_norm, pool_size, tuple(hidden_widths), dropout, dtype)
+    return VGG(num_classes, **options, batch_norm=batch_norm, dtype=dtype)
 
 
 for _depth, _counts in ((11, (1, 1, 2, 2, 2)), (13, (2, 2, 2, 2, 2)), (16, (2, 2, 3, 3, 3)), (19, (2, 2, 4, 4, 4))):

@@ -10,8 +10,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from rfn_jax.core import errors
-from rfn_jax.models import hooks, layers, ranges, zoo
+from rfn_jax.core import checks, errors
+from rfn_jax.models import hooks, layers, ranges, transformer, zoo
 
 POOLS = ('mean', 'token')
 
@@ -36,12 +36,11 @@ class EncoderBlock(nn.Module):
         """Maps a sequence `[B, positions, width]` to another one."""
         ln1, ln2 = (layers.layer_norm(epsilon=1e-6, dtype=self.dtype, name=name) for name in ('ln1', 'ln2'))
         attention = nn.MultiHeadDotProductAttention(self.heads, dtype=self.dtype, name='attention')
-        fc1 = nn.Dense(self.mlp_width, dtype=self.dtype, name='fc1')
-        fc2 = nn.Dense(x.shape[-1], dtype=self.dtype, name='fc2')
-        gelu = hooks.Gelu(name='gelu')
         drop = nn.Dropout(self.dropout, deterministic=not train, name='drop')
+        dense = functools.partial(nn.Dense, dtype=self.dtype)
+        perceptron = transformer.perceptron(self.mlp_width, x.shape[-1], dense=dense, drop=drop)
         x = hooks.Residual(name='residual1')(x, lambda x: drop(attention(ln1(x))))
-        return hooks.Residual(name='residual2')(x, lambda x: drop(fc2(drop(gelu(fc1(ln2(x)))))))
+        return hooks.Residual(name='residual2')(x, lambda x: perceptron(ln2(x)))
 
 
 class ViT(nn.Module):
@@ -75,16 +74,8 @@ class ViT(nn.Module):
         p = self.patch_size
         if x.shape[1] % p or x.shape[2] % p:
             raise errors.InputError(f'patch_size {p} does not divide an image of {x.shape[1]} x {x.shape[2]} pixels')
-        x = layers.conv(
-            self.width,
-            p,
-            strides=p,
-            padding=0,
-            use_bias=True,
-            dtype=self.dtype,
-            kernel_init=nn.initializers.lecun_normal(),
-            name='patch_embedding',
-        )(x)
+        options = {'kernel_init': nn.initializers.lecun_normal(), 'dtype': self.dtype}
+        x = transformer.patches(self.width, p, **options, name='patch_embedding')(x)
         x = x.reshape(x.shape[0], -1, self.width)
         if self.pool == 'token':
             token = self.param('class_token', nn.initializers.zeros, (1, 1, self.width)).astype(self.dtype)
@@ -118,15 +109,14 @@ def vit(
       InputError: `heads` does not divide `width`, a size is not positive, `dropout` is not in [0, 1), or `pool` is
         unknown.
     """
-    if min(patch_size, width, depth, heads, mlp_width) < 1 or width % heads:
-        raise errors.InputError(
-            f'a ViT needs positive sizes and a width that heads divides, got patch_size {patch_size}, width {width}, '
-            f'depth {depth}, heads {heads}, mlp_width {mlp_width}'
-        )
-    if pool not in POOLS:
-        raise errors.unknown_name('pool', pool, POOLS)
-    ranges.check_rates(dropout=dropout)
-    return ViT(num_classes, patch_size, width, depth, heads, mlp_width, pool, dropout, dtype)
+    options = {
+        **ranges.check_sizes(patch_size=patch_size, width=width, depth=depth, heads=heads, mlp_width=mlp_width),
+        'pool': checks.one_of('pool', pool, POOLS),
+        **ranges.check_rates(dropout=dropout),
+    }
+    if width % heads:
+        raise errors.InputError(f'heads {heads} must divide the width {width} of a ViT')
+    return ViT(num_classes, **options, dtype=dtype)
 
 
 # For 32x32 images: 64 patches, 2.7 million parameters at 10 classes.

@@ -1,11 +1,11 @@
 """What can be told of a network without computing anything."""
 
-import functools
 import math
 
 import flax.errors
 import flax.linen as nn
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 
 from rfn_jax.models import hooks
@@ -20,6 +20,21 @@ def shapes_of(module, size=8):
 def count(module, size=8):
     """The number of parameters."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes_of(module, size)['params']))
+
+
+def convolutions(jaxpr):
+    """All convolutions of a program, inner ones too."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == 'conv_general_dilated':
+            yield equation
+        for inner in jax.extend.core.jaxprs_in_params(equation.params):
+            yield from convolutions(inner)
+
+
+def is_plain(equation):
+    """Whether a convolution is an ordinary one, NHWC and HWIO."""
+    numbers = equation.params['dimension_numbers']
+    return (numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec) == ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
 
 
 def rows(module, size):
@@ -47,6 +62,11 @@ def places(module, naming, size=8):
     return found
 
 
+def normed(keys):
+    """Keys of convolutions in torchvision's blocks, and of the normalisations behind them, from those of the blocks."""
+    return {f'{place}/{part}': f'{key}.{i}' for place, key in keys.items() for i, part in enumerate(('conv', 'bn'))}
+
+
 def calls(module, kind, size=8):
     """The submodules of a kind in the order of their calls, and what they are called with, by path."""
     found = {}
@@ -72,32 +92,3 @@ def draws(module, *, train, size=8):
     except flax.errors.InvalidRngError:
         return True
     return False
-
-
-def tracers(size):
-    """`variables_of` and `trace`, whose variables are made with images of `size` rows and columns by default."""
-
-    @functools.cache
-    def variables_of(module, height=size, width=size):
-        return jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, height, width, 3)), train=False))
-
-    @functools.cache
-    def trace(module, height, width, train, seed=0):
-        """Logits and changes of an application, and all modules that it calls with the shapes of what they give."""
-        calls, variables = [], variables_of(module)
-
-        def visit(call, called, *args, **kwargs):
-            result = call(*args, **kwargs)
-            calls.append((called, getattr(result, 'shape', None)))
-            return result
-
-        def apply(variables):
-            rngs = {} if seed is None else {'dropout': jax.random.key(seed)}
-            images = jnp.zeros((2, height, width, 3))
-            return module.apply(variables, images, train=train, mutable=['batch_stats', 'auxiliary_logits'], rngs=rngs)
-
-        with hooks.intercept(nn.Module, visit):
-            logits, changes = jax.eval_shape(apply, variables)
-        return logits, changes, calls
-
-    return variables_of, trace

@@ -105,21 +105,19 @@ def test_initialise_is_the_init_of_the_module_and_depends_on_the_key_only():
 
 
 @pytest.mark.parametrize(
-    'options',
+    ('options', 'message'),
     [
-        {'std': (0.2, 0.0, 0.5)},
-        {'std': (-0.2,)},
-        {'std': (0.2, float('nan'), 0.5)},
-        {'std': (0.2, 0.3)},
-        {'std': ()},
-        {'mean': (0.1, 0.2)},
+        ({'std': (0.2, 0.0, 0.5)}, 'std must be a finite number above 0, got 0.0'),
+        ({'std': (-0.2,)}, 'std must be a finite number above 0, got -0.2'),
+        ({'std': (0.2, float('nan'), 0.5)}, 'std must be a finite number above 0, got nan'),
+        ({'std': (0.2, 0.3)}, r'std \(0.2, 0.3\) must have .* one for each of the 3'),
+        ({'std': ()}, r'std \(\) must have .* one for each of the 3'),
+        ({'mean': (0.1, 0.2)}, r'mean \(0.1, 0.2\) and std .* one for each of the 3'),
     ],
 )
-def test_a_bad_normalisation(options):
-    with pytest.raises(errors.InputError, match=r'one for each of the 3, and std must be above 0') as raised:
+def test_a_bad_normalisation(options, message):
+    with pytest.raises(errors.InputError, match=message):
         classifier(**options)
-    for value in options.values():
-        assert str(value) in str(raised.value)
 
 
 def test_a_wrong_number_of_classes():
@@ -130,9 +128,9 @@ def test_a_wrong_number_of_classes():
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        ({'std': (0.0,)}, r'std must be above 0, got \(0\.0,\)'),
-        ({'mean': [0.5]}, r'mean must be a tuple of numbers, .* got \[0\.5\]'),
-        ({'std': ()}, r'std must be a tuple of numbers'),
+        ({'std': (0.0,)}, 'std must be a finite number above 0, got 0.0'),
+        ({'mean': [0.5]}, r'mean must be a tuple with one number or .* got \[0\.5\]'),
+        ({'std': ()}, 'std must be a tuple with one number'),
     ],
 )
 def test_a_classifier_checks_its_normalisation(options, message):

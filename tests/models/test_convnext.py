@@ -1,12 +1,13 @@
 import itertools
 import math
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import textbook_layers
+from shapes import calls
+from textbook_layers import drawn, images_of
 
 from rfn_jax import models
 from rfn_jax.core import errors
@@ -43,16 +44,6 @@ def network(p, images, patch_size, depths):
     return textbook_layers.dense(
         textbook_layers.layer_norm(x.mean(axis=(1, 2)), p['classifier_0'], 1e-6), p['classifier_2']
     )
-
-
-def drawn(module, shape):
-    rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, *shape)), train=False))
-    return jax.tree.map(lambda leaf: (rng.normal(size=leaf.shape) / 2).astype(np.float32), shapes['params'])
-
-
-def images_of(shape, count=2):
-    return np.random.default_rng(1).normal(size=(count, *shape)).astype(np.float32)
 
 
 @pytest.mark.parametrize(
@@ -102,17 +93,9 @@ def test_branches_start_with_the_layer_scale():
 
 
 def test_stochastic_depth_grows_from_block_to_block():
-    found = {}
-
-    def visit(call, args, kwargs, context):
-        if isinstance(context.module, layers.StochasticDepth):
-            found[context.module.path[0]] = context.module.rate
-        return call(*args, **kwargs)
-
-    module = convnext.convnext(5, stochastic_depth=0.4, **TINY)
-    with nn.intercept_methods(visit):
-        jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=False))
-    assert found == pytest.approx({'features_1_0': 0, 'features_3_0': 0.2, 'features_3_1': 0.4})
+    found = calls(convnext.convnext(5, stochastic_depth=0.4, **TINY), layers.StochasticDepth)
+    rates = {path: module.rate for path, (module, _) in found.items()}
+    assert rates == pytest.approx({'features_1_0/depth': 0, 'features_3_0/depth': 0.2, 'features_3_1/depth': 0.4})
     names = ('convnext_tiny', 'convnext_small', 'convnext_base', 'convnext_large')
     rates = [models.MODELS.make(name, num_classes=5).stochastic_depth for name in names]
     assert rates == [0.1, 0.4, 0.5, 0.5]
@@ -149,14 +132,7 @@ def test_nothing_is_drawn_at_rate_zero():
 def test_bfloat16_computes_in_bfloat16_with_float32_parameters_and_logits():
     module = convnext.convnext(5, dtype=jnp.bfloat16, **TINY)
     params, images = drawn(module, (11, 15, 3)), images_of((11, 15, 3))
-
-    def apply(params):
-        return module.apply({'params': params}, images)
-
-    logits = jax.jit(apply, compiler_options=O0)(params)
-    expected = network(params, images, 2, (1, 2))
-    assert logits.dtype == jnp.float32
-    assert 0 < np.abs(logits - expected).max() < 0.1 * np.abs(expected).max()
+    textbook_layers.assert_rounded(module, params, images, network(params, images, 2, (1, 2)))
     blocks = jax.eval_shape(lambda p: module.apply({'params': p}, images, capture_intermediates=True)[1], params)
     outputs = {name: value['__call__'][0] for name, value in blocks['intermediates'].items() if name != '__call__'}
     types = {name: output.dtype for name, output in outputs.items()}
@@ -178,12 +154,12 @@ def test_an_image_that_is_too_small_is_refused(shape):
     [
         ({'depths': (3, 3)}, r'depths \(3, 3\) and widths \(96, 192, 384, 768\) need the same number of stages'),
         ({'depths': (), 'widths': ()}, r'depths \(\) and widths \(\) need'),
-        ({'depths': (3, 3, 0, 3)}, r'depths must be at least 1 in every stage, got \(3, 3, 0, 3\)'),
-        ({'widths': (96, 192, -1, 768)}, r'widths must be at least 1 in every stage, got \(96, 192, -1, 768\)'),
-        ({'patch_size': 0}, 'patch_size must be above 0, got 0'),
-        ({'kernel_size': 4}, 'kernel_size must be an odd number of at least 1, got 4'),
-        ({'kernel_size': -1}, 'kernel_size must be an odd number of at least 1, got -1'),
-        ({'stochastic_depth': 1.0}, r'stochastic_depth must be in \[0, 1\), got 1.0'),
+        ({'depths': (3, 3, 0, 3)}, r'depths\[2\] must be an integer of at least 1, got 0'),
+        ({'widths': (96, 192, -1, 768)}, r'widths\[2\] must be an integer of at least 1, got -1'),
+        ({'patch_size': 0}, 'patch_size must be an integer of at least 1, got 0'),
+        ({'kernel_size': 4}, 'kernel_size must be odd, got 4'),
+        ({'kernel_size': -1}, 'kernel_size must be an integer of at least 1, got -1'),
+        ({'stochastic_depth': 1.0}, r'stochastic_depth must be a finite number at least 0 and below 1, got 1.0'),
     ],
 )
 def test_bad_options(options, message):

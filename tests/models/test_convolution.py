@@ -2,11 +2,11 @@ import functools
 
 import flax.linen as nn
 import jax
-import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from shapes import convolutions, is_plain
 
 from rfn_jax.core import sharding
 from rfn_jax.models import convolution
@@ -50,20 +50,6 @@ def values_and_gradients(x, w, strides, padding):
         cotangent = jnp.cos(jnp.arange(out.size, dtype=jnp.float32)).reshape(out.shape).astype(out.dtype)
         results.append((out, *vjp(cotangent)))
     return results
-
-
-def convolutions(jaxpr):
-    """All convolutions of a program, inner ones too."""
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == 'conv_general_dilated':
-            yield equation
-        for inner in jax.extend.core.jaxprs_in_params(equation.params):
-            yield from convolutions(inner)
-
-
-def is_plain(equation):
-    numbers = equation.params['dimension_numbers']
-    return (numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec) == ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
 
 
 def paddings(kernel):

@@ -63,7 +63,7 @@ def test_the_network_equals_the_textbook(height, width, options):
 
 def test_dropout_is_of_the_new_channels_in_training():
     x = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
-    layer, plain = (densenet.DenseLayer(16, 2, dropout) for dropout in (0.75, 0.0))
+    layer, plain = (densenet.DenseLayer(16, 2, dropout, jnp.float32) for dropout in (0.75, 0.0))
     variables = randomised(shapes_of(layer, 2, 8, 8, 3, train=False))
 
     def apply(layer, **options):
@@ -87,7 +87,7 @@ def test_nothing_is_drawn_without_dropout(dropout):
 
 
 def test_convolutions_start_as_kaiming_normal_with_fan_in():
-    layer = densenet.DenseLayer(32, 4, 0.0)
+    layer = densenet.DenseLayer(32, 4, 0.0, jnp.float32)
     params = jax.jit(lambda: layer.init(jax.random.key(0), jnp.zeros((1, 4, 4, 64)), train=False))()['params']
     assert float(params['conv1']['kernel'].std()) == pytest.approx(np.sqrt(2 / 64), rel=0.03)
     assert float(params['conv2']['kernel'].std()) == pytest.approx(np.sqrt(2 / (9 * 128)), rel=0.03)
@@ -117,15 +117,15 @@ def test_the_form_for_small_images_differs_in_the_stem(depth):
     ('options', 'message'),
     [
         ({'block_sizes': ()}, r'block_sizes \(\) need .* at least one'),
-        ({'block_sizes': (6, 0)}, r'block_sizes must be at least 1 in every stage, got \(6, 0\)'),
-        ({'growth_rate': 0}, 'growth_rate must be above 0, got 0'),
-        ({'initial_features': 0}, 'initial_features must be above 0, got 0'),
-        ({'bottleneck': -1}, 'bottleneck must be above 0, got -1'),
-        ({'stem_strides': 0}, 'stem_strides must be above 0, got 0'),
-        ({'stem_kernel': 4}, 'stem_kernel must be an odd number of at least 1, got 4'),
+        ({'block_sizes': (6, 0)}, r'block_sizes\[1\] must be an integer of at least 1, got 0'),
+        ({'growth_rate': 0}, 'growth_rate must be an integer of at least 1, got 0'),
+        ({'initial_features': 0}, 'initial_features must be an integer of at least 1, got 0'),
+        ({'bottleneck': -1}, 'bottleneck must be an integer of at least 1, got -1'),
+        ({'stem_strides': 0}, 'stem_strides must be an integer of at least 1, got 0'),
+        ({'stem_kernel': 4}, 'stem_kernel must be odd, got 4'),
         ({'stem_kernel': -1}, 'stem_kernel .* got -1'),
-        ({'dropout': 1.0}, r'dropout must be in \[0, 1\), got 1.0'),
-        ({'dropout': float('nan')}, r'dropout must be in \[0, 1\), got nan'),
+        ({'dropout': 1.0}, r'dropout must be a finite number at least 0 and below 1, got 1.0'),
+        ({'dropout': float('nan')}, r'dropout must be a finite number at least 0 and below 1, got nan'),
     ],
 )
 def test_bad_options(options, message):

@@ -6,8 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from shapes import calls, shapes_of
+from small_models import small
 from textbook_layers import batch_norm, conv, randomised, relu
 
+from rfn_jax import models
 from rfn_jax.models import hooks, inverted_residual
 
 O0 = {'xla_backend_optimization_level': 0}
@@ -127,6 +130,19 @@ def test_activations_are_hooks_but_inside_of_the_gate():
     with hooks.intercept(hooks.Activation, visit):
         jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, 3, 3, 4)), train=False))
     assert seen == ['expand_0/activation', 'depthwise_1/activation']
+
+
+@pytest.mark.parametrize('name', ['efficientnet_b0', 'mobilenet_v2', 'mobilenet_v3_small', 'mobilenet_v3_large'])
+def test_the_forms_for_small_images_have_the_same_parameters(name):
+    forms = [models.MODELS.make(form, num_classes=10) for form in (f'cifar_{name}', name)]
+    assert shapes_of(forms[0]) == shapes_of(forms[1])
+
+
+@pytest.mark.parametrize(('name', 'activation'), [('efficientnet', hooks.Silu), ('mobilenet_v2', hooks.Relu6)])
+def test_normalisations_and_activations_of_networks(name, activation):
+    module = small(name)
+    assert {(bn.momentum, bn.epsilon) for bn, _ in calls(module, nn.BatchNorm).values()} == {(0.9, 1e-5)}
+    assert {type(module) for module, _ in calls(module, hooks.Activation).values()} == {activation}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from shapes import shapes_of
 from textbook_layers import batch_norm, conv, randomised, relu
 
 from rfn_jax import models
@@ -47,7 +48,7 @@ def test_dropout_is_in_training_only():
 
     def logits(dropout, *, train, key=0):
         module = preact_resnet.preact_resnet(5, stage_sizes=(1,), widths=(4,), stem_width=4, dropout=dropout)
-        variables = randomised(jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))))
+        variables = randomised(shapes_of(module))
         rngs = {'dropout': jax.random.key(key)}
         return module.apply(variables, x, train=train, mutable=['batch_stats'], rngs=rngs)[0]
 
@@ -60,7 +61,7 @@ def test_dropout_is_in_training_only():
 @pytest.mark.parametrize(('depth', 'widen_factor'), [(10, 1), (16, 4), (28, 10)])
 def test_a_wide_resnet_has_its_depth_and_widths(depth, widen_factor):
     module = preact_resnet.cifar_wide_resnet(10, depth=depth, widen_factor=widen_factor)
-    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3))))['params']
+    shapes = shapes_of(module)['params']
     kernels = [path for path, _ in jax.tree_util.tree_leaves_with_path(shapes) if path[-1].key == 'kernel']
     # The paper counts the shortcuts of the three stages among the d layers where k > 1, and the dense layer with them.
     shortcuts = sum(any(part.key == 'downsample_conv' for part in path) for path in kernels)
@@ -72,11 +73,11 @@ def test_a_wide_resnet_has_its_depth_and_widths(depth, widen_factor):
     ('name', 'options', 'message'),
     [
         ('preact_resnet', {'block': 'basik'}, "unknown residual block 'basik'; did you mean 'basic'"),
-        ('preact_resnet', {'dropout': 1.0}, r'dropout must be in \[0, 1\), got 1.0'),
+        ('preact_resnet', {'dropout': 1.0}, r'dropout must be a finite number at least 0 and below 1, got 1.0'),
         ('preact_resnet', {'widths': (4,)}, r'stage_sizes \(2, 2, 2, 2\) and widths \(4,\) need the same number'),
-        ('preact_resnet', {'stem_width': 0}, 'stem_width must be above 0, got 0'),
+        ('preact_resnet', {'stem_width': 0}, 'stem_width must be an integer of at least 1, got 0'),
         ('cifar_wide_resnet', {'depth': 20}, r'depth of a wide ResNet must be 6n \+ 4 .*, got 20'),
-        ('cifar_wide_resnet', {'widen_factor': 0}, 'widen_factor of a wide ResNet must be at least 1, got 0'),
+        ('cifar_wide_resnet', {'widen_factor': 0}, 'widen_factor must be an integer of at least 1, got 0'),
     ],
 )
 def test_bad_options(name, options, message):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import textbook_layers
+from textbook_layers import drawn, images_of
 
 from rfn_jax import models
 from rfn_jax.core import errors
@@ -42,19 +43,13 @@ def network(p, images, patch, depth):
     return textbook_layers.dense(x[:, 0] if 'class_token' in p else x.mean(axis=1), p['fc'])
 
 
-def drawn(module, shape):
-    rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, *shape)), train=False))
-    return jax.tree.map(lambda leaf: (rng.normal(size=leaf.shape) / 2).astype(np.float32), shapes['params'])
-
-
 @pytest.mark.parametrize('pool', ['mean', 'token'])
 @pytest.mark.parametrize(('shape', 'patch'), [((8, 8, 3), 4), ((6, 9, 1), 3)])
 def test_the_network_equals_the_textbook(shape, patch, pool):
     module = vit.vit(5, patch_size=patch, pool=pool, **TINY)
     params = drawn(module, shape)
     assert ('class_token' in params) == (pool == 'token')
-    images = np.random.default_rng(1).normal(size=(2, *shape)).astype(np.float32)
+    images = images_of(shape)
     logits = jax.jit(lambda p, x: module.apply({'params': p}, x, train=False), compiler_options=O0)(params, images)
     np.testing.assert_allclose(logits, network(params, images, patch, 2), rtol=1e-4, atol=1e-4)
 
@@ -84,7 +79,7 @@ def test_dropout_is_behind_the_positions_the_attention_and_both_layers_of_the_pe
 
 
 def test_dropout_acts_in_training_alone():
-    images = np.random.default_rng(1).normal(size=(2, 8, 8, 3)).astype(np.float32)
+    images = images_of((8, 8, 3))
     silent, dropping = vit.vit(5, **TINY), vit.vit(5, dropout=0.5, **TINY)
     params = drawn(silent, (8, 8, 3))
 
@@ -105,14 +100,11 @@ def test_dropout_acts_in_training_alone():
 
 
 def test_bfloat16_of_a_class_token():
-    images = np.random.default_rng(1).normal(size=(2, 8, 8, 3)).astype(np.float32)
+    images = images_of((8, 8, 3))
     exact, rounded = (vit.vit(5, pool='token', dtype=dtype, **TINY) for dtype in (jnp.float32, jnp.bfloat16))
     params = drawn(exact, (8, 8, 3))
     assert jax.tree.leaves(drawn(rounded, (8, 8, 3)))[0].dtype == np.float32
-    logits = jax.jit(lambda p: rounded.apply({'params': p}, images), compiler_options=O0)(params)
-    expected = network(params, images, 4, 2)
-    assert logits.dtype == jnp.float32
-    assert 0 < np.abs(logits - expected).max() < 0.1 * np.abs(expected).max()
+    textbook_layers.assert_rounded(rounded, params, images, network(params, images, 4, 2))
 
 
 # Keys of the files of timm, and of those that torchvision publishes.
@@ -166,24 +158,16 @@ def test_a_patch_size_that_does_not_divide_the_image(shape):
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        ({'heads': 5}, 'width 192, depth 6, heads 5'),
-        ({'heads': 0}, 'heads 0'),
-        ({'patch_size': 0}, 'patch_size 0'),
-        ({'depth': -1}, 'depth -1'),
-        ({'mlp_width': 0}, 'mlp_width 0'),
+        ({'heads': 5}, 'heads 5 must divide the width 192 of a ViT'),
+        ({'heads': 0}, 'heads must be an integer of at least 1, got 0'),
+        ({'patch_size': 0}, 'patch_size must be an integer of at least 1, got 0'),
+        ({'depth': -1}, 'depth must be an integer of at least 1, got -1'),
+        ({'mlp_width': 0}, 'mlp_width must be an integer of at least 1, got 0'),
+        ({'dropout': -0.1}, 'dropout must be a finite number at least 0 and below 1, got -0.1'),
+        ({'dropout': math.nan}, 'dropout must be a finite number at least 0 and below 1, got nan'),
+        ({'pool': 'tokens'}, "unknown pool 'tokens'; did you mean 'token'"),
     ],
 )
 def test_bad_options(options, message):
-    with pytest.raises(errors.InputError, match=f'a width that heads divides, got .*{message}'):
+    with pytest.raises(errors.InputError, match=message):
         models.MODELS.make('vit', num_classes=5, **options)
-
-
-@pytest.mark.parametrize('dropout', [-0.1, 1.0, math.nan])
-def test_a_bad_rate_of_dropout(dropout):
-    with pytest.raises(errors.InputError, match=rf'dropout must be in \[0, 1\), got {dropout}$'):
-        vit.vit(5, dropout=dropout)
-
-
-def test_an_unknown_pool():
-    with pytest.raises(errors.InputError, match="unknown pool 'tokens'; did you mean 'token'"):
-        vit.vit(5, pool='tokens')

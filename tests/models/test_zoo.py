@@ -2,14 +2,14 @@
 
 import dataclasses
 import inspect
-import math
 
 import flax.errors
 import jax
-import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import shapes
+import textbook_layers
 from small_models import KINDS, SMALL, images, small
 
 from rfn_jax import models
@@ -32,28 +32,7 @@ def calm(name, **options):
 
 def variables_of(module, size=8):
     """Random values everywhere; drawing them with NumPy spares the compilation of `init`."""
-    rng = np.random.default_rng(0)
-
-    def draw(path, leaf):
-        assert leaf.dtype == jnp.float32
-        value = rng.normal(size=leaf.shape) / np.sqrt(max(math.prod(leaf.shape[:-1]), 1))
-        return np.float32(np.abs(value) + 0.5 if path[-1].key in ('var', 'scale') else value)
-
-    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, size, size, 3)), train=False))
-    return jax.tree_util.tree_map_with_path(draw, shapes)
-
-
-def parameters(module, shape=(1, 32, 32, 3)):
-    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros(shape), train=False))
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes['params']))
-
-
-def convolutions(jaxpr):
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == 'conv_general_dilated':
-            yield equation
-        for inner in jax.extend.core.jaxprs_in_params(equation.params):
-            yield from convolutions(inner)
+    return textbook_layers.randomised(shapes.shapes_of(module, size))
 
 
 def test_every_model_is_general_or_has_a_size():
@@ -104,7 +83,7 @@ def test_evaluation_is_per_example_and_training_is_not(name):
 @pytest.mark.parametrize('name', [name for name in KINDS if name not in WITHOUT_STATISTICS])
 def test_training_without_mutable_is_refused(name):
     module, batch = calm(name), images(name)
-    variables = jax.eval_shape(lambda: module.init(jax.random.key(0), batch[:1], train=False))
+    variables = shapes.shapes_of(module, batch.shape[1])
     with pytest.raises(Exception, match='batch_stats'):
         jax.eval_shape(lambda v: module.apply(v, batch, train=True), variables)
 
@@ -112,7 +91,7 @@ def test_training_without_mutable_is_refused(name):
 @pytest.mark.parametrize('name', KINDS)
 def test_dropout_needs_its_key_in_training_and_none_in_evaluation(name):
     module, batch = small(name), images(name)
-    variables = jax.eval_shape(lambda: module.init(jax.random.key(0), batch[:1], train=False))
+    variables = shapes.shapes_of(module, batch.shape[1])
     jax.eval_shape(lambda v: module.apply(v, batch, train=False), variables)
 
     def train(variables, **options):
@@ -127,23 +106,21 @@ def test_dropout_needs_its_key_in_training_and_none_in_evaluation(name):
 @pytest.mark.parametrize('name', KINDS)
 def test_convolutions_are_padded_by_hand_and_have_fast_gradients(name):
     module, batch = small(name), images(name)
-    variables = jax.eval_shape(lambda: module.init(jax.random.key(0), batch[:1], train=False))
+    variables = shapes.shapes_of(module, batch.shape[1])
 
     def loss(variables, images):
         return module.apply(variables, images, train=False).sum()
 
-    forward = list(convolutions(jax.make_jaxpr(loss)(variables, batch).jaxpr))
+    forward = list(shapes.convolutions(jax.make_jaxpr(loss)(variables, batch).jaxpr))
     assert bool(forward) == (name != 'mlp')
     for equation in forward:
         assert all(before == after for before, after in equation.params['padding'])
-    both = list(convolutions(jax.make_jaxpr(jax.grad(loss, (0, 1)))(variables, batch).jaxpr))
+    both = list(shapes.convolutions(jax.make_jaxpr(jax.grad(loss, (0, 1)))(variables, batch).jaxpr))
     plain = [equation for equation in forward if equation.params['feature_group_count'] == 1]
     # A grouped one is traced once more for the gradient of its images, which stays XLA's.
     assert len(both) == 3 * len(plain) + 4 * (len(forward) - len(plain))
     for equation in both:
-        numbers = equation.params['dimension_numbers']
-        canonical = (numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec) == ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
-        assert canonical or equation.params['feature_group_count'] > 1
+        assert shapes.is_plain(equation) or equation.params['feature_group_count'] > 1
 
 
 @pytest.mark.parametrize('name', KINDS)
@@ -160,7 +137,7 @@ def test_bfloat16_computes_in_bfloat16_with_float32_parameters_and_logits(name):
     difference = float(jnp.abs(logits - expected).max())
     assert 0 < difference < 0.05 * float(jnp.abs(expected).max())
     jaxpr = jax.make_jaxpr(apply(module))(variables, batch)
-    for equation in convolutions(jaxpr.jaxpr):
+    for equation in shapes.convolutions(jaxpr.jaxpr):
         assert {v.aval.dtype for v in equation.invars} == {jnp.dtype(jnp.bfloat16)}
 
 
@@ -218,4 +195,4 @@ def test_an_unknown_model_is_named_with_the_nearest():
     ],
 )
 def test_the_number_of_parameters(name, options, count):
-    assert parameters(models.MODELS.make(name, num_classes=10, **options)) == count
+    assert shapes.count(models.MODELS.make(name, num_classes=10, **options), 32) == count

@@ -1,6 +1,7 @@
 """Layers in NumPy and float64, for networks written as in their papers."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import scipy.special
 
@@ -10,10 +11,33 @@ def randomised(variables, seed=0):
     rng = np.random.default_rng(seed)
 
     def draw(path, leaf):
+        assert leaf.dtype == np.float32
         value = rng.normal(size=leaf.shape) / np.sqrt(max(np.prod(leaf.shape[:-1]), 1))
         return np.float32(np.abs(value) + 0.5 if path[-1].key in ('var', 'scale') else value)
 
     return jax.tree_util.tree_map_with_path(draw, variables)
+
+
+def drawn(module, shape):
+    """Random parameters of a module for an image of a shape, none of them small."""
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, *shape)), train=False))
+    return jax.tree.map(lambda leaf: (rng.normal(size=leaf.shape) / 2).astype(np.float32), shapes['params'])
+
+
+def images_of(shape, count=2):
+    """Random images."""
+    return np.random.default_rng(1).normal(size=(count, *shape)).astype(np.float32)
+
+
+def assert_rounded(module, params, images, expected):
+    """Asserts that a network which computes in bfloat16 gives float32 logits that are near to the exact ones, not equal."""
+    apply = jax.jit(
+        lambda p: module.apply({'params': p}, images), compiler_options={'xla_backend_optimization_level': 0}
+    )
+    logits = apply(params)
+    assert logits.dtype == jnp.float32
+    assert 0 < np.abs(logits - expected).max() < 0.1 * np.abs(expected).max()
 
 
 def conv(x, kernel, stride):

@@ -5,14 +5,7 @@ converted = weights.from_state_dict(classifier, state)            # with a Class
 weights.write_safetensors('resnet50.safetensors', weights.to_state_dict(converted.classifier))
 """
 
-from rfn_jax.models.weights.conversion import (
-    PROBLEMS,
-    Converted,
-    from_state_dict,
-    namings,
-    printable,
-    to_state_dict,
-)
+from rfn_jax.models.weights.conversion import PROBLEMS, Converted, from_state_dict, namings, printable, to_state_dict
 from rfn_jax.models.weights.files import read_state_dict, write_safetensors
 
 __all__ = [

@@ -7,7 +7,7 @@ import flax.traverse_util
 import jax
 import numpy as np
 
-from rfn_jax.core import errors
+from rfn_jax.core import checks, errors
 from rfn_jax.models import classifier as classifier_lib
 from rfn_jax.models.weights import layout, names
 
@@ -61,11 +61,8 @@ def from_state_dict(
         number, the naming is unknown, or the family of the model has none.
     """
     for kind in allow:
-        if kind not in PROBLEMS:
-            raise errors.unknown_name('problem to allow', kind, PROBLEMS)
-    known = layout.namings_of(classifier.module)
-    if naming is not None and naming not in known:
-        raise errors.unknown_name(f'naming of {type(classifier.module).__name__}', naming, known)
+        checks.one_of('problem to allow', kind, PROBLEMS)
+    known = _known(classifier, naming)
     candidates = [_matched(classifier, state, name) for name in ([naming] if naming else known)]
     best = min(candidates, key=lambda match: len(match.missing) + len(match.misshaped) + len(match.unused))
     wrong = [kind for kind in PROBLEMS if getattr(best, kind) and kind not in allow]
@@ -103,10 +100,8 @@ def to_state_dict(classifier: classifier_lib.Classifier, *, naming: str | None =
     Raises:
       InputError: The naming is unknown, or the family of the model has none.
     """
-    known = layout.namings_of(classifier.module)
+    known = _known(classifier, naming)
     naming = naming or next(iter(known))
-    if naming not in known:
-        raise errors.unknown_name(f'naming of {type(classifier.module).__name__}', naming, known)
     leaves = flax.traverse_util.flatten_dict(jax.device_get(classifier.variables))
     pieces: dict[str, dict[int, np.ndarray]] = {}
     for path, slot in layout.slots(classifier.variables, known[naming]).items():
@@ -128,6 +123,14 @@ def namings(classifier: classifier_lib.Classifier) -> tuple[str, ...]:
       InputError: It has none.
     """
     return tuple(layout.namings_of(classifier.module))
+
+
+def _known(classifier: classifier_lib.Classifier, naming: str | None) -> Mapping[str, names.Rules]:
+    """The namings of the family; `naming` must be one of them if it is given."""
+    known = layout.namings_of(classifier.module)
+    if naming is not None:
+        checks.one_of(f'naming of {type(classifier.module).__name__}', naming, known)
+    return known
 
 
 @dataclasses.dataclass(frozen=True)

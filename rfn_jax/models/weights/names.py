@@ -42,11 +42,19 @@ _WIDE_RESNET: Rules = (
 _DENSENET_TORCHVISION: Rules = ((r'_denselayer', '.denselayer'), (r'^(?!classifier\.)', 'features.'))
 # The published files of torchvision still have the names of its early releases.
 _DENSENET_OLD: Rules = (*_DENSENET_TORCHVISION, (r'(?<=\.)(norm|conv)(?=[12]\.)', r'\1.'))
+
+
+def _attention(joint: str, out: str) -> Rules:
+    """Query, key and value are one tensor; `joint` is what stands before its kind, `out` the layer behind them."""
+    thirds = [
+        (rf'attention\.{part}\.(weight|bias)', rf'{joint}\1[{index}/3]')
+        for index, part in enumerate(('query', 'key', 'value'))
+    ]
+    return (*thirds, (r'attention\.out\.', out))
+
+
 _VIT_TORCHVISION: Rules = (
-    (r'attention\.query\.(weight|bias)', r'self_attention.in_proj_\1[0/3]'),
-    (r'attention\.key\.(weight|bias)', r'self_attention.in_proj_\1[1/3]'),
-    (r'attention\.value\.(weight|bias)', r'self_attention.in_proj_\1[2/3]'),
-    (r'attention\.out\.', 'self_attention.out_proj.'),
+    *_attention('self_attention.in_proj_', 'self_attention.out_proj.'),
     (r'\.fc1\.', '.mlp.0.'),
     (r'\.fc2\.', '.mlp.3.'),
     (r'\.ln([12])\.', r'.ln_\1.'),
@@ -59,10 +67,7 @@ _VIT_TORCHVISION: Rules = (
 # The published files of torchvision still have the names of its early releases.
 _VIT_OLD: Rules = (*_VIT_TORCHVISION, (r'mlp\.0\.', 'mlp.linear_1.'), (r'mlp\.3\.', 'mlp.linear_2.'))
 _VIT_TIMM: Rules = (
-    (r'attention\.query\.(weight|bias)', r'attn.qkv.\1[0/3]'),
-    (r'attention\.key\.(weight|bias)', r'attn.qkv.\1[1/3]'),
-    (r'attention\.value\.(weight|bias)', r'attn.qkv.\1[2/3]'),
-    (r'attention\.out\.', 'attn.proj.'),
+    *_attention('attn.qkv.', 'attn.proj.'),
     (r'\.fc(?=[12]\.)', '.mlp.fc'),
     (r'\.ln(?=[12]\.)', '.norm'),
     (r'^block(?=\d)', 'blocks.'),
