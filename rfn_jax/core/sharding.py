@@ -72,6 +72,11 @@ def replicate(tree, mesh: Mesh):
     return place(tree, replicated(mesh))
 
 
+def replicate_key(key: jax.Array, mesh: Mesh) -> jax.Array:
+    """A typed key on every device of the mesh, of all processes."""
+    return jax.random.wrap_key_data(replicate(jax.random.key_data(key), mesh))
+
+
 def shard_batch(batch, mesh: Mesh):
     """Puts a host batch (a pytree of arrays with the same first axis) on the mesh, cut along `'data'`.
 

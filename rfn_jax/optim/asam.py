@@ -3,7 +3,7 @@
 import optax
 
 from rfn_jax.optim import arguments, masks, neighbourhoods
-from rfn_jax.optim.sam import at_the_top
+from rfn_jax.optim.sharpness_aware import sharpness_aware
 
 
 def asam(
@@ -37,8 +37,9 @@ def asam(
       Kwon et al., `ASAM: Adaptive Sharpness-Aware Minimization for Scale-Invariant Learning of Deep Neural Networks
       <https://arxiv.org/abs/2102.11600>`_, 2021.
     """
-    arguments.check_number('eta', eta, low=0)
-    return at_the_top('asam', rho, neighbourhood=neighbourhoods.scaled_ball(eta), mask=mask)
+    arguments.check_number('eta', eta, at_least=0)
+    neighbourhood = neighbourhoods.scaled_ball(eta)
+    return sharpness_aware('asam', rho, mask, lambda call: call.climb(neighbourhood=neighbourhood))
 
 
 def rfn_asam(

@@ -164,11 +164,6 @@ def settle(state: SamState, candidate: optax.Updates, climbed: Climb) -> tuple[o
     )
 
 
-def radius_at(rho: optax.ScalarOrSchedule, count: chex.Array) -> chex.Numeric:
-    """The radius of an update: of a schedule at `count`, or the number itself."""
-    return rho(count) if callable(rho) else rho
-
-
 def wide_zeros_like(w: jax.Array | jax.ShapeDtypeStruct) -> jax.Array:
     """Zeros of the shape of a parameter, float32 or better."""
     return jnp.zeros_like(w, dtype=numerics.wide_dtype(w.dtype))

@@ -42,7 +42,7 @@ def swa(start: int = 0, *, every: int = 1) -> optax.GradientTransformationExtraA
       An `optax.GradientTransformationExtraArgs` whose state is an `AverageState`.
 
     Raises:
-      TypeError: An argument is not a whole number.
+      TypeError: An argument is not an integer.
       ValueError: An argument is out of its range; at `update`, `params` is missing.
 
     Example:
@@ -63,8 +63,8 @@ def swa(start: int = 0, *, every: int = 1) -> optax.GradientTransformationExtraA
 
       Kaddour et al., `When Do Flat Minima Optimizers Work? <https://arxiv.org/abs/2202.00661>`_, 2022 (WASAM).
     """
-    arguments.check_count('start', start, low=0)
-    arguments.check_count('every', every)
+    arguments.check_integer('start', start, at_least=0)
+    arguments.check_integer('every', every, at_least=1)
 
     def move(state: AverageState, params: optax.Params) -> AverageState:
         past = state.count + 1 - start
@@ -94,7 +94,7 @@ def ema(decay: float = 0.999) -> optax.GradientTransformationExtraArgs:
       TypeError: `decay` is not a number.
       ValueError: `decay` is out of its range; at `update`, `params` is missing.
     """
-    arguments.check_number('decay', decay, low=0, high=1)
+    arguments.check_number('decay', decay, at_least=0, at_most=1)
 
     def move(state: AverageState, params: optax.Params) -> AverageState:
         average = jax.tree.map(lambda a, w: _blend(a, w, 1 - decay), state.average, params)

@@ -1,16 +1,36 @@
-"""temporary"""
+"""What people log of a sharpness-aware minimizer."""
 
 import jax
+import optax
 
+from rfn_jax.core import errors
 from rfn_jax.optim import ascent
 
 
-def diagnostics(opt_state):
-    """temporary"""
-    leaves = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, ascent.SamState))
-    found = [x for x in leaves if isinstance(x, ascent.SamState)]
-    if not found:
-        return {}
-    d = found[0]._asdict()
-    d.pop('count')
-    return d
+def diagnostics(opt_state: optax.OptState) -> dict[str, jax.Array]:
+    """The figures of the last update of a sharpness-aware minimizer, wherever it is in the state of an optimizer.
+
+    Args:
+      opt_state: State of a chain or of wrappers, of any depth; under `jit` too.
+
+    Returns:
+      The scalars `gradient_norm`, `perturbation_norm`, `ascent_count` and `skipped_count` of its `SamState`; empty where
+      there is no minimizer, as in plain SGD.
+
+    Raises:
+      InputError: There are several.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax
+      >>> from rfn_jax import optim
+      >>> loss_fn = lambda w: jnp.sum(w**2)
+      >>> tx, w = optax.chain(optim.rfn_sam(0.4), optax.sgd(0.1)), jnp.ones(4)
+      >>> _, opt_state = tx.update(jax.grad(loss_fn)(w), tx.init(w), w, grad_fn=jax.grad(loss_fn))
+      >>> round(float(optim.diagnostics(opt_state)['perturbation_norm']), 4)
+      0.4
+    """
+    leaves = jax.tree.leaves(opt_state, is_leaf=lambda leaf: isinstance(leaf, ascent.SamState))
+    found = [leaf for leaf in leaves if isinstance(leaf, ascent.SamState)]
+    if len(found) > 1:
+        raise errors.InputError(f'the optimizer state must hold one sharpness-aware minimizer, it holds {len(found)}')
+    return {name: value for state in found for name, value in state._asdict().items() if name != 'count'}

@@ -1,14 +1,14 @@
 """Efficient sharpness-aware minimisation (ESAM)."""
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from rfn_jax.core import errors
 from rfn_jax.optim import arguments, ascent, masks, neighbourhoods, random_trees
+from rfn_jax.optim.sharpness_aware import Call, sharpness_aware
 
 
 def esam(
@@ -55,39 +55,18 @@ def esam(
       Du et al., `Efficient Sharpness-aware Minimization for Improved Training of Neural Networks
       <https://arxiv.org/abs/2110.03141>`_, 2022.
     """
-    arguments.check_rho(rho)
-    arguments.check_number('beta', beta, low=0, high=1, low_open=True)
+    arguments.check_number('beta', beta, above=0, at_most=1)
     if isinstance(gamma, jax.Array):
-        raise TypeError("gamma fixes shapes: wrap esam as inject_hyperparams(esam, static_args=('gamma', 'mask'))")
-    arguments.check_number('gamma', gamma, low=0, high=1, low_open=True)
+        raise errors.InputTypeError(
+            "gamma fixes shapes: wrap esam as inject_hyperparams(esam, static_args=('gamma', 'mask'))"
+        )
+    arguments.check_number('gamma', gamma, above=0, at_most=1)
     arguments.check_seed(seed)
-    masks.check_mask(mask)
 
-    def init_fn(params: optax.Params) -> ascent.SamState:
-        del params
-        return ascent.initial_state()
-
-    def update_fn(
-        updates: optax.Updates,
-        state: ascent.SamState,
-        params: optax.Params | None = None,
-        *,
-        grad_fn: Callable[..., optax.Updates] | None = None,
-        losses_fn: Callable[[optax.Params], jax.Array] | None = None,
-        losses: jax.Array | None = None,
-        group_index: jax.Array | int = 0,
-        **extra_args: Any,
-    ) -> tuple[optax.Updates, ascent.SamState]:
-        del extra_args
-        arguments.check_update('esam', updates, params, grad_fn)
-        if gamma < 1 and losses_fn is None:
-            raise ValueError(
-                'esam with gamma below 1 needs the losses of the examples: call tx.update(..., grad_fn=..., '
-                'losses_fn=...) with losses_fn(params) -> [B] and grad_fn(params, examples); or set gamma=1'
-            )
+    def on_a_subset(call: Call) -> ascent.Climb:
         subset = random_trees.draw(
-            params,
-            (seed, state.count, group_index),
+            call.params,
+            (seed, call.count, call.extra_args.get('group_index', 0)),
             lambda key, w: jax.random.bernoulli(key, jnp.asarray(beta, jnp.float32), w.shape),
         )
 
@@ -95,31 +74,35 @@ def esam(
             unit = neighbourhoods.ball(params, direction)
             return jax.tree.map(lambda u, b: jnp.where(b, u / jnp.asarray(beta, u.dtype), 0), unit, subset)
 
-        def gradient_of_selected(perturbed):
-            before = losses_fn(params) if losses is None else losses
-            after = losses_fn(perturbed)
-            if jnp.ndim(after) != 1 or jnp.shape(before) != jnp.shape(after):
-                raise ValueError(
-                    f'losses_fn must return the loss of each example [B], got shapes {jnp.shape(before)} at params and '
-                    f'{jnp.shape(after)} at the perturbed parameters'
-                )
-            rise = (after - before).astype(jnp.float32)
-            # Rounded, since 0.07 * 100 is above 7 in floating point.
-            kept = max(1, math.ceil(round(gamma * rise.shape[0], 6)))
-            return grad_fn(perturbed, jax.lax.top_k(rise, kept)[1].astype(jnp.int32))
+        grad_fn = call.grad_fn if gamma == 1 else _gradient_of_risen(call, gamma)
+        return call.climb(grad_fn, neighbourhood=sparse_ball)
 
-        radius = ascent.radius_at(rho, state.count)
-        climbed = ascent.climb(
-            grad_fn if gamma == 1 else gradient_of_selected,
-            params,
-            updates,
-            radius,
-            mask=mask,
-            neighbourhood=sparse_ball,
+    return sharpness_aware('esam', rho, mask, on_a_subset)
+
+
+def _gradient_of_risen(call: Call, gamma: float) -> ascent.GradientFunction:
+    """The gradient of the mean loss of the examples whose loss rose most."""
+    losses_fn, losses = (call.extra_args.get(name) for name in ('losses_fn', 'losses'))
+    if losses_fn is None:
+        raise errors.InputError(
+            'esam with gamma below 1 needs the losses of the examples: call tx.update(..., grad_fn=..., '
+            'losses_fn=...) with losses_fn(params) -> [B] and grad_fn(params, examples); or set gamma=1'
         )
-        return ascent.settle(state, climbed.gradient, climbed)
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    def gradient(perturbed):
+        before = losses_fn(call.params) if losses is None else losses
+        after = losses_fn(perturbed)
+        if jnp.ndim(after) != 1 or jnp.shape(before) != jnp.shape(after):
+            raise errors.InputError(
+                f'losses_fn must return the loss of each example [B], got shapes {jnp.shape(before)} at params and '
+                f'{jnp.shape(after)} at the perturbed parameters'
+            )
+        rise = (after - before).astype(jnp.float32)
+        # Rounded, since 0.07 * 100 is above 7 in floating point.
+        kept = max(1, math.ceil(round(gamma * rise.shape[0], 6)))
+        return call.grad_fn(perturbed, jax.lax.top_k(rise, kept)[1].astype(jnp.int32))
+
+    return gradient
 
 
 def rfn_esam(

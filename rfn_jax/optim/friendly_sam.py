@@ -1,7 +1,6 @@
 """Friendly sharpness-aware minimisation (F-SAM)."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import chex
 import jax
@@ -10,6 +9,7 @@ import optax
 
 from rfn_jax.core import numerics
 from rfn_jax.optim import arguments, ascent, masks
+from rfn_jax.optim.sharpness_aware import Call, sharpness_aware
 
 
 class FriendlySamState(NamedTuple):
@@ -61,32 +61,18 @@ def friendly_sam(
     References:
       Li et al., `Friendly Sharpness-Aware Minimization <https://arxiv.org/abs/2403.12350>`_, 2024.
     """
-    arguments.check_rho(rho)
-    arguments.check_number('sigma', sigma, low=0)
-    arguments.check_number('decay', decay, low=0, high=1)
-    masks.check_mask(mask)
+    arguments.check_number('sigma', sigma, at_least=0)
+    arguments.check_number('decay', decay, at_least=0, at_most=1)
 
-    def init_fn(params: optax.Params) -> FriendlySamState:
-        average = jax.tree.map(ascent.wide_zeros_like, params)
-        return FriendlySamState(ascent.initial_state(), jnp.zeros((), jnp.int32), average)
+    def no_average(sam: ascent.SamState, params: optax.Params) -> FriendlySamState:
+        return FriendlySamState(sam, jnp.zeros((), jnp.int32), jax.tree.map(ascent.wide_zeros_like, params))
 
-    def update_fn(
-        updates: optax.Updates,
-        state: FriendlySamState,
-        params: optax.Params | None = None,
-        *,
-        grad_fn: Callable[[optax.Params], optax.Updates] | None = None,
-        **extra_args: Any,
-    ) -> tuple[optax.Updates, FriendlySamState]:
-        del extra_args
-        arguments.check_update('friendly_sam', updates, params, grad_fn)
+    def along_the_noise(call: Call, state: FriendlySamState) -> tuple[ascent.Climb, FriendlySamState]:
         direction = jax.tree.map(
-            lambda g, m: g.astype(m.dtype) - jnp.asarray(sigma, m.dtype) * m, updates, state.average
+            lambda g, m: g.astype(m.dtype) - jnp.asarray(sigma, m.dtype) * m, call.updates, state.average
         )
-        radius = ascent.radius_at(rho, state.sam.count)
-        climbed = ascent.climb(grad_fn, params, updates, radius, mask=mask, direction=direction)
-        chosen, sam = ascent.settle(state.sam, climbed.gradient, climbed)
-        finite = numerics.all_finite(updates)
+        climbed = call.climb(direction=direction)
+        finite = numerics.all_finite(call.updates)
         first = state.average_count == 0
 
         def move(m, g):
@@ -95,9 +81,10 @@ def friendly_sam(
             return jnp.where(finite, m + share * (g - m), m)
 
         count = jnp.where(finite, optax.safe_increment(state.average_count), state.average_count)
-        return chosen, FriendlySamState(sam, count, jax.tree.map(move, state.average, updates))
+        average = jax.tree.map(move, state.average, call.updates)
+        return climbed, state._replace(average_count=count, average=average)
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return sharpness_aware('friendly_sam', rho, mask, along_the_noise, memory=no_average)
 
 
 def rfn_friendly_sam(

@@ -1,14 +1,12 @@
 """Surrogate-gap guided sharpness-aware minimisation (GSAM)."""
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
 
 from rfn_jax.core import numerics
 from rfn_jax.optim import arguments, ascent, masks
+from rfn_jax.optim.sharpness_aware import Call, sharpness_aware
 
 
 def gsam(
@@ -43,36 +41,21 @@ def gsam(
       Zhuang et al., `Surrogate Gap Minimization Improves Sharpness-Aware Training <https://arxiv.org/abs/2203.08065>`_,
       2022.
     """
-    arguments.check_rho(rho)
-    arguments.check_number('alpha', alpha, low=0)
-    masks.check_mask(mask)
+    arguments.check_number('alpha', alpha, at_least=0)
 
-    def init_fn(params: optax.Params) -> ascent.SamState:
-        del params
-        return ascent.initial_state()
-
-    def update_fn(
-        updates: optax.Updates,
-        state: ascent.SamState,
-        params: optax.Params | None = None,
-        *,
-        grad_fn: Callable[[optax.Params], optax.Updates] | None = None,
-        **extra_args: Any,
-    ) -> tuple[optax.Updates, ascent.SamState]:
-        del extra_args
-        arguments.check_update('gsam', updates, params, grad_fn)
-        climbed = ascent.climb(grad_fn, params, updates, ascent.radius_at(rho, state.count), mask=mask)
+    def along_the_gap(call: Call) -> ascent.Climb:
+        climbed = call.climb()
         # g and g - g_p have the same orthogonal part; the difference makes it exactly zero where g = g_p.
-        difference = jax.tree.map(lambda g, p: numerics.wide(g) - numerics.wide(p), updates, climbed.gradient)
+        difference = jax.tree.map(lambda g, p: numerics.wide(g) - numerics.wide(p), call.updates, climbed.gradient)
         orthogonal = ascent.orthogonal_part(difference, climbed.gradient)
-        candidate = jax.tree.map(
+        gradient = jax.tree.map(
             lambda p, o: (p.astype(o.dtype) - jnp.asarray(alpha, o.dtype) * o).astype(p.dtype),
             climbed.gradient,
             orthogonal,
         )
-        return ascent.settle(state, candidate, climbed)
+        return climbed._replace(gradient=gradient)
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return sharpness_aware('gsam', rho, mask, along_the_gap)
 
 
 def rfn_gsam(

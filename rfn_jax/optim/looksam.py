@@ -1,7 +1,6 @@
 """LookSAM: a climb every few steps, and its direction used again in between."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +8,7 @@ import optax
 
 from rfn_jax.core import numerics
 from rfn_jax.optim import arguments, ascent, masks
+from rfn_jax.optim.sharpness_aware import Call, sharpness_aware
 
 RESOLUTION = 1e-6  # of float32, with a margin: an orthogonal part below this share of the gradient is rounding
 
@@ -59,58 +59,51 @@ def looksam(
     References:
       Liu et al., `Towards Efficient and Scalable Sharpness-Aware Minimization <https://arxiv.org/abs/2203.02714>`_, 2022.
     """
-    arguments.check_rho(rho)
-    arguments.check_count('k', k)
-    arguments.check_number('alpha', alpha, low=0)
-    masks.check_mask(mask)
+    arguments.check_integer('k', k, at_least=1)
+    arguments.check_number('alpha', alpha, at_least=0)
 
-    def init_fn(params: optax.Params) -> LookSamState:
-        return LookSamState(ascent.initial_state(), jax.tree.map(ascent.wide_zeros_like, params))
+    def nothing_kept(sam: ascent.SamState, params: optax.Params) -> LookSamState:
+        return LookSamState(sam, jax.tree.map(ascent.wide_zeros_like, params))
 
-    def update_fn(
-        updates: optax.Updates,
-        state: LookSamState,
-        params: optax.Params | None = None,
-        *,
-        grad_fn: Callable[[optax.Params], optax.Updates] | None = None,
-        **extra_args: Any,
-    ) -> tuple[optax.Updates, LookSamState]:
-        del extra_args
-        arguments.check_update('looksam', updates, params, grad_fn)
-
+    def every_kth(call: Call, state: LookSamState) -> tuple[ascent.Climb, LookSamState]:
         def climb():
-            radius = ascent.radius_at(rho, state.sam.count)
-            climbed = ascent.climb(grad_fn, params, updates, radius, mask=mask)
+            climbed = call.climb()
             # g_p and g_p - g have the same orthogonal part; the difference makes it exactly zero where g_p = g.
-            difference = jax.tree.map(lambda p, g: numerics.wide(p) - numerics.wide(g), climbed.gradient, updates)
-            orthogonal = ascent.orthogonal_part(difference, updates)
+            difference = jax.tree.map(lambda p, g: numerics.wide(p) - numerics.wide(g), climbed.gradient, call.updates)
+            orthogonal = ascent.orthogonal_part(difference, call.updates)
             found = climbed.valid & numerics.all_finite(orthogonal)
             orthogonal = jax.tree.map(
                 lambda new, old: jnp.where(found, new, old).astype(old.dtype), orthogonal, state.orthogonal
             )
             return climbed, orthogonal
 
-        def reuse():
-            gradient_norm = numerics.tree_norm(updates)
-            size = numerics.tree_norm(state.orthogonal)
-            meaningful = size > RESOLUTION * gradient_norm
-            scale = jnp.where(meaningful, jnp.float32(alpha) * numerics.safe_divide(gradient_norm, size), 0)
-            gradient = jax.tree.map(
-                lambda g, v: (g.astype(v.dtype) + scale.astype(v.dtype) * v).astype(g.dtype), updates, state.orthogonal
-            )
-            zero = jnp.zeros((), jnp.float32)
-            kept_norm = numerics.tree_norm(masks.keep_masked(mask, params, updates))
-            valid = jnp.isfinite(gradient_norm)
-            return ascent.Climb(gradient, kept_norm, zero, valid, jnp.zeros((), jnp.int32)), state.orthogonal
-
         if isinstance(k, int) and k == 1:
             climbed, orthogonal = climb()
         else:
-            climbed, orthogonal = jax.lax.cond(state.sam.count % k == 0, climb, reuse)
-        chosen, sam = ascent.settle(state.sam, climbed.gradient, climbed)
-        return chosen, LookSamState(sam, orthogonal)
+            climbed, orthogonal = jax.lax.cond(
+                call.count % k == 0, climb, lambda: (_reuse(call, state, alpha), state.orthogonal)
+            )
+        return climbed, state._replace(orthogonal=orthogonal)
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return sharpness_aware('looksam', rho, mask, every_kth, memory=nothing_kept)
+
+
+def _reuse(call: Call, state: LookSamState, alpha: float) -> ascent.Climb:
+    """An update without a climb: the gradient, and the orthogonal part that was kept, scaled to its length."""
+    gradient_norm = numerics.tree_norm(call.updates)
+    size = numerics.tree_norm(state.orthogonal)
+    meaningful = size > RESOLUTION * gradient_norm
+    scale = jnp.where(meaningful, jnp.float32(alpha) * numerics.safe_divide(gradient_norm, size), 0)
+    gradient = jax.tree.map(
+        lambda g, v: (g.astype(v.dtype) + scale.astype(v.dtype) * v).astype(g.dtype), call.updates, state.orthogonal
+    )
+    return ascent.Climb(
+        gradient=gradient,
+        gradient_norm=numerics.tree_norm(masks.keep_masked(call.mask, call.params, call.updates)),
+        perturbation_norm=jnp.zeros((), jnp.float32),
+        valid=jnp.isfinite(gradient_norm),
+        evaluations=jnp.zeros((), jnp.int32),
+    )
 
 
 def rfn_looksam(

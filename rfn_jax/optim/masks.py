@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import optax
 
-from rfn_jax.core import errors
+from rfn_jax.core import checks, errors
 
 Mask = Any | Callable[[optax.Params], Any] | None
 
@@ -48,17 +48,16 @@ def check_mask(mask: Any) -> None:
       TypeError: It is a pytree that holds something else than booleans.
     """
     if isinstance(mask, str):
-        if mask not in MASKS:
-            raise errors.unknown_name('mask', mask, MASKS)
+        checks.one_of('mask', mask, MASKS)
         return
     if isinstance(mask, (bool, jax.Array)):
-        raise TypeError(
+        raise errors.InputTypeError(
             f'mask must be a name ({", ".join(MASKS)}), a pytree of booleans or a function of params, got {mask!r}; inside '
             "optax.inject_hyperparams pass static_args='mask'"
         )
     leaves = [] if callable(mask) else jax.tree.leaves(mask)
     if not all(isinstance(leaf, bool) or str(getattr(leaf, 'dtype', None)) == 'bool' for leaf in leaves):
-        raise TypeError(
+        raise errors.InputTypeError(
             f'mask must be a name ({", ".join(MASKS)}), a pytree of booleans, or a function that makes one from params, '
             f'got {mask!r}'
         )
@@ -76,7 +75,7 @@ def keep_masked(mask: Mask, params: optax.Params, tree: Any) -> Any:
     if callable(function):
         mask = function(params)
         if not any(leaf is not False for leaf in jax.tree.leaves(mask)):
-            raise ValueError(f'mask {getattr(function, "__name__", function)} selects none of the parameters')
+            raise errors.InputError(f'mask {getattr(function, "__name__", function)} selects none of the parameters')
     return jax.tree.map(
         lambda keep, branch: jax.tree.map(lambda x: jax.numpy.where(keep, x, jax.numpy.zeros_like(x)), branch),
         mask,

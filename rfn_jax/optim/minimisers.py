@@ -2,7 +2,8 @@
 
 import optax
 
-from rfn_jax.core import errors, registry
+from rfn_jax.core import registry
+from rfn_jax.optim import arguments
 from rfn_jax.optim.asam import asam, rfn_asam
 from rfn_jax.optim.esam import esam, rfn_esam
 from rfn_jax.optim.friendly_sam import friendly_sam, rfn_friendly_sam
@@ -43,8 +44,6 @@ def momentum_sgd(
     Raises:
       InputError: `momentum` or `weight_decay` is out of its range.
     """
-    if not 0 <= momentum < 1:
-        raise errors.InputError(f'momentum must be in [0, 1), got {momentum!r}')
-    if not weight_decay >= 0:
-        raise errors.InputError(f'weight_decay must be at least 0, got {weight_decay!r}')
+    arguments.check_number('momentum', momentum, at_least=0, below=1)
+    arguments.check_number('weight_decay', weight_decay, at_least=0)
     return optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(learning_rate, momentum=momentum))

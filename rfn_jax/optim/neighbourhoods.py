@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rfn_jax.core import errors, numerics
+from rfn_jax.core import checks, numerics
 
 Neighbourhood = Callable[[optax.Params, Any], Any]
 
@@ -67,6 +67,4 @@ def named(norm: str) -> Neighbourhood:
     Raises:
       InputError: The name is unknown.
     """
-    if norm not in NORMS:
-        raise errors.unknown_name('norm', norm, NORMS)
-    return NORMS[norm]
+    return NORMS[checks.one_of('norm', norm, NORMS)]

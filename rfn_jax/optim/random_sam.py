@@ -1,13 +1,11 @@
 """The control of all sharpness-aware minimisers: a random direction of the same length."""
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import optax
 
 from rfn_jax.core import numerics
 from rfn_jax.optim import arguments, ascent, masks, random_trees
+from rfn_jax.optim.sharpness_aware import Call, sharpness_aware
 
 
 def random_sam(
@@ -36,32 +34,14 @@ def random_sam(
       ValueError: `rho` is negative or not finite; or as `sam`.
       TypeError: As `sam`.
     """
-    arguments.check_rho(rho)
     arguments.check_seed(seed)
-    masks.check_mask(mask)
 
-    def init_fn(params: optax.Params) -> ascent.SamState:
-        del params
-        return ascent.initial_state()
-
-    def update_fn(
-        updates: optax.Updates,
-        state: ascent.SamState,
-        params: optax.Params | None = None,
-        *,
-        grad_fn: Callable[[optax.Params], optax.Updates] | None = None,
-        group_index: jax.Array | int = 0,
-        **extra_args: Any,
-    ) -> tuple[optax.Updates, ascent.SamState]:
-        del extra_args
-        arguments.check_update('random_sam', updates, params, grad_fn)
+    def at_random(call: Call) -> ascent.Climb:
         direction = random_trees.draw(
-            params,
-            (seed, state.count, group_index),
+            call.params,
+            (seed, call.count, call.extra_args.get('group_index', 0)),
             lambda key, w: jax.random.normal(key, w.shape, numerics.wide_dtype(w.dtype)),
         )
-        radius = ascent.radius_at(rho, state.count)
-        climbed = ascent.climb(grad_fn, params, updates, radius, mask=mask, direction=direction)
-        return ascent.settle(state, climbed.gradient, climbed)
+        return call.climb(direction=direction)
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return sharpness_aware('random_sam', rho, mask, at_random)

@@ -11,7 +11,7 @@ def draw(params: Any, numbers: Sequence[jax.Array | int], sample: Callable[[jax.
 
     Args:
       params: A pytree of arrays.
-      numbers: Whole numbers, at least one: the seed, and what the draw depends on, such as a count.
+      numbers: Integers, at least one: the seed, and what the draw depends on, such as a count.
       sample: Makes an array from a key and a leaf.
     """
     key = jax.random.key(numbers[0])

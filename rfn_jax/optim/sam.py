@@ -1,11 +1,9 @@
 """Sharpness-aware minimisation (SAM), and its form with a large neighbourhood (RFN), as optax transformations."""
 
-from collections.abc import Callable
-from typing import Any
-
 import optax
 
-from rfn_jax.optim import arguments, ascent, masks, neighbourhoods
+from rfn_jax.optim import arguments, masks, neighbourhoods
+from rfn_jax.optim.sharpness_aware import sharpness_aware
 
 
 def sam(
@@ -64,7 +62,7 @@ def sam(
       Kim et al., `Exploring the Effect of Multi-step Ascent in Sharpness-Aware Minimization
       <https://arxiv.org/abs/2302.10181>`_, 2023.
     """
-    return at_the_top('sam', rho, neighbourhood=neighbourhoods.named(norm), mask=mask, ascent_steps=ascent_steps)
+    return _sam('sam', rho, ascent_steps, norm, mask)
 
 
 def rfn_sam(
@@ -151,53 +149,10 @@ def rfn_sam(
 
       *Under jit.* Compile the whole step: `jax.jit(tx.update)` cannot take a plain function `grad_fn` as an argument.
     """
-    return at_the_top('rfn_sam', rho, neighbourhood=neighbourhoods.named(norm), mask=mask, ascent_steps=ascent_steps)
+    return _sam('rfn_sam', rho, ascent_steps, norm, mask)
 
 
-def at_the_top(
-    method: str,
-    rho: optax.ScalarOrSchedule,
-    *,
-    neighbourhood: neighbourhoods.Neighbourhood,
-    mask: masks.Mask,
-    ascent_steps: int = 1,
-) -> optax.GradientTransformationExtraArgs:
-    """The gradient where a climb in any neighbourhood ends: what `sam` and `asam` have in common.
-
-    Args:
-      method: Name of the minimiser, for messages.
-      rho: See `sam`.
-      neighbourhood: See `rfn_jax.optim.neighbourhoods`.
-      mask: See `sam`.
-      ascent_steps: See `sam`.
-    """
-    arguments.check_rho(rho)
-    arguments.check_count('ascent_steps', ascent_steps)
-    masks.check_mask(mask)
-
-    def init_fn(params: optax.Params) -> ascent.SamState:
-        del params
-        return ascent.initial_state()
-
-    def update_fn(
-        updates: optax.Updates,
-        state: ascent.SamState,
-        params: optax.Params | None = None,
-        *,
-        grad_fn: Callable[[optax.Params], optax.Updates] | None = None,
-        **extra_args: Any,
-    ) -> tuple[optax.Updates, ascent.SamState]:
-        del extra_args
-        arguments.check_update(method, updates, params, grad_fn)
-        climbed = ascent.climb(
-            grad_fn,
-            params,
-            updates,
-            ascent.radius_at(rho, state.count),
-            mask=mask,
-            neighbourhood=neighbourhood,
-            steps=ascent_steps,
-        )
-        return ascent.settle(state, climbed.gradient, climbed)
-
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+def _sam(method: str, rho: optax.ScalarOrSchedule, ascent_steps: int, norm: str, mask: masks.Mask):
+    neighbourhood = neighbourhoods.named(norm)
+    arguments.check_integer('ascent_steps', ascent_steps, at_least=1)
+    return sharpness_aware(method, rho, mask, lambda call: call.climb(neighbourhood=neighbourhood, steps=ascent_steps))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import optax
 
-from rfn_jax.core import errors
+from rfn_jax.core import checks, errors
 
 
 def step_decay(
@@ -27,10 +27,8 @@ def step_decay(
     Raises:
       InputError: A value is out of its range.
     """
-    if not learning_rate > 0:
-        raise errors.InputError(f'learning_rate must be above 0, got {learning_rate!r}')
-    if not decay_factor > 0:
-        raise errors.InputError(f'decay_factor must be above 0, got {decay_factor!r}')
+    checks.number('learning_rate', learning_rate, above=0)
+    checks.number('decay_factor', decay_factor, above=0)
     if list(decay_epochs) != sorted(set(decay_epochs)) or any(epoch <= 0 for epoch in decay_epochs):
         raise errors.InputError(f'decay_epochs must be positive and increasing, got {tuple(decay_epochs)}')
     boundaries = collections.defaultdict(lambda: 1.0)

@@ -4,8 +4,8 @@ from rfn_jax.training.checkpoints import CheckpointStore
 from rfn_jax.training.evaluation import accuracy, predict
 from rfn_jax.training.loop import fit, needed_epochs
 from rfn_jax.training.metrics import MetricsLog
-from rfn_jax.training.objective import Objective, objective
-from rfn_jax.training.program import Program, program
+from rfn_jax.training.objectives import Objective, objective
+from rfn_jax.training.programs import Program, program
 from rfn_jax.training.recipe import Recipe
 from rfn_jax.training.state import TrainState, create
 from rfn_jax.training.statistics import reestimate_batch_stats

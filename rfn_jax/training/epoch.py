@@ -12,7 +12,7 @@ import numpy as np
 
 from rfn_jax import data
 from rfn_jax.core import errors, numerics, rng, sharding
-from rfn_jax.training import program as program_lib
+from rfn_jax.training import programs
 from rfn_jax.training import state as state_lib
 
 COUNTERS = ('ascent_count', 'skipped_count')
@@ -21,7 +21,7 @@ _norm = jax.jit(numerics.tree_norm)
 
 
 def run(
-    program: program_lib.Program, state: state_lib.TrainState, loader: data.Loader, epoch: int, *, name: str
+    program: programs.Program, state: state_lib.TrainState, loader: data.Loader, epoch: int, *, name: str
 ) -> tuple[state_lib.TrainState, dict[str, float | None]]:
     """Trains for one epoch; the host waits for the devices at its end only.
 
@@ -39,7 +39,7 @@ def run(
     Raises:
       RunError: A loss, or the norm of the parameters after the epoch, is not finite.
     """
-    key = jax.device_put(rng.key_for(loader.seed, 'augment', epoch), sharding.replicated(program.mesh))
+    key = sharding.replicate_key(rng.key_for(loader.seed, 'augment', epoch), program.mesh)
     history = []
     for batch in loader.epoch(epoch, steps_per_call=program.steps_per_call):
         state, metrics = program.step(state, batch, key)
@@ -68,7 +68,7 @@ def _mean_of_known(values: np.ndarray) -> float | None:
     return float(np.mean(known)) if known.size else None
 
 
-def _check_finite(losses: np.ndarray, norm: float, name: str, epoch: int, program: program_lib.Program) -> None:
+def _check_finite(losses: np.ndarray, norm: float, name: str, epoch: int, program: programs.Program) -> None:
     wrong = np.flatnonzero(~np.isfinite(losses))
     if not wrong.size and math.isfinite(norm):
         return

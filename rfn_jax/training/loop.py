@@ -8,9 +8,8 @@ import optax
 from rfn_jax import data, models, optim
 from rfn_jax.core import console as console_lib
 from rfn_jax.core import io, sharding
-from rfn_jax.training import checkpoints, evaluation, metrics, resume
+from rfn_jax.training import checkpoints, evaluation, metrics, programs, resume
 from rfn_jax.training import epoch as epoch_lib
-from rfn_jax.training import program as program_lib
 from rfn_jax.training import state as state_lib
 from rfn_jax.training.recipe import Recipe
 
@@ -19,7 +18,7 @@ def fit(
     classifier: models.Classifier,
     loader: data.Loader,
     validation: data.ImageDataset,
-    program: program_lib.Program,
+    program: programs.Program,
     *,
     directory: os.PathLike | str,
     keep_all: bool,

@@ -7,7 +7,7 @@ import optax
 
 from rfn_jax import data, optim
 from rfn_jax.core import checks, errors
-from rfn_jax.training import objective
+from rfn_jax.training import objectives
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ class Recipe:
             checks.integer('steps_per_call', self.steps_per_call, at_least=1)
         if self.decay_epochs and self.decay_epochs[-1] >= self.epochs:
             raise errors.InputError(f'decay_epochs {tuple(self.decay_epochs)} must be below epochs, {self.epochs}')
-        objective.check_sizes(
+        objectives.check_sizes(
             self.batch_size, group_size=self.group_size, micro_batch_size=self.micro_batch_size, devices=1
         )
         self.optimizer(steps_per_epoch=1)

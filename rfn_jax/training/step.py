@@ -13,8 +13,7 @@ from jax.sharding import Mesh
 
 from rfn_jax import data, models, optim
 from rfn_jax.core import errors, numerics, rng, sharding
-from rfn_jax.training import groups
-from rfn_jax.training import objective as objective_lib
+from rfn_jax.training import groups, objectives
 from rfn_jax.training import state as state_lib
 
 Metrics = dict[str, jax.Array]
@@ -99,7 +98,7 @@ def train_step(
     def evaluated(update, shared, images, labels, group_index):
         """What `update` makes of the gradient on some examples: updates, its state, running statistics and metrics."""
         params, batch_stats, opt_state, key = shared
-        objective = objective_lib.objective(
+        objective = objectives.objective(
             module,
             batch_stats,
             images,
@@ -144,7 +143,7 @@ def train_step(
         return updates, optim.OptimizerState(minimizer_state, descent_state), batch_stats, metrics
 
     def step(state, batch, key):
-        objective_lib.check_sizes(
+        objectives.check_sizes(
             len(batch.labels), group_size=group_size, micro_batch_size=micro_batch_size, devices=mesh.size
         )
         images = augment(batch.images.astype(jnp.float32) / 255, rng.example_keys(key, batch.ids))

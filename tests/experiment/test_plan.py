@@ -94,7 +94,7 @@ def _set(path, value):
             _set('optim.learning_rte', 0.1),
             "'learning_rte'; did you mean 'learning_rate'",
         ),
-        (_set('optim.learning_rate', 0.0), 'learning_rate must be above 0, got 0.0'),
+        (_set('optim.learning_rate', 0.0), 'learning_rate must be a finite number above 0, got 0.0'),
         (_set('optim.momentum', 1.0), r'momentum must be .*, got 1.0'),
         (_set('optim.decay_epochs', (3, 2)), r'decay_epochs must be positive and increasing, got \(3, 2\)'),
         (_set('optim.epochs', 0), 'epochs must be an integer of at least 1, got 0'),

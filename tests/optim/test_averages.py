@@ -180,13 +180,13 @@ def test_missing_parameters(tx):
 @pytest.mark.parametrize(
     ('make', 'error', 'message'),
     [
-        (lambda: optim.swa(-1), ValueError, 'start must be at least 0, got -1'),
-        (lambda: optim.swa(1.5), TypeError, 'start must be a whole number, got 1.5'),
-        (lambda: optim.swa(every=0), ValueError, 'every must be at least 1, got 0'),
-        (lambda: optim.swa(every=True), TypeError, 'every must be a whole number, got True'),
-        (lambda: optim.ema(1.1), ValueError, 'decay must be at least 0 and at most 1 and finite, got 1.1'),
+        (lambda: optim.swa(-1), ValueError, 'start must be an integer of at least 0, got -1'),
+        (lambda: optim.swa(1.5), TypeError, 'start must be an integer of at least 0, got 1.5'),
+        (lambda: optim.swa(every=0), ValueError, 'every must be an integer of at least 1, got 0'),
+        (lambda: optim.swa(every=True), TypeError, 'every must be an integer of at least 1, got True'),
+        (lambda: optim.ema(1.1), ValueError, 'decay must be a finite number at least 0 and at most 1, got 1.1'),
         (lambda: optim.ema(float('nan')), ValueError, 'decay must be .*, got nan'),
-        (lambda: optim.ema('0.9'), TypeError, "decay must be a number, got '0.9'"),
+        (lambda: optim.ema('0.9'), TypeError, "decay must be a finite number at least 0 and at most 1, got '0.9'"),
     ],
 )
 def test_errors_name_the_value(make, error, message):

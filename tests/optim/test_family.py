@@ -554,10 +554,10 @@ def test_inside_a_wrapper_that_makes_holes(name, wrapper):
 def test_errors_of_construction_name_the_value(name):
     factory = optim.MINIMISERS[name]
     for rho in (-0.1, float('nan'), float('inf')):
-        with pytest.raises(ValueError, match=f'rho must be at least 0 and finite, got {rho}'):
+        with pytest.raises(ValueError, match=f'rho must be a finite number at least 0, got {rho}'):
             factory(rho)
     for rho in ('0.4', None, True):
-        with pytest.raises(TypeError, match=f'rho must be a number or an optax schedule, got {rho!r}'):
+        with pytest.raises(TypeError, match=f'rho must be a finite number at least 0, got {rho!r}'):
             factory(rho)
     with pytest.raises(ValueError, match="unknown mask 'no_bias'; did you mean 'no_biases'"):
         factory(mask='no_bias')

@@ -98,5 +98,5 @@ def test_a_bad_momentum(momentum):
 
 @pytest.mark.parametrize('weight_decay', [-1e-4, float('nan')])
 def test_a_bad_weight_decay(weight_decay):
-    with pytest.raises(errors.InputError, match=f'weight_decay must be at least 0, got {weight_decay}'):
+    with pytest.raises(errors.InputError, match=f'weight_decay must be a finite number at least 0, got {weight_decay}'):
         minimisers.momentum_sgd(0.1, momentum=0.9, weight_decay=weight_decay)

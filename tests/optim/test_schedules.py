@@ -36,10 +36,10 @@ def test_two_decays_at_one_step_both_count():
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        ({'learning_rate': 0}, 'learning_rate must be above 0, got 0'),
-        ({'learning_rate': -0.1}, 'learning_rate must be above 0, got -0.1'),
-        ({'learning_rate': float('nan')}, 'learning_rate must be above 0, got nan'),
-        ({'decay_factor': 0.0}, 'decay_factor must be above 0, got 0.0'),
+        ({'learning_rate': 0}, 'learning_rate must be a finite number above 0, got 0'),
+        ({'learning_rate': -0.1}, 'learning_rate must be a finite number above 0, got -0.1'),
+        ({'learning_rate': float('nan')}, 'learning_rate must be a finite number above 0, got nan'),
+        ({'decay_factor': 0.0}, 'decay_factor must be a finite number above 0, got 0.0'),
         ({'decay_epochs': (100, 50)}, r'decay_epochs must be positive and increasing, got \(100, 50\)'),
         ({'decay_epochs': (50, 50)}, r'decay_epochs must be positive and increasing, got \(50, 50\)'),
         ({'decay_epochs': (0, 50)}, r'decay_epochs must be positive and increasing, got \(0, 50\)'),

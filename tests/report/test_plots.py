@@ -76,7 +76,7 @@ def test_every_seed_and_every_mean_is_drawn(found, palette):
 def test_a_changed_figure_changes_the_plot(found, palette):
     moved = dataclasses.replace(found.transfer[0], success_rate=0.9)
     assert _by_target(found, palette) != _by_target(found._replace(transfer=[moved, *found.transfer[1:]]), palette)
-    moved = found.natural_validation[0]._replace(accuracy=0.1)
+    moved = dataclasses.replace(found.natural_validation[0], accuracy=0.1)
     changed = found._replace(natural_validation=[moved, *found.natural_validation[1:]])
     assert _by_epoch(found, palette) != _by_epoch(changed, palette)
 

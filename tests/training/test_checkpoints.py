@@ -32,7 +32,7 @@ def template(bench):
 
 
 def array_files(directory: pathlib.Path):
-    return [path for path in sorted(directory.rglob('d/*')) if path.is_file()]
+    return [path for path in sorted(pathlib.Path(directory).rglob('d/*')) if path.is_file()]
 
 
 def test_classifier_gets_the_saved_variables(bench, store):
@@ -65,7 +65,7 @@ def test_one_flipped_byte_is_noticed(bench, store):
 
 @pytest.mark.parametrize('damage', ['truncate', 'delete', 'metadata', 'meta'])
 def test_other_damage_is_one_clear_line(bench, store, damage):
-    folder = store.directory / '2'
+    folder = pathlib.Path(store.directory) / '2'
     if damage in ('truncate', 'delete'):
         for path in array_files(folder):
             path.write_bytes(path.read_bytes()[:10]) if damage == 'truncate' else path.unlink()

@@ -27,7 +27,7 @@ if __name__ == '__main__':
             module, (0.5,), (0.3,), tx, lambda x, k: x, mesh, group_size=group_size, shard_state=cut
         )
         state = sharding.place(host, sharding.of_state(host, mesh, cut=cut))
-        key = jax.random.wrap_key_data(sharding.replicate(jax.random.key_data(rng.key_for(0, 'augment')), mesh))
+        key = sharding.replicate_key(rng.key_for(0, 'augment'), mesh)
         for t in range(3):
             batch = sharding.shard_batch(batch_of(train, np.arange(32) + t), mesh)
             state, metrics = step(state, batch, key)

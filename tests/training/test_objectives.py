@@ -6,7 +6,7 @@ import pytest
 
 from rfn_jax import data, models, optim, training
 from rfn_jax.core import losses, rng, sharding
-from rfn_jax.training import objective as objective_lib
+from rfn_jax.training import objectives
 
 KEY = rng.key_for(0, 'dropout')
 IMAGES = np.random.default_rng(0).normal(size=(8, 4, 4, 1)).astype(np.float32)
@@ -36,7 +36,7 @@ def params_of(module):
 
 
 def objective(module, key=KEY, **options):
-    return objective_lib.objective(module, {}, jnp.asarray(IMAGES), jnp.asarray(LABELS), key, **options)
+    return objectives.objective(module, {}, jnp.asarray(IMAGES), jnp.asarray(LABELS), key, **options)
 
 
 def test_auxiliary_heads_add_their_weighted_cross_entropy():
@@ -114,7 +114,7 @@ def test_in_evaluation_mode_it_is_the_loss_of_the_classifier(micro_batch_size):
     variables = module.init(rng.key_for(0, 'initialise'), IMAGES)
     stats = jax.tree.map(lambda leaf: leaf + 0.3, variables['batch_stats'])
     images, labels = jnp.asarray(IMAGES[:6]), jnp.asarray(LABELS[:6])
-    found = objective_lib.objective(module, stats, images, labels, train=False, micro_batch_size=micro_batch_size)
+    found = objectives.objective(module, stats, images, labels, train=False, micro_batch_size=micro_batch_size)
     evaluation, gradient = found.value_and_grad(variables['params'])
 
     def loss(params):

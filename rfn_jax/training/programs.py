@@ -6,7 +6,7 @@ import optax
 from jax.sharding import Mesh
 
 from rfn_jax import models, optim
-from rfn_jax.training import objective, recipe, step
+from rfn_jax.training import objectives, recipe, step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ def program(
     Raises:
       InputError: A size does not fit the devices.
     """
-    objective.check_sizes(
+    objectives.check_sizes(
         plan.batch_size, group_size=plan.group_size, micro_batch_size=plan.micro_batch_size, devices=mesh.size
     )
     on_cpu = mesh.devices.flat[0].platform == 'cpu'
