@@ -5,7 +5,7 @@
 ResNet-18 and ResNet-50 surrogates, 150 epochs, rho = 0.4, BIM with eps = 4/255 and 50 steps of eps/10, on about 1000 test
 images that all of the paper's ten targets classify correctly. The paper does not say how its targets were trained; here they
 are trained like the surrogates, the ViT with a smaller learning rate. Weights from elsewhere take the place of a target that
-is trained as `{'weights': DIRECTORY}`, see `rfn-jax import-weights`. For an accelerator. No time and no score are given here,
+is trained as `{'network': DIRECTORY}`, see `rfn-jax import-weights`. For an accelerator. No time and no score are given here,
 since this config has not been run to its end.
 """
 

@@ -81,18 +81,14 @@ def import_weights(arguments: Sequence[str]) -> int:
     saved = storage.save_network(
         values.out,
         converted.classifier,
-        storage.Network(
-            architecture=spec,
-            num_classes=num_classes,
-            image_shape=image_shape,
-            **normalisation,
-            origin={
-                'file': os.path.basename(values.weights),
-                'sha256': digests.of_file(values.weights),
-                'naming': converted.naming,
-                **problems,
-            },
-        ),
+        architecture=spec,
+        image_shape=image_shape,
+        origin={
+            'file': os.path.basename(values.weights),
+            'sha256': digests.of_file(values.weights),
+            'naming': converted.naming,
+            **problems,
+        },
     )
     console.info(
         f'{values.out}: {values.model} with {num_classes} classes, naming {converted.naming}, mean {saved.mean}, std '

@@ -6,7 +6,6 @@ Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998.
 import hashlib
 
 import numpy as np
-import sklearn.datasets
 
 from rfn_jax.data import dataset, sources
 from rfn_jax.data import info as info_lib
@@ -26,6 +25,8 @@ def digits() -> sources.Splits:
 
     The split is fixed for ever: examples are ordered by the SHA-256 of their index.
     """
+    import sklearn.datasets  # takes a second, and the other data sets do not need it
+
     bunch = sklearn.datasets.load_digits()
     order = sorted(range(len(bunch.target)), key=lambda i: hashlib.sha256(f'digits-{i}'.encode()).digest())
     whole = dataset.ImageDataset(

@@ -107,13 +107,11 @@ def _describe(network: plan_lib.Network, inputs: inputs_lib.Inputs) -> None:
         start = storage.read_network(network.start.network)
         architecture, origin['start'] = start.architecture, network.start.sha256
         origin['naming'] = start.origin.get('naming')
-    described = storage.Network(
+    described = storage.Network.of(
+        classifier,
         architecture=architecture,
-        num_classes=classifier.num_classes,
-        class_names=info.class_names,
         image_shape=info.image_shape,
-        mean=classifier.mean,
-        std=classifier.std,
+        class_names=info.class_names,
         origin=origin,
     )
     storage.describe(inputs.workdir.network(network), described)

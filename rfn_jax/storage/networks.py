@@ -49,6 +49,37 @@ class Network:
     origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     variables_sha256: str | None = None
 
+    @classmethod
+    def of(
+        cls,
+        classifier: models.Classifier,
+        *,
+        architecture: Mapping[str, Any],
+        image_shape: tuple[int, int, int],
+        class_names: tuple[str, ...] = (),
+        origin: Mapping[str, Any] | None = None,
+    ) -> 'Network':
+        """The description of a classifier, which knows its own number of classes and normalization.
+
+        Raises:
+          InputError: `architecture` or `origin` are not plain values.
+        """
+        try:
+            architecture, origin = json.loads(json.dumps([architecture, origin or {}]))
+        except (TypeError, ValueError) as error:
+            raise errors.InputError(
+                f'architecture and origin of a network may hold only plain values: {error}'
+            ) from error
+        return cls(
+            architecture=architecture,
+            num_classes=classifier.num_classes,
+            class_names=tuple(class_names),
+            image_shape=tuple(map(int, image_shape)),
+            mean=classifier.mean,
+            std=classifier.std,
+            origin=origin,
+        )
+
     def template(self, image_shape: tuple[int, int, int] | None = None) -> models.Classifier:
         """The classifier with shapes in place of values, for images of `image_shape`, by default its own.
 
@@ -68,19 +99,29 @@ def describe(directory: os.PathLike | str, network: Network) -> None:
     """Writes `network.json`, before the first checkpoint is there.
 
     Raises:
-      InputError: A value is not plain.
       RunError: It could not be written.
     """
-    io.write_json(epath.Path(directory) / FILE, dataclasses.asdict(_plain(network)))
+    io.write_json(epath.Path(directory) / FILE, dataclasses.asdict(network))
 
 
-def save(directory: os.PathLike | str, classifier: models.Classifier, network: Network) -> Network:
+def save(
+    directory: os.PathLike | str,
+    classifier: models.Classifier,
+    *,
+    architecture: Mapping[str, Any],
+    image_shape: tuple[int, int, int],
+    class_names: tuple[str, ...] = (),
+    origin: Mapping[str, Any] | None = None,
+) -> Network:
     """Saves a classifier as a network directory with one checkpoint, whole or not at all.
 
     Args:
       directory: Where; must not be there, or be empty.
       classifier: The classifier.
-      network: What it is; `variables_sha256` is filled in.
+      architecture: Name and options, as `models.MODELS` takes them.
+      image_shape: `(H, W, C)` that the variables were made for.
+      class_names: Names of the classes, in the order of the logits, if they are known.
+      origin: Where the weights come from, as plain values.
 
     Returns:
       What `network.json` holds.
@@ -91,7 +132,9 @@ def save(directory: os.PathLike | str, classifier: models.Classifier, network: N
     """
     directory = io.absolute(directory)
     check_is_free(directory)
-    network = _plain(network)
+    network = Network.of(
+        classifier, architecture=architecture, image_shape=image_shape, class_names=class_names, origin=origin
+    )
     state = training.TrainState(
         step=jnp.zeros((), jnp.int32),
         params=classifier.variables['params'],
@@ -232,14 +275,3 @@ def load(
     template = fits(directory, epoch, image_shape=image_shape)
     with checkpoints(directory, epoch) as (store, chosen):
         return jax.device_put(store.restore_classifier(chosen, template))
-
-
-def _plain(network: Network) -> Network:
-    """The same, after a round trip through JSON of what users give."""
-    try:
-        architecture, origin = json.loads(json.dumps([network.architecture, network.origin]))
-    except (TypeError, ValueError) as error:
-        raise errors.InputError(f'architecture and origin of a network may hold only plain values: {error}') from error
-    return dataclasses.replace(
-        network, architecture=architecture, origin=origin, image_shape=tuple(map(int, network.image_shape))
-    )

@@ -1,7 +1,6 @@
 """Confidence intervals of success rates."""
 
 import numpy as np
-import scipy.stats
 
 CONFIDENCE = 0.95
 
@@ -19,6 +18,8 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     References:
       Wilson, Probable Inference, the Law of Succession, and Statistical Inference, JASA 1927.
     """
+    import scipy.stats  # takes a second
+
     interval = scipy.stats.binomtest(successes, n).proportion_ci(CONFIDENCE, method='wilson')
     return float(interval.low), float(interval.high)
 

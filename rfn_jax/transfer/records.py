@@ -33,12 +33,23 @@ class Crafted:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TransferRow(Crafted):
-    """Success of one attack, made on one trained surrogate, on one target; one row of `transfer.csv`.
+class OnTarget(Crafted):
+    """What was crafted, and what it is measured on.
 
     Attributes:
       target: Name of the target; of the surrogate itself if `kind` is white-box.
       kind: `WHITE_BOX` or `BLACK_BOX`.
+    """
+
+    target: str
+    kind: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TransferRow(OnTarget):
+    """Success of one attack, made on one trained surrogate, on one target; one row of `transfer.csv`.
+
+    Attributes:
       success_rate: Share of the adversarial examples that the target misclassifies, in [0, 1].
       ci_low: Lower end of the 95 % Wilson interval.
       ci_high: Its upper end.
@@ -46,8 +57,6 @@ class TransferRow(Crafted):
       gradient_evaluations: Gradients of the surrogate for one example.
     """
 
-    target: str
-    kind: str
     success_rate: float
     ci_low: float
     ci_high: float
@@ -79,20 +88,16 @@ class NaturalRow:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ExampleRow(Crafted):
+class ExampleRow(OnTarget):
     """What one target says of one image, before and after the attack; one row of `examples.csv`.
 
     Attributes:
-      target: Name of the target; of the surrogate itself if `kind` is white-box.
-      kind: `WHITE_BOX` or `BLACK_BOX`.
       id: Id of the example.
       label: Name of its class.
       clean_prediction: Name of the class predicted for the unchanged image.
       adversarial_prediction: Name of the class predicted for the adversarial one.
     """
 
-    target: str
-    kind: str
     id: int
     label: str
     clean_prediction: str

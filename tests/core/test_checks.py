@@ -6,11 +6,15 @@ import pytest
 from rfn_jax.core import checks, errors
 
 
-@pytest.mark.parametrize('value', [1, 3, np.int64(2), np.uint8(3)])
-def test_integers_of_python_and_numpy_pass_as_int(value):
-    found = checks.integer('steps', value, at_least=1, at_most=3)
-    assert found == value
-    assert type(found) is int
+@pytest.mark.parametrize(
+    ('check', 'kind', 'values'),
+    [(checks.integer, int, [1, 3, np.int64(2), np.uint8(3)]), (checks.number, float, [1.5, 1, np.float32(2.25)])],
+)
+def test_numbers_of_python_and_numpy_pass_as_those_of_python(check, kind, values):
+    for value in values:
+        found = check('steps', value, at_least=1, at_most=3)
+        assert found == value
+        assert type(found) is kind
 
 
 @pytest.mark.parametrize(
@@ -35,13 +39,6 @@ def test_an_integer_out_of_its_range_is_a_value_error(value):
     with pytest.raises(errors.InputError, match='from 1 to 4') as caught:
         checks.integer('steps', value, at_least=1, at_most=4)
     assert not isinstance(caught.value, TypeError)
-
-
-@pytest.mark.parametrize('value', [0.5, 1, np.float32(0.25), np.int32(1)])
-def test_numbers_of_python_and_numpy_pass_as_float(value):
-    found = checks.number('rho', value, above=0, at_most=1)
-    assert found == value
-    assert type(found) is float
 
 
 @pytest.mark.parametrize(

@@ -96,8 +96,9 @@ def test_importing_is_light_and_starts_no_backend():
     script = (
         'import sys, rfn_jax\n'
         'from jax._src import xla_bridge\n'
-        'heavy = {"tensorflow", "torch", "matplotlib", "pandas", "tensorflow_datasets"} & sys.modules.keys()\n'
-        'print(sorted(heavy), xla_bridge.backends_are_initialized())\n'
+        'from rfn_jax import attacks, data, models, optim\n'
+        'heavy = {"tensorflow", "torch", "matplotlib", "pandas", "tensorflow_datasets", "sklearn", "grain", "orbax", "PIL"}\n'
+        'print(sorted(heavy & sys.modules.keys()), xla_bridge.backends_are_initialized())\n'
         'import jax\n'
         'jax.devices()\n'
         'print(xla_bridge.backends_are_initialized())\n'

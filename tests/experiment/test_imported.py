@@ -21,15 +21,8 @@ def save(directory, spec, seed=0, num_classes=10, shape=SHAPE, mean=(0.5,)):
     module = models.MODELS.make_from(spec, num_classes=num_classes)
     key = rng.key_for(seed, 'initialise')
     classifier = models.initialise(module, key, shape, num_classes=num_classes, mean=mean, std=(0.5,))
-    network = storage.Network(
-        architecture=spec,
-        num_classes=num_classes,
-        image_shape=shape,
-        mean=classifier.mean,
-        std=classifier.std,
-        origin={'naming': 'pytorch_cifar'},
-    )
-    storage.save_network(directory, classifier, network)
+    origin = {'naming': 'pytorch_cifar'}
+    storage.save_network(directory, classifier, architecture=spec, image_shape=shape, origin=origin)
     return classifier
 
 

@@ -40,6 +40,13 @@ class WorkDirectory:
             change(row)
         self.write(name, ','.join(rows[0]), (row.values() for row in rows))
 
+    def add_attack(self, attack):
+        """Adds the rows of another attack, with the same figures."""
+        for name in ('summary.csv', 'gains.csv', 'transfer.csv'):
+            lines = self.file(name).read_text().splitlines()
+            lines += [line.replace(',bim,', f',{attack},') for line in lines[1:]]
+            self.file(name).write_text('\n'.join(lines) + '\n')
+
     def replace(self, name, old, new):
         text = self.file(name).read_text()
         assert old in text

@@ -14,15 +14,9 @@ SHAPE = (8, 8, 3)
 
 
 def save(directory, classifier, architecture=SPEC, image_shape=SHAPE, **origin):
-    network = storage.Network(
-        architecture=architecture,
-        num_classes=5,
-        image_shape=image_shape,
-        mean=classifier.mean,
-        std=classifier.std,
-        origin=origin,
+    return storage.save_network(
+        directory, classifier, architecture=architecture, image_shape=image_shape, origin=origin
     )
-    return storage.save_network(directory, classifier, network)
 
 
 def sha256(directory):
@@ -142,10 +136,7 @@ def test_directories_of_earlier_versions_are_refused(tmp_path, name):
 
 
 def test_a_network_in_training_has_the_epochs_that_are_there(classifier, tmp_path):
-    network = storage.Network(
-        architecture=SPEC, num_classes=5, image_shape=SHAPE, mean=classifier.mean, std=classifier.std
-    )
-    storage.describe(tmp_path, network)
+    storage.describe(tmp_path, storage.Network.of(classifier, architecture=SPEC, image_shape=SHAPE))
     with pytest.raises(errors.InputError, match='has no checkpoint yet; train it first'):
         rfn_jax.load(tmp_path)
     with training.CheckpointStore(tmp_path / 'checkpoints', keep_all=True) as store:
