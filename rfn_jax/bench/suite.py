@@ -1,7 +1,6 @@
 """The benchmark that `rfn-jax bench` runs."""
 
 import dataclasses
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -9,8 +8,8 @@ import jax
 from jax.sharding import Mesh
 
 from rfn_jax.bench import hardware, programs, results, rounds
+from rfn_jax.core import checks, errors
 from rfn_jax.core import console as console_lib
-from rfn_jax.core import errors
 
 MINIMIZERS = {
     'sgd': {'name': 'sgd'},
@@ -59,11 +58,9 @@ class Suite:
             ('attack for a benchmark', self.attacks, ATTACKS),
         ):
             for name in names:
-                if name not in known:
-                    raise errors.unknown_name(kind, name, known)
+                checks.one_of(kind, name, known)
         for name in ('rounds', 'steps_per_call'):
-            if not 1 <= getattr(self, name) <= MOST:
-                raise errors.InputError(f'{name} must be 1 to {MOST}, got {getattr(self, name)}')
+            checks.integer(name, getattr(self, name), at_least=1, at_most=MOST)
         for kind in ('precisions', 'minimizers', 'attacks'):
             if len(set(getattr(self, kind))) < len(getattr(self, kind)):
                 raise errors.InputError(f'{kind} must differ from each other, got {", ".join(getattr(self, kind))}')
@@ -71,11 +68,10 @@ class Suite:
             raise errors.InputError('there is nothing to time: name a model, a precision, and a minimizer or an attack')
         for name in ('seconds', 'limit_s'):
             value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise errors.InputError(f'{name.removesuffix("_s")} must be above 0 and finite, got {value}')
+            if value is not None:
+                checks.number(name.removesuffix('_s'), value, above=0)
         for model, batch_size in self.models.items():
-            if not 1 <= batch_size <= MOST:
-                raise errors.InputError(f'the batch size of {model} must be 1 to {MOST}, got {batch_size}')
+            checks.integer(f'the batch size of {model}', batch_size, at_least=1, at_most=MOST)
 
     def groups(self) -> Iterator[tuple[str, int, str, str, Sequence[str]]]:
         """What is timed in interleaved rounds: model, batch size, precision, kind, and the works of that kind."""

@@ -17,7 +17,7 @@ def call(what: str, factory: Callable, options: Mapping[str, object]):
       what: What is made, for messages.
       factory: A function or class whose parameters all have names.
       options: The values. Those of parameters annotated with numbers, strings, booleans, mappings or sequences of them are
-        checked; a whole number will do for a float, and a list for a tuple.
+        checked; an integer will do for a float, and a list for a tuple.
 
     Raises:
       InputError: An option is unknown (with the nearest names), missing, or of the wrong type.

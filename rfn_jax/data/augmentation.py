@@ -8,7 +8,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from rfn_jax.core import errors
+from rfn_jax.core import checks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +27,7 @@ class CropAndFlip:
     flip: bool = False
 
     def __post_init__(self):
-        if self.crop_padding < 0:
-            raise errors.InputError(f'crop_padding must be at least 0, got {self.crop_padding}')
+        checks.integer('crop_padding', self.crop_padding, at_least=0)
 
     def __call__(self, images: jax.Array, keys: jax.Array) -> jax.Array:
         """Augments images `[B, H, W, C]`, each with its own key of `keys` `[B]`."""

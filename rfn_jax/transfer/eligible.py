@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from rfn_jax import data
-from rfn_jax.core import errors
+from rfn_jax.core import checks, errors
 
 
 def eligible_examples(
@@ -26,8 +26,7 @@ def eligible_examples(
     """
     if not predictions:
         raise errors.InputError('success rates need at least one target')
-    if at_most < 1:
-        raise errors.InputError(f'the number of examples must be at least 1, got {at_most}')
+    checks.integer('at_most', at_most, at_least=1)
     right = np.stack([predicted == examples.labels for predicted in predictions.values()])
     mask = right.all(axis=0)
     if not mask.any():

@@ -60,5 +60,5 @@ def test_places_and_flips_are_drawn_uniformly_and_apart_from_each_other():
 
 
 def test_negative_padding_is_refused():
-    with pytest.raises(InputError, match='crop_padding must be at least 0, got -1'):
+    with pytest.raises(InputError, match='crop_padding must be an integer of at least 0, got -1'):
         CropAndFlip(crop_padding=-1)

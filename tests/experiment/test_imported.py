@@ -42,6 +42,7 @@ def config():
     config['optim'] |= {'epochs': 1, 'decay_epochs': ()}
     config['attacks'] = {'bim': config['attacks']['bim']}
     config['early_stopping'] = {}
+    config['baselines'] = ['sgd']
     for targets in ('targets', 'validation_targets'):
         for target in config[targets].values():
             target['optim'] = {}

@@ -98,7 +98,7 @@ def _set(path, value):
         (_set('optim.momentum', 1.0), r'momentum must be .*, got 1.0'),
         (_set('optim.decay_epochs', (3, 2)), r'decay_epochs must be positive and increasing, got \(3, 2\)'),
         (_set('optim.epochs', 0), 'epochs must be an integer of at least 1, got 0'),
-        (_set('augmentation.crop_padding', -1), 'crop_padding must be at least 0, got -1'),
+        (_set('augmentation.crop_padding', -1), 'crop_padding must be an integer of at least 0, got -1'),
         (_set('targets', {}), 'targets must have at least one entry'),
         (_set('targets.vit.modle', {}), "unknown option of target 'vit': 'modle'; did you mean 'model'"),
         (_set('early_stopping', {'early_stopped': 'sdg'}), "'sdg'; did you mean 'sgd'"),

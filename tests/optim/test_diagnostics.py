@@ -26,7 +26,7 @@ def after(tx, steps=2):
     'tx',
     [
         optim.rfn_sam(0.3),
-        optim.friendly_sam(0.3),
+        optim.friendly_sam(0.3, sigma=0.0),
         optim.looksam(0.3, k=1),
         optax.chain(optim.sam(0.3), optim.momentum_sgd(0.1, momentum=0.9, weight_decay=0.0)),
         optim.Optimizer(optim.sam(0.3), optax.sgd(0.1)),

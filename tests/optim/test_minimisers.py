@@ -92,7 +92,9 @@ def test_plain_sgd_takes_the_arguments_of_the_others():
 
 @pytest.mark.parametrize('momentum', [1, 1.5, -0.1, float('nan')])
 def test_a_bad_momentum(momentum):
-    with pytest.raises(errors.InputError, match=rf'momentum must be in \[0, 1\), got {momentum}'):
+    with pytest.raises(
+        errors.InputError, match=rf'momentum must be a finite number at least 0 and below 1, got {momentum}'
+    ):
         minimisers.momentum_sgd(0.1, momentum=momentum, weight_decay=0)
 
 
