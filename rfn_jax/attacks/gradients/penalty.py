@@ -3,18 +3,14 @@
 Axes: `B` examples, `H W` rows and columns, `C` channels.
 """
 
-import math
-import numbers
-
-import jax
-
-from rfn_jax.attacks import gradients
-from rfn_jax.core import errors, numerics
+from rfn_jax.attacks import keys as keys_lib
+from rfn_jax.attacks.gradients import estimate
+from rfn_jax.core import checks, numerics
 
 
 def penalised_norm(
     radius: float, step_size: float, neighbours: int = 20, balance: float = 0.5
-) -> gradients.GradientEstimate:
+) -> estimate.GradientEstimate:
     r"""The gradient of the loss less a penalty on its gradient norm, averaged over the neighbourhood, as in PGN.
 
     .. math::
@@ -45,20 +41,16 @@ def penalised_norm(
       <https://arxiv.org/abs/2306.05225>`_, 2023. They take a radius of 3 eps, a step size of eps / 10, 20 neighbours and a
       balance of 0.5, as TransferAttack does.
     """
-    for name, value in (('radius', radius), ('step_size', step_size)):
-        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value < math.inf:
-            raise errors.InputError(f'{name} must be a finite number above 0, got {value!r}')
-    if isinstance(neighbours, bool) or not isinstance(neighbours, int) or neighbours < 1:
-        raise errors.InputError(f'neighbours must be a whole number of at least 1, got {neighbours!r}')
-    if isinstance(balance, bool) or not isinstance(balance, numbers.Real) or not 0 <= balance <= 1:
-        raise errors.InputError(f'balance must be a number in [0, 1], got {balance!r}')
+    checks.number('radius', radius, above=0)
+    checks.number('step_size', step_size, above=0)
+    neighbours = checks.integer('neighbours', neighbours, at_least=1)
+    checks.number('balance', balance, at_least=0, at_most=1)
 
     def update(grad_fn, images, state, keys, step):
         def at_neighbour(number):
-            own = gradients.fold(keys, number)
-            change = jax.vmap(lambda key: jax.random.uniform(key, images.shape[1:], images.dtype, -radius, radius))
-            draws = gradients.fold(own, 1)
-            neighbour = images + change(gradients.fold(own, 0))
+            own = keys_lib.fold(keys, number)
+            draws = keys_lib.fold(own, 1)
+            neighbour = images + keys_lib.uniform(keys_lib.fold(own, 0), images, radius)
             first = grad_fn(neighbour, draws)
             back = step_size * numerics.safe_divide(first, numerics.batch_mean_abs(first))
             second = grad_fn(neighbour - back.astype(images.dtype), draws)
@@ -66,4 +58,4 @@ def penalised_norm(
 
         return step.mean_over(neighbours, at_neighbour), state
 
-    return gradients.GradientEstimate(lambda images: (), update, lambda steps: 2 * neighbours * steps)
+    return estimate.GradientEstimate(lambda images: (), update, lambda steps: 2 * neighbours * steps)

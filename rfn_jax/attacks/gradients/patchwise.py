@@ -3,15 +3,13 @@
 Axes: `B` examples, `H W` rows and columns, `C` channels.
 """
 
-import math
-import numbers
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from rfn_jax.core import errors
+from rfn_jax.core import checks, errors
 
 
 class PatchwiseState(NamedTuple):
@@ -19,7 +17,7 @@ class PatchwiseState(NamedTuple):
 
     Attributes:
       amplification: All steps so far without clipping, `[B, H, W, C]`, in float32 at least, in units of
-        :math:`\alpha \beta`: whole numbers.
+        :math:`\alpha \beta`: integers.
     """
 
     amplification: jax.Array
@@ -59,14 +57,14 @@ def patchwise(
       do.
     """
     for name, value in (('step_size', step_size), ('eps', eps), ('amplification', amplification)):
-        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value < math.inf:
-            raise errors.InputError(f'{name} must be a finite number above 0, got {value!r}')
-    if isinstance(kernel_size, bool) or not isinstance(kernel_size, int) or kernel_size < 3 or kernel_size % 2 == 0:
-        raise errors.InputError(f'kernel_size must be an odd whole number of at least 3, got {kernel_size!r}')
+        checks.number(name, value, above=0)
+    kernel_size = checks.integer('kernel_size', kernel_size, at_least=3)
+    if kernel_size % 2 == 0:
+        raise errors.InputError(f'kernel_size must be odd, got {kernel_size!r}')
     limit = eps / (step_size * amplification)
 
     def around(values):
-        """The sums over the pixels around each, exact for whole numbers whatever the order and the device."""
+        """The sums over the pixels around each, exact for integers whatever the order and the device."""
         window = (1, kernel_size, kernel_size, 1)
         return jax.lax.reduce_window(values, 0.0, jax.lax.add, window, (1, 1, 1, 1), 'SAME') - values
 
@@ -77,7 +75,7 @@ def patchwise(
         del images
         sign = jnp.sign(gradient).astype(state.amplification.dtype)
         total = state.amplification + sign
-        # W * c up to scale, from two sums of whole numbers: only so is the sign of what cancels 0.
+        # W * c up to scale, from two sums of integers: only so is the sign of what cancels 0.
         beyond = jnp.where(jnp.abs(total) > limit, jnp.sign(total), 0)
         projection = jnp.sign(around(total * jnp.abs(beyond)) - limit * around(beyond))
         return amplification * (sign + projection), PatchwiseState(total + projection)

@@ -1,23 +1,22 @@
 """Ghost networks: a surrogate that is perturbed inside, anew at every step."""
 
 import contextlib
-import numbers
 from collections.abc import Callable
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from rfn_jax.attacks import gradients
-from rfn_jax.core import errors
+from rfn_jax.attacks import attack
+from rfn_jax.attacks import keys as keys_lib
+from rfn_jax.core import checks, errors
 from rfn_jax.models import hooks
 
 
 @struct.dataclass
-class GhostNetwork:
-    """A surrogate with random skips and activations: `ghost(images, keys=keys, step=step)`.
+class GhostNetwork(attack.SteppedSurrogate):
+    """A surrogate with random skips and activations, drawn anew at every step.
 
     Attributes:
       surrogate: The surrogate.
@@ -25,20 +24,21 @@ class GhostNetwork:
       dropout: Part of the activations that is set to 0, in [0, 1).
     """
 
-    surrogate: Any
+    surrogate: attack.Surrogate
     skip_scale: float = struct.field(pytree_node=False)
     dropout: float = struct.field(pytree_node=False)
 
-    has_hooks = True
-    varies_by_step = True
+    varies = True
 
-    def __call__(self, images: jax.Array, *, keys: jax.Array, step: jax.typing.ArrayLike) -> jax.Array:
+    def inner(self) -> tuple[attack.Surrogate, ...]:
+        """The surrogate."""
+        return (self.surrogate,)
+
+    def at_step(self, images: jax.Array, keys: jax.Array, step: jax.typing.ArrayLike) -> jax.Array:
         """The logits of one ghost network for each example, drawn from its key; `keys` is `[B]`."""
-        at_step = {}
-        if getattr(self.surrogate, 'varies_by_step', False):
-            at_step = {'keys': gradients.fold(keys, 0), 'step': step}
-            keys = gradients.fold(keys, 1)
-        sites = _Sites(keys)
+        inner_varies = attack.varies(self.surrogate)
+        inner_keys = keys_lib.fold(keys, 0) if inner_varies else keys
+        sites = _Sites(keys_lib.fold(keys, 1) if inner_varies else keys)
 
         def erode_skip(call, module, x, branch, skip=hooks.identity):
             keys = sites.keys(module)
@@ -58,7 +58,7 @@ class GhostNetwork:
                 stack.enter_context(hooks.intercept(hooks.Residual, erode_skip))
             if self.dropout:
                 stack.enter_context(hooks.intercept(hooks.Activation, erode_activation))
-            logits = self.surrogate(images, **at_step)
+            logits = attack.logits(self.surrogate, images, inner_keys, step)
         if not sites.numbers and (self.skip_scale or self.dropout):
             raise errors.InputError(
                 f'ghost_network with skip_scale {self.skip_scale:g} and dropout {self.dropout:g} finds nothing to erode: '
@@ -78,7 +78,7 @@ class _Sites:
     def keys(self, module: nn.Module) -> jax.Array:
         """Keys `[B]` of the hook."""
         number = self.numbers.setdefault((self.networks, module.path), len(self.numbers))
-        return gradients.fold(self.all_keys, number)
+        return keys_lib.fold(self.all_keys, number)
 
 
 def _scaled(x: jax.Array, keys: jax.Array, scale: float) -> jax.Array:
@@ -91,7 +91,7 @@ def _dropped(x: jax.Array, keys: jax.Array, rate: float) -> jax.Array:
     return jnp.where(kept, x / (1 - rate), jnp.zeros_like(x))
 
 
-def ghost_network(skip_scale: float = 0.22, dropout: float = 0.0) -> Callable[[Any], GhostNetwork]:
+def ghost_network(skip_scale: float = 0.22, dropout: float = 0.0) -> Callable[[attack.Surrogate], GhostNetwork]:
     r"""Ghost networks: skips and activations are eroded at random, for each example and anew at every step.
 
     Skip connection erosion draws a factor for every residual block, and dropout erosion a mask after every activation:
@@ -119,12 +119,11 @@ def ghost_network(skip_scale: float = 0.22, dropout: float = 0.0) -> Callable[[A
       Li et al., `Learning Transferable Adversarial Examples via Ghost Networks <https://arxiv.org/abs/1812.03413>`_, 2020;
       its `code <https://github.com/LiYingwei/ghost-network>`_.
     """
-    for name, value in (('skip_scale', skip_scale), ('dropout', dropout)):
-        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value < 1:
-            raise errors.InputError(f'{name} of ghost_network must be a number in [0, 1), got {value!r}')
+    skip_scale = checks.number('skip_scale of ghost_network', skip_scale, at_least=0, below=1)
+    dropout = checks.number('dropout of ghost_network', dropout, at_least=0, below=1)
 
-    def transform(surrogate: Any) -> GhostNetwork:
-        hooks.check(surrogate, 'ghost_network')
-        return GhostNetwork(surrogate, float(skip_scale), float(dropout))
+    def transform(surrogate: attack.Surrogate) -> GhostNetwork:
+        attack.check_hooks(surrogate, 'ghost_network')
+        return GhostNetwork(surrogate, skip_scale, dropout)
 
     return transform

@@ -1,7 +1,7 @@
 """Gradient estimates: how an attack gets the gradient at an image from evaluations of the surrogate's gradient.
 
-The estimates of the literature are in `variance.py`, `penalty.py`, `look_ahead.py` and their neighbours; here is what they
-are made of.
+The estimates of the literature are in `variance.py`, `penalty.py`, `look_ahead.py`, `enhanced.py` and `reverse.py`; here is
+what they are made of.
 
 Axes: `B` examples, `H W` rows and columns, `C` channels.
 """
@@ -51,8 +51,3 @@ AT_IMAGE = GradientEstimate(
     update=lambda grad_fn, images, state, keys, step: (grad_fn(images, keys), state),
     evaluations=lambda steps: steps,
 )
-
-
-def fold(keys: jax.Array, number: jax.typing.ArrayLike) -> jax.Array:
-    """Keys `[B]` of their own for another purpose, by `jax.random.fold_in`."""
-    return jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)

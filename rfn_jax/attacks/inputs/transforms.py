@@ -71,6 +71,8 @@ def as_transform(function: InputTransform | Callable[[jax.Array, jax.Array], jax
     if isinstance(function, InputTransform):
         return function
     if not callable(function):
-        raise errors.InputError(f'transforms must be a tuple of functions or InputTransforms, got {function!r} in it')
+        raise errors.InputTypeError(
+            f'transforms must be a tuple of functions or InputTransforms, got {function!r} in it'
+        )
     name = getattr(function, '__name__', 'transform')
     return InputTransform(name, lambda given: function(given.images, given.keys))

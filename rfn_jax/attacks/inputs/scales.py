@@ -5,8 +5,8 @@ Axes: `B` examples, `H W` rows and columns, `C` channels.
 
 import jax.numpy as jnp
 
-from rfn_jax.attacks import transforms
-from rfn_jax.core import errors
+from rfn_jax.attacks.inputs import transforms
+from rfn_jax.core import checks
 
 
 def scale_copies(copies: int = 5) -> transforms.InputTransform:
@@ -23,14 +23,13 @@ def scale_copies(copies: int = 5) -> transforms.InputTransform:
       An input transform of `copies` copies, without draws.
 
     Raises:
-      InputError: `copies` is not a whole number of at least 1.
+      InputError: `copies` is not an integer of at least 1.
 
     References:
       Lin et al., `Nesterov Accelerated Gradient and Scale Invariance for Adversarial Attacks
       <https://arxiv.org/abs/1908.06281>`_, 2020.
     """
-    if isinstance(copies, bool) or not isinstance(copies, int) or copies < 1:
-        raise errors.InputError(f'copies must be a whole number of at least 1, got {copies!r}')
+    copies = checks.integer('copies', copies, at_least=1)
 
     def apply(given):
         factors = jnp.asarray([0.5**i for i in range(copies)], given.images.dtype)

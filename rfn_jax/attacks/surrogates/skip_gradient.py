@@ -1,18 +1,17 @@
 """SGM: gradients through a residual network that prefer the skip connections."""
 
-import numbers
 from collections.abc import Callable
-from typing import Any
 
 import jax
 from flax import struct
 
-from rfn_jax.core import errors
+from rfn_jax.attacks import attack
+from rfn_jax.core import checks, errors
 from rfn_jax.models import hooks
 
 
 @struct.dataclass
-class SkipGradient:
+class SkipGradient(attack.SteppedSurrogate):
     """A surrogate whose gradients through residual branches are multiplied by `gamma`.
 
     Attributes:
@@ -20,18 +19,15 @@ class SkipGradient:
       gamma: Factor, in [0, 1].
     """
 
-    surrogate: Any
+    surrogate: attack.Surrogate
     gamma: float = struct.field(pytree_node=False)
 
-    has_hooks = True
+    def inner(self) -> tuple[attack.Surrogate, ...]:
+        """The surrogate."""
+        return (self.surrogate,)
 
-    @property
-    def varies_by_step(self) -> bool:
-        """Whether the surrogate changes from step to step."""
-        return getattr(self.surrogate, 'varies_by_step', False)
-
-    def __call__(self, images: jax.Array, **at_step) -> jax.Array:
-        """The logits of the surrogate; `at_step` are the keys and the step of one that varies."""
+    def at_step(self, images: jax.Array, keys: jax.Array, step: jax.typing.ArrayLike) -> jax.Array:
+        """The logits of the surrogate."""
         count = 0
 
         def scaled(call, module, x, branch, skip=hooks.identity):
@@ -40,13 +36,13 @@ class SkipGradient:
             return call(x, lambda x: scale_gradient(branch(x), self.gamma), skip)
 
         with hooks.intercept((hooks.Residual, hooks.Concatenation), scaled):
-            logits = self.surrogate(images, **at_step)
+            logits = attack.logits(self.surrogate, images, keys, step)
         if not count:
             raise errors.InputError('skip_gradient needs skip connections, and the surrogate has none')
         return logits
 
 
-def skip_gradient(gamma: float = 0.2) -> Callable[[Any], SkipGradient]:
+def skip_gradient(gamma: float = 0.2) -> Callable[[attack.Surrogate], SkipGradient]:
     r"""Skip gradient method (SGM): gradients decay along residual branches, and not along skips.
 
     Where a block computes :math:`z_{i+1} = z_i + f_i(z_i)`, the gradient of the loss at its input is taken as
@@ -73,12 +69,11 @@ def skip_gradient(gamma: float = 0.2) -> Callable[[Any], SkipGradient]:
       Wu et al., `Skip Connections Matter: On the Transferability of Adversarial Examples Generated with ResNets
       <https://arxiv.org/abs/2002.05990>`_, 2020.
     """
-    if isinstance(gamma, bool) or not isinstance(gamma, numbers.Real) or not 0 <= gamma <= 1:
-        raise errors.InputError(f'gamma of skip_gradient must be a number in [0, 1], got {gamma!r}')
+    gamma = checks.number('gamma of skip_gradient', gamma, at_least=0, at_most=1)
 
-    def transform(surrogate: Any) -> SkipGradient:
-        hooks.check(surrogate, 'skip_gradient')
-        return SkipGradient(surrogate, float(gamma))
+    def transform(surrogate: attack.Surrogate) -> SkipGradient:
+        attack.check_hooks(surrogate, 'skip_gradient')
+        return SkipGradient(surrogate, gamma)
 
     return transform
 

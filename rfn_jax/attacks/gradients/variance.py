@@ -3,15 +3,14 @@
 Axes: `B` examples, `H W` rows and columns, `C` channels.
 """
 
-import math
-import numbers
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from rfn_jax.attacks import gradients
-from rfn_jax.core import errors
+from rfn_jax.attacks import keys as keys_lib
+from rfn_jax.attacks.gradients import estimate
+from rfn_jax.core import checks
 
 AROUND = ('image', 'inner')
 
@@ -32,8 +31,8 @@ def variance_tuned(
     radius: float,
     neighbours: int = 20,
     around: str = 'image',
-    inner: gradients.GradientEstimate = gradients.AT_IMAGE,
-) -> gradients.GradientEstimate:
+    inner: estimate.GradientEstimate = estimate.AT_IMAGE,
+) -> estimate.GradientEstimate:
     r"""The gradient and its gradient variance of the step before, as in VMI-FGSM and VNI-FGSM.
 
     .. math::
@@ -62,27 +61,23 @@ def variance_tuned(
       Wang and He, `Enhancing the Transferability of Adversarial Attacks through Variance Tuning
       <https://arxiv.org/abs/2103.15571>`_, 2021. They take 20 neighbours and a radius of 1.5 eps; torchattacks 5.
     """
-    if isinstance(radius, bool) or not isinstance(radius, numbers.Real) or not 0 < radius < math.inf:
-        raise errors.InputError(f'radius must be a finite number above 0, got {radius!r}')
-    if isinstance(neighbours, bool) or not isinstance(neighbours, int) or neighbours < 1:
-        raise errors.InputError(f'neighbours must be a whole number of at least 1, got {neighbours!r}')
-    if around not in AROUND:
-        raise errors.unknown_name('around', around, AROUND)
+    checks.number('radius', radius, above=0)
+    neighbours = checks.integer('neighbours', neighbours, at_least=1)
+    checks.one_of('around', around, AROUND)
 
     def init(images):
         return VarianceState(jnp.zeros(images.shape, jnp.promote_types(images.dtype, jnp.float32)), inner.init(images))
 
     def update(grad_fn, images, state, keys, step):
         # Key 0 of a step is for the inner estimate, key i + 1 for neighbour i.
-        gradient, inner_state = inner.update(grad_fn, images, state.inner, gradients.fold(keys, 0), step)
+        gradient, inner_state = inner.update(grad_fn, images, state.inner, keys_lib.fold(keys, 0), step)
 
         def at_neighbour(number):
-            own = gradients.fold(keys, number + 1)
-            change = jax.vmap(lambda key: jax.random.uniform(key, images.shape[1:], images.dtype, -radius, radius))
-            neighbour = images + change(gradients.fold(own, 0))
+            own = keys_lib.fold(keys, number + 1)
+            neighbour = images + keys_lib.uniform(keys_lib.fold(own, 0), images, radius)
             if around == 'image':
-                return grad_fn(neighbour, gradients.fold(own, 1))
-            return inner.update(grad_fn, neighbour, state.inner, gradients.fold(own, 1), step)[0]
+                return grad_fn(neighbour, keys_lib.fold(own, 1))
+            return inner.update(grad_fn, neighbour, state.inner, keys_lib.fold(own, 1), step)[0]
 
         variance = step.mean_over(neighbours, at_neighbour) - gradient
         return gradient + state.variance, VarianceState(variance.astype(state.variance.dtype), inner_state)
@@ -91,4 +86,4 @@ def variance_tuned(
         each = steps if around == 'image' else inner.evaluations(steps)
         return inner.evaluations(steps) + neighbours * each
 
-    return gradients.GradientEstimate(init, update, evaluations)
+    return estimate.GradientEstimate(init, update, evaluations)

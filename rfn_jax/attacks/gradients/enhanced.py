@@ -3,16 +3,15 @@
 Axes: `B` examples, `H W` rows and columns, `C` channels.
 """
 
-import math
-import numbers
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfn_jax.attacks import gradients
-from rfn_jax.core import errors, numerics
+from rfn_jax.attacks import keys as keys_lib
+from rfn_jax.attacks.gradients import estimate
+from rfn_jax.core import checks, numerics
 
 
 class EnhancedState(NamedTuple):
@@ -25,7 +24,7 @@ class EnhancedState(NamedTuple):
     previous: jax.Array
 
 
-def enhanced_momentum(step_size: float, samples: int = 11, radius: float = 7.0) -> gradients.GradientEstimate:
+def enhanced_momentum(step_size: float, samples: int = 11, radius: float = 7.0) -> estimate.GradientEstimate:
     r"""The mean gradient on a line through the image, along the mean gradient of the step before, as in EMI-FGSM.
 
     .. math::
@@ -51,11 +50,9 @@ def enhanced_momentum(step_size: float, samples: int = 11, radius: float = 7.0) 
       Wang et al., `Boosting Adversarial Transferability through Enhanced Momentum <https://arxiv.org/abs/2103.10609>`_,
       2021; the defaults are theirs, with linear sampling.
     """
-    for name, value in (('step_size', step_size), ('radius', radius)):
-        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value < math.inf:
-            raise errors.InputError(f'{name} must be a finite number above 0, got {value!r}')
-    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 2:
-        raise errors.InputError(f'samples must be a whole number of at least 2, got {samples!r}')
+    checks.number('step_size', step_size, above=0)
+    checks.number('radius', radius, above=0)
+    samples = checks.integer('samples', samples, at_least=2)
     distances = step_size * np.linspace(-radius, radius, samples)
 
     def init(images):
@@ -66,10 +63,10 @@ def enhanced_momentum(step_size: float, samples: int = 11, radius: float = 7.0) 
 
         def at_sample(number):
             point = images + (along[number] * state.previous).astype(images.dtype)
-            return grad_fn(point, gradients.fold(keys, number))
+            return grad_fn(point, keys_lib.fold(keys, number))
 
         gradient = step.mean_over(samples, at_sample)
         previous = numerics.safe_divide(gradient, numerics.batch_mean_abs(gradient))
         return gradient, EnhancedState(previous.astype(state.previous.dtype))
 
-    return gradients.GradientEstimate(init, update, lambda steps: samples * steps)
+    return estimate.GradientEstimate(init, update, lambda steps: samples * steps)

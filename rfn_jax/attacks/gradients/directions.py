@@ -6,8 +6,6 @@ ascend and adds `step_size` times what they return. Compose them with `optax.cha
 Axes: `B` examples, `H W` rows and columns, `C` channels.
 """
 
-import math
-import numbers
 from typing import NamedTuple
 
 import chex
@@ -15,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from rfn_jax.attacks import budget
-from rfn_jax.core import errors, numerics
+from rfn_jax.core import checks, numerics
 
 
 def steepest(norm: str) -> optax.GradientTransformation:
@@ -34,8 +32,7 @@ def steepest(norm: str) -> optax.GradientTransformation:
     Raises:
       InputError: `norm` is unknown.
     """
-    if norm not in budget.NORMS:
-        raise errors.unknown_name('norm', norm, budget.NORMS)
+    checks.one_of('norm', norm, budget.NORMS)
     if norm == 'linf':
         return optax.stateless(lambda gradient, _: jnp.sign(gradient))
     return optax.stateless(lambda gradient, _: numerics.safe_divide(gradient, numerics.batch_norm_l2(gradient)))
@@ -52,7 +49,7 @@ class AccumulateState(NamedTuple):
 
 
 def accumulate(decay: float = 1.0) -> optax.GradientTransformation:
-    r"""Momentum over gradients that are normalised image by image, as in MI-FGSM.
+    r"""Momentum over gradients that are normalized image by image, as in MI-FGSM.
 
     .. math:: m \leftarrow \mu m + \frac{g}{mean(|g|)}
 
@@ -71,18 +68,15 @@ def accumulate(decay: float = 1.0) -> optax.GradientTransformation:
     References:
       Dong et al., `Boosting Adversarial Attacks with Momentum <https://arxiv.org/abs/1710.06081>`_, 2018.
     """
-    if isinstance(decay, bool) or not isinstance(decay, numbers.Real):
-        raise errors.InputError(f'decay must be a number, got {decay!r}')
-    if not (math.isfinite(decay) and decay >= 0):
-        raise errors.InputError(f'decay must be at least 0 and finite, got {decay!r}')
+    checks.number('decay', decay, at_least=0)
 
     def init_fn(images):
         return AccumulateState(jnp.zeros(images.shape, jnp.promote_types(images.dtype, jnp.float32)))
 
     def update_fn(gradient, state, images=None):
         del images
-        normalised = numerics.safe_divide(gradient, numerics.batch_mean_abs(gradient))
-        momentum = decay * state.momentum + normalised
+        normalized = numerics.safe_divide(gradient, numerics.batch_mean_abs(gradient))
+        momentum = decay * state.momentum + normalized
         return momentum, AccumulateState(momentum)
 
     return optax.GradientTransformation(init_fn, update_fn)

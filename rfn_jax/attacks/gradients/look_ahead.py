@@ -3,26 +3,24 @@
 Axes: `B` examples, `H W` rows and columns, `C` channels.
 """
 
-import math
-import numbers
 from typing import Any
 
 import jax
 import optax
 
-from rfn_jax.attacks import gradients
-from rfn_jax.core import errors
+from rfn_jax.attacks.gradients import estimate
+from rfn_jax.core import checks, errors
 
 
 def look_ahead(
-    step_size: float, decay: float = 1.0, inner: gradients.GradientEstimate = gradients.AT_IMAGE
-) -> gradients.GradientEstimate:
+    step_size: float, decay: float = 1.0, inner: estimate.GradientEstimate = estimate.AT_IMAGE
+) -> estimate.GradientEstimate:
     r"""The gradient ahead of the image, along the momentum of the steps before, as in NI-FGSM.
 
     .. math:: g_t = \nabla L(x_t + \alpha \mu m_t)
 
     where :math:`m_t` is the momentum that `accumulate` holds before step t, zero at first. It is the momentum itself that
-    is followed, not its sign, so `look_ahead` is for momenta over normalised gradients. One evaluation a step.
+    is followed, not its sign, so `look_ahead` is for momenta over normalized gradients. One evaluation a step.
 
     Args:
       step_size: :math:`\alpha`, the step size of the attack, above 0.
@@ -40,17 +38,14 @@ def look_ahead(
       Lin et al., `Nesterov Accelerated Gradient and Scale Invariance for Adversarial Attacks
       <https://arxiv.org/abs/1908.06281>`_, 2020; decay 1 is theirs.
     """
-    for name, value, allowed in (('step_size', step_size, 'above 0'), ('decay', decay, 'at least 0')):
-        if isinstance(value, bool) or not isinstance(value, numbers.Real):
-            raise errors.InputError(f'{name} must be a number, got {value!r}')
-        if not (math.isfinite(value) and (value > 0 or (value == 0 and name == 'decay'))):
-            raise errors.InputError(f'{name} must be {allowed} and finite, got {value!r}')
+    checks.number('step_size', step_size, above=0)
+    checks.number('decay', decay, at_least=0)
 
     def update(grad_fn, images, state, keys, step):
         ahead = images + (step_size * decay * _momentum(step.direction_state)).astype(images.dtype)
         return inner.update(grad_fn, ahead, state, keys, step)
 
-    return gradients.GradientEstimate(inner.init, update, inner.evaluations)
+    return estimate.GradientEstimate(inner.init, update, inner.evaluations)
 
 
 def _momentum(direction_state: Any) -> jax.Array:

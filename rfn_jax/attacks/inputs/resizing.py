@@ -5,13 +5,12 @@ Axes: `B` examples, `H W` rows and columns, `C` channels.
 
 import functools
 import math
-import numbers
 
 import jax
 import jax.numpy as jnp
 
-from rfn_jax.attacks import transforms
-from rfn_jax.core import errors
+from rfn_jax.attacks.inputs import transforms
+from rfn_jax.core import checks, errors
 
 METHODS = ('bilinear', 'nearest')
 
@@ -52,12 +51,10 @@ def input_diversity(
       Xie et al., `Improving Transferability of Adversarial Examples with Input Diversity
       <https://arxiv.org/abs/1803.06978>`_, 2019.
     """
-    if isinstance(rate, bool) or not isinstance(rate, numbers.Real) or not (0 < rate < math.inf and rate != 1):
-        raise errors.InputError(f'rate must be a finite number above 0 and not 1, got {rate!r}')
-    if isinstance(probability, bool) or not isinstance(probability, numbers.Real) or not 0 <= probability <= 1:
-        raise errors.InputError(f'probability must be a number in [0, 1], got {probability!r}')
-    if method not in METHODS:
-        raise errors.unknown_name('method', method, METHODS)
+    if checks.number('rate', rate, above=0) == 1:
+        raise errors.InputError(f'rate must be above or below 1, got {rate!r}')
+    checks.number('probability', probability, at_least=0, at_most=1)
+    checks.one_of('method', method, METHODS)
 
     def apply(given):
         smallest, canvas = size_range(given.images.shape[1:3], rate)
@@ -91,7 +88,7 @@ def size_range(shape: tuple[int, int], rate: float) -> tuple[tuple[int, int], tu
 
 
 def _pick(uniform: jax.Array, low: jax.typing.ArrayLike, high: jax.typing.ArrayLike) -> jax.Array:
-    """A whole number in `[low, high)` from a draw in [0, 1)."""
+    """An integer in `[low, high)` from a draw in [0, 1)."""
     return low + jnp.floor(uniform * (high - low)).astype(jnp.int32)
 
 
@@ -127,7 +124,7 @@ def interpolation_matrix(
     """The matrix `[canvas, length]` that resizes a line of `length` pixels to `size`, with zeros around it.
 
     Pixel i of the resized line lies at (i + 1/2) length / size - 1/2 of the line for `'bilinear'`, and is pixel
-    floor(i length / size) of it for `'nearest'`; computed in whole numbers, so the floor is exact.
+    floor(i length / size) of it for `'nearest'`; computed in integers, so the floor is exact.
     """
     i = (jnp.arange(canvas) - offset)[:, None]
     columns = jnp.arange(length)

@@ -5,22 +5,22 @@ Axes: `B` examples, `H W` rows and columns, `C` channels, `K` classes, `M` membe
 
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from rfn_jax.attacks import gradients
-from rfn_jax.core import errors
+from rfn_jax.attacks import attack
+from rfn_jax.attacks import keys as keys_lib
+from rfn_jax.core import checks, errors
 from rfn_jax.models import classifier as classifier_lib
 
 FUSIONS = ('logits', 'probabilities', 'losses')
 
 
 @struct.dataclass
-class Ensemble:
+class Ensemble(attack.SteppedSurrogate):
     r"""Several surrogates of the same classes as one: `ensemble(images)`.
 
     .. math:: z = \frac1M \sum_m z_m \;\text{(logits)}, \qquad
@@ -43,12 +43,11 @@ class Ensemble:
       <https://arxiv.org/abs/1710.06081>`_, 2018.
     """
 
-    members: Sequence[Any]
+    members: Sequence[attack.Surrogate]
     fuse: str = struct.field(pytree_node=False, default='logits')
 
     def __post_init__(self):
-        if self.fuse not in FUSIONS:
-            raise errors.unknown_name('way to fuse an ensemble', self.fuse, FUSIONS)
+        checks.one_of('way to fuse an ensemble', self.fuse, FUSIONS)
         if isinstance(self.members, classifier_lib.Classifier) or callable(self.members):
             raise errors.InputError('members of an ensemble must be a tuple of surrogates, got one surrogate')
         if isinstance(self.members, list):
@@ -58,26 +57,16 @@ class Ensemble:
                 raise errors.InputError('an ensemble needs at least one member, got none')
             _check_classes([m.num_classes for m in self.members if isinstance(m, classifier_lib.Classifier)])
 
-    @property
-    def has_hooks(self) -> bool:
-        """Whether interceptions reach all members."""
-        return all(isinstance(m, classifier_lib.Classifier) or getattr(m, 'has_hooks', False) for m in self.members)
+    def inner(self) -> tuple[attack.Surrogate, ...]:
+        """The members."""
+        return tuple(self.members)
 
-    @property
-    def varies_by_step(self) -> bool:
-        """Whether a member changes from step to step."""
-        return any(getattr(member, 'varies_by_step', False) for member in self.members)
-
-    def __call__(
-        self, images: jax.Array, *, keys: jax.Array | None = None, step: jax.typing.ArrayLike | None = None
-    ) -> jax.Array:
-        """Logits `[B, K]`, or `[M, B, K]` to fuse losses; members that vary get keys of their own, and the step."""
+    def at_step(self, images: jax.Array, keys: jax.Array, step: jax.typing.ArrayLike) -> jax.Array:
+        """Logits `[B, K]`, or `[M, B, K]` to fuse losses; members that vary get keys of their own."""
         logits = []
         for index, member in enumerate(self.members):
-            if getattr(member, 'varies_by_step', False):
-                logits.append(member(images, keys=gradients.fold(keys, index), step=step))
-            else:
-                logits.append(member(images))
+            member_keys = keys_lib.fold(keys, index) if attack.varies(member) else keys
+            logits.append(attack.logits(member, images, member_keys, step))
         shapes = [z.shape for z in logits]
         if any(len(shape) != 2 for shape in shapes):
             raise errors.InputError(f'members of an ensemble must return logits [B, K], got shapes {shapes}')
@@ -98,8 +87,8 @@ def _check_classes(counts: Sequence[int]) -> None:
 
 
 @struct.dataclass
-class CheckpointCycle:
-    """Checkpoints of one architecture, one at every step: `cycle(images, keys=keys, step=t)`; see `checkpoint_cycle`.
+class CheckpointCycle(attack.SteppedSurrogate):
+    """Checkpoints of one architecture, one at every step; see `checkpoint_cycle`.
 
     Attributes:
       stacked: A classifier whose variables are those of all checkpoints, stacked along a new first axis.
@@ -109,10 +98,13 @@ class CheckpointCycle:
     stacked: classifier_lib.Classifier
     order: jax.Array
 
-    has_hooks = True
-    varies_by_step = True
+    varies = True
 
-    def __call__(self, images: jax.Array, *, keys: jax.Array, step: jax.typing.ArrayLike) -> jax.Array:
+    def inner(self) -> tuple[attack.Surrogate, ...]:
+        """The checkpoints, of which one is called at a time, as one classifier."""
+        return (self.stacked,)
+
+    def at_step(self, images: jax.Array, keys: jax.Array, step: jax.typing.ArrayLike) -> jax.Array:
         """Logits `[B, K]` of the checkpoint `order[step % n]`; nothing is drawn from the keys."""
         del keys
         index = self.order[step % len(self.order)]
@@ -143,8 +135,7 @@ def checkpoint_cycle(classifiers: Sequence[classifier_lib.Classifier], *, seed: 
       Gubri et al., `LGV: Boosting Adversarial Example Transferability from Large Geometric Vicinity
       <https://arxiv.org/abs/2207.13129>`_, 2022.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise errors.InputError(f'seed of a cycle of checkpoints must be a whole number of at least 0, got {seed!r}')
+    seed = checks.integer('seed of a cycle of checkpoints', seed, at_least=0)
     classifiers = tuple(classifiers)
     if not classifiers:
         raise errors.InputError('a cycle of checkpoints needs at least one, got none')

@@ -3,14 +3,13 @@
 Axes: `B` examples, `H W` rows and columns, `C` channels, `N` strips of an image and blocks of a strip.
 """
 
-import numbers
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from rfn_jax.attacks import transforms
-from rfn_jax.core import errors
+from rfn_jax.attacks.inputs import transforms
+from rfn_jax.core import checks, errors
 
 
 class Arrangement(NamedTuple):
@@ -61,11 +60,9 @@ def block_shuffle_rotate(copies: int = 20, blocks: int = 3, max_angle: float = 2
       Wang et al., `Boosting Adversarial Transferability by Block Shuffle and Rotation
       <https://arxiv.org/abs/2308.10299>`_, 2024.
     """
-    for name, value in (('copies', copies), ('blocks', blocks)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise errors.InputError(f'{name} must be a whole number of at least 1, got {value!r}')
-    if isinstance(max_angle, bool) or not isinstance(max_angle, numbers.Real) or not 0 <= max_angle <= 180:
-        raise errors.InputError(f'max_angle must be a number of degrees in [0, 180], got {max_angle!r}')
+    copies = checks.integer('copies', copies, at_least=1)
+    blocks = checks.integer('blocks', blocks, at_least=1)
+    checks.number('max_angle', max_angle, at_least=0, at_most=180)
 
     def apply(given):
         height, width = given.images.shape[1:3]

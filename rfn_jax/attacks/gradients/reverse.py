@@ -3,14 +3,12 @@
 Axes: `B` examples, `H W` rows and columns, `C` channels.
 """
 
-import math
-import numbers
-
 import jax
 import jax.numpy as jnp
 
-from rfn_jax.attacks import gradients
-from rfn_jax.core import errors
+from rfn_jax.attacks import keys as keys_lib
+from rfn_jax.attacks.gradients import estimate
+from rfn_jax.core import checks
 
 
 def reverse_perturbation(
@@ -19,8 +17,8 @@ def reverse_perturbation(
     inner_steps: int = 8,
     late_start: int = 100,
     random_start: bool = True,
-    inner: gradients.GradientEstimate = gradients.AT_IMAGE,
-) -> gradients.GradientEstimate:
+    inner: estimate.GradientEstimate = estimate.AT_IMAGE,
+) -> estimate.GradientEstimate:
     r"""The gradient at the image moved to where the loss is low, as in RAP: maxima that are flat are left alone by it.
 
     .. math::
@@ -51,12 +49,10 @@ def reverse_perturbation(
       <https://arxiv.org/abs/2210.05968>`_, 2022. For eps = 16/255 they take a radius of 16/255, a step size of 2/255 (the
       radius over the inner steps), 8 inner steps and, of 400 steps, a late start at 100.
     """
-    for name, value in (('radius', radius), ('step_size', step_size)):
-        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value < math.inf:
-            raise errors.InputError(f'{name} must be a finite number above 0, got {value!r}')
-    for name, value, least in (('inner_steps', inner_steps, 1), ('late_start', late_start, 0)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise errors.InputError(f'{name} must be a whole number of at least {least}, got {value!r}')
+    checks.number('radius', radius, above=0)
+    checks.number('step_size', step_size, above=0)
+    inner_steps = checks.integer('inner_steps', inner_steps, at_least=1)
+    late_start = checks.integer('late_start', late_start, at_least=0)
 
     def update(grad_fn, images, state, keys, step):
         # Key 0 of a step is for the gradient, key 1 for the start, key k + 2 for inner step k.
@@ -66,18 +62,18 @@ def reverse_perturbation(
             return jnp.clip(jnp.clip(change, -radius, radius), -images, 1 - images)
 
         def descend(number, change):
-            gradient = grad_fn(images + change, gradients.fold(keys, number + 2))
+            gradient = grad_fn(images + change, keys_lib.fold(keys, number + 2))
             return clip(change - step_size * jnp.sign(gradient).astype(change.dtype))
 
         change = jnp.zeros_like(images)
         if random_start:
-            draw = jax.vmap(lambda key: jax.random.uniform(key, images.shape[1:], images.dtype, -radius, radius))
-            change = jnp.where(is_late, clip(draw(gradients.fold(keys, 1))), 0)
+            drawn = keys_lib.uniform(keys_lib.fold(keys, 1), images, radius)
+            change = jnp.where(is_late, clip(drawn), 0)
         # No inner steps before the late start: a loop of a length that is known when it runs, so they cost nothing.
         change = jax.lax.fori_loop(0, jnp.where(is_late, inner_steps, 0), descend, change)
-        return inner.update(grad_fn, images + change, state, gradients.fold(keys, 0), step)
+        return inner.update(grad_fn, images + change, state, keys_lib.fold(keys, 0), step)
 
     def evaluations(steps):
         return inner.evaluations(steps) + inner_steps * max(0, steps - late_start)
 
-    return gradients.GradientEstimate(inner.init, update, evaluations)
+    return estimate.GradientEstimate(inner.init, update, evaluations)

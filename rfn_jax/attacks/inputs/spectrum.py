@@ -3,15 +3,12 @@
 Axes: `B` examples, `H W` rows and columns, `C` channels.
 """
 
-import math
-import numbers
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfn_jax.attacks import transforms
-from rfn_jax.core import errors
+from rfn_jax.attacks.inputs import transforms
+from rfn_jax.core import checks
 
 GRADIENTS = ('transformed', 'images')
 
@@ -45,14 +42,10 @@ def spectrum_simulation(
     References:
       Long et al., `Frequency Domain Model Augmentation for Adversarial Attack <https://arxiv.org/abs/2207.05382>`_, 2022.
     """
-    if isinstance(copies, bool) or not isinstance(copies, int) or copies < 1:
-        raise errors.InputError(f'copies must be a whole number of at least 1, got {copies!r}')
-    if isinstance(rho, bool) or not isinstance(rho, numbers.Real) or not 0 <= rho <= 1:
-        raise errors.InputError(f'rho must be a number in [0, 1], got {rho!r}')
-    if isinstance(sigma, bool) or not isinstance(sigma, numbers.Real) or not 0 <= sigma < math.inf:
-        raise errors.InputError(f'sigma must be a finite number of at least 0, got {sigma!r}')
-    if gradient not in GRADIENTS:
-        raise errors.unknown_name('gradient', gradient, GRADIENTS)
+    copies = checks.integer('copies', copies, at_least=1)
+    checks.number('rho', rho, at_least=0, at_most=1)
+    checks.number('sigma', sigma, at_least=0)
+    checks.one_of('gradient', gradient, GRADIENTS)
 
     def apply(given):
         images = given.images

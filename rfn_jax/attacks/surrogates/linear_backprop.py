@@ -3,18 +3,18 @@
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import flax.linen as nn
 import jax
 from flax import struct
 
-from rfn_jax.core import errors, numerics
+from rfn_jax.attacks import attack
+from rfn_jax.core import checks, errors, numerics
 from rfn_jax.models import hooks
 
 
 @struct.dataclass
-class LinearBackprop:
+class LinearBackprop(attack.SteppedSurrogate):
     """A surrogate whose ReLUs and ReLU6s pass gradients unchanged from a layer on.
 
     Attributes:
@@ -22,20 +22,26 @@ class LinearBackprop:
       from_layer: Name of the first layer of which this is so.
     """
 
-    surrogate: Any
+    surrogate: attack.Surrogate
     from_layer: str = struct.field(pytree_node=False)
 
-    has_hooks = True
+    def inner(self) -> tuple[attack.Surrogate, ...]:
+        """The surrogate."""
+        return (self.surrogate,)
 
     @property
-    def varies_by_step(self) -> bool:
-        """Whether the surrogate changes from step to step."""
-        return getattr(self.surrogate, 'varies_by_step', False)
+    def evaluations(self) -> int:
+        """Two for each gradient of the surrogate, as all residual branches from the layer on are differentiated twice.
 
-    def __call__(self, images: jax.Array, **at_step) -> jax.Array:
-        """The logits of the surrogate; `at_step` are the keys and the step of one that varies."""
+        This is an upper bound, which the first layer of a residual network comes close to; a network without residual
+        sums, such as a VGG, is differentiated once.
+        """
+        return 2 * attack.evaluations(self.surrogate)
+
+    def at_step(self, images: jax.Array, keys: jax.Array, step: jax.typing.ArrayLike) -> jax.Array:
+        """The logits of the surrogate."""
         with _Backward(self.from_layer).intercept() as backward:
-            logits = self.surrogate(images, **at_step)
+            logits = attack.logits(self.surrogate, images, keys, step)
         if not backward.count:
             raise errors.InputError(
                 f'linear_backprop needs ReLUs from layer {self.from_layer!r} on, and the surrogate has none'
@@ -92,7 +98,7 @@ class _Backward:
             self.branch = None
 
 
-def linear_backprop(from_layer: str) -> Callable[[Any], LinearBackprop]:
+def linear_backprop(from_layer: str) -> Callable[[attack.Surrogate], LinearBackprop]:
     r"""Linear backpropagation (LinBP): from a layer on, ReLUs pass the gradient as the identity does, and ReLU6s too.
 
     The forward pass, and so the loss, is as before. In a residual block the gradient through the branch is scaled back to
@@ -120,11 +126,10 @@ def linear_backprop(from_layer: str) -> Callable[[Any], LinearBackprop]:
       Guo et al., `Backpropagating Linearly Improves Transferability of Adversarial Examples
       <https://arxiv.org/abs/2012.03528>`_, 2020; its `code <https://github.com/qizhangli/linbp-attack>`_.
     """
-    if not isinstance(from_layer, str):
-        raise errors.InputError(f'from_layer of linear_backprop must be the name of a layer, got {from_layer!r}')
+    checks.string('from_layer of linear_backprop', from_layer, 'the name of a layer')
 
-    def transform(surrogate: Any) -> LinearBackprop:
-        hooks.check(surrogate, 'linear_backprop')
+    def transform(surrogate: attack.Surrogate) -> LinearBackprop:
+        attack.check_hooks(surrogate, 'linear_backprop')
         return LinearBackprop(surrogate, from_layer)
 
     return transform

@@ -3,13 +3,12 @@
 Axes: `B` examples, `P` images of a pool, `H W` rows and columns, `C` channels.
 """
 
-import numbers
-
 import jax
 import jax.numpy as jnp
 
-from rfn_jax.attacks import gradients, transforms
-from rfn_jax.core import errors
+from rfn_jax.attacks import keys as keys_lib
+from rfn_jax.attacks.inputs import transforms
+from rfn_jax.core import checks, errors
 
 
 def admix(
@@ -42,13 +41,11 @@ def admix(
     References:
       Wang et al., `Admix: Enhancing the Transferability of Adversarial Attacks <https://arxiv.org/abs/2102.00436>`_, 2021.
     """
-    for name, value in (('mixes', mixes), ('scales', scales)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise errors.InputError(f'{name} must be a whole number of at least 1, got {value!r}')
-    if isinstance(portion, bool) or not isinstance(portion, numbers.Real) or not 0 <= portion <= 1:
-        raise errors.InputError(f'portion must be a number in [0, 1], got {portion!r}')
+    mixes = checks.integer('mixes', mixes, at_least=1)
+    scales = checks.integer('scales', scales, at_least=1)
+    checks.number('portion', portion, at_least=0, at_most=1)
     if not isinstance(other_classes, bool):
-        raise errors.InputError(f'other_classes must be True or False, got {other_classes!r}')
+        raise errors.InputTypeError(f'other_classes must be True or False, got {other_classes!r}')
 
     def apply(given):
         mix, scale = jnp.divmod(given.copy, scales)
@@ -56,7 +53,7 @@ def admix(
             allowed = given.labels[:, None] != given.pool.labels
         else:
             allowed = jnp.ones((len(given.images), len(given.pool.labels)), bool)
-        chosen = jax.vmap(draw_partner)(gradients.fold(given.base_keys, mix), allowed)
+        chosen = jax.vmap(draw_partner)(keys_lib.fold(given.base_keys, mix), allowed)
         dtype = given.images.dtype
         others = jax.lax.stop_gradient(jnp.asarray(given.pool.images)[chosen]).astype(dtype)
         factors = jnp.asarray([0.5**i for i in range(scales)], dtype)
