@@ -233,7 +233,7 @@ def attack(*surrogate_transforms, **options):
     """Two steps in the L2 ball."""
     options = {'direction': attacks.steepest('l2'), 'step_size': EPS / 2, 'steps': 2} | options
     limits = attacks.Budget(EPS, 'l2')
-    return attacks.Attack(name='test', limits=limits, surrogate_transforms=surrogate_transforms, **options)
+    return attacks.GradientAttack(name='test', limits=limits, surrogate_transforms=surrogate_transforms, **options)
 
 
 def plain_attack(surrogate, images, labels, keys=None):

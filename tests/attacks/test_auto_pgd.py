@@ -260,22 +260,6 @@ def test_checkpoints_of_a_surrogate_share_a_compilation_and_half_precision_is_ke
     assert np.any(first != second)
 
 
-@pytest.mark.parametrize(
-    ('change', 'message'),
-    [
-        ({'eps': 0.0}, r'eps must be above 0 and finite, got 0\.0'),
-        ({'eps': 8}, r'eps must be at most 1'),
-        ({'norm': 'l3'}, "unknown norm 'l3'"),
-        ({'steps': 0}, 'steps must be a whole number of at least 1, got 0'),
-        ({'restarts': 1.5}, r'restarts must be a whole number of at least 1, got 1\.5'),
-        ({'loss': 'cross entropy'}, "unknown loss 'cross entropy'; did you mean 'cross_entropy'"),
-    ],
-)
-def test_errors_name_the_value(change, message):
-    with pytest.raises(InputError, match=message):
-        auto_pgd(**({'eps': 0.1} | change))
-
-
 def test_the_arguments_are_checked_as_those_of_other_attacks(arguments):
     surrogate, images, labels, keys = arguments
     attack = auto_pgd(eps=0.1, steps=1)

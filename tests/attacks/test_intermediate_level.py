@@ -9,10 +9,10 @@ from small_networks import EPS, attack
 
 from rfn_jax import models
 from rfn_jax.attacks import bim, pgd, transforms
-from rfn_jax.attacks.ensembles import Ensemble
-from rfn_jax.attacks.ghost import ghost_network
 from rfn_jax.attacks.intermediate_level import FeatureProjection, IntermediateLevelAttack, features
-from rfn_jax.attacks.linear_backprop import linear_backprop
+from rfn_jax.attacks.surrogates.ensembles import Ensemble
+from rfn_jax.attacks.surrogates.ghost import ghost_network
+from rfn_jax.attacks.surrogates.linear_backprop import linear_backprop
 from rfn_jax.core import losses, rng
 from rfn_jax.core.errors import InputError
 

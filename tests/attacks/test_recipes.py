@@ -286,53 +286,6 @@ def test_momentum_without_decay_is_bim(problem):
     )
 
 
-@pytest.mark.parametrize('name', BASIC)
-@pytest.mark.parametrize(
-    ('options', 'message'),
-    [
-        ({'eps': -0.1}, r'eps must be above 0 and finite, got -0\.1'),
-        ({'eps': 0}, r'eps must be above 0 and finite, got 0'),
-        ({'eps': float('nan')}, 'eps must be above 0 and finite, got nan'),
-        ({'eps': True}, 'eps must be a number, got True'),
-        ({'eps': '4/255'}, "eps must be a number, got '4/255'"),
-        ({'norm': 'l1'}, "unknown norm 'l1'; did you mean 'l2'"),
-        ({'norm': 'Linf'}, "unknown norm 'Linf'; did you mean 'linf'"),
-    ],
-)
-def test_options_that_every_recipe_has_are_checked(name, options, message):
-    with pytest.raises(InputError, match=message):
-        ATTACKS[name](**options)
-
-
-@pytest.mark.parametrize('name', BASIC)
-def test_an_unknown_option_is_answered_with_the_nearest_one(name):
-    with pytest.raises(InputError, match=f"unknown option of attack '{name}': 'epsilon'; did you mean 'eps'"):
-        ATTACKS.make(name, epsilon=0.1)
-
-
-@pytest.mark.parametrize('name', sorted(set(BASIC) - {'fgsm'}))
-@pytest.mark.parametrize(
-    ('options', 'message'),
-    [
-        ({'steps': 0}, 'steps must be a whole number of at least 1, got 0'),
-        ({'steps': 2.5}, r'steps must be a whole number of at least 1, got 2\.5'),
-        ({'steps': True}, 'steps must be a whole number of at least 1, got True'),
-        ({'step_size': 0}, 'step_size must be above 0 and finite, got 0'),
-        ({'step_size': -1.0}, r'step_size must be above 0 and finite, got -1\.0'),
-        ({'step_size': float('nan')}, 'step_size must be above 0 and finite, got nan'),
-        ({'step_size': '0.1'}, r"step_size must be a number, got '0\.1'"),
-    ],
-)
-def test_options_of_iterative_recipes_are_checked(name, options, message):
-    with pytest.raises(InputError, match=message):
-        ATTACKS[name](**options)
-
-
-def test_decay_is_checked():
-    with pytest.raises(InputError, match=r'decay must be at least 0 and finite, got -0\.5'):
-        mi_fgsm(decay=-0.5)
-
-
 def test_an_unknown_attack_is_answered_with_the_nearest_name():
     with pytest.raises(InputError, match="unknown attack 'mifgsm'; did you mean 'mi_fgsm'"):
         ATTACKS.make('mifgsm')

@@ -1,5 +1,3 @@
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,89 +6,15 @@ import scipy.ndimage
 import scipy.signal
 import scipy.stats
 
-from rfn_jax.attacks import shifts, transforms
+from rfn_jax.attacks.gradients import translation
 from rfn_jax.core.errors import InputError
 
 GENERATOR = np.random.default_rng(0)
 IMAGES = GENERATOR.uniform(0.1, 1, size=(2, 6, 7, 2)).astype(np.float32)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def compiled(transform, images, keys):
-    labels = jnp.zeros(len(images), jnp.int32)
-    return transform.apply(transforms.Input(images, labels, keys, keys, jnp.int32(0), None))
-
-
-def apply(transform, images, keys):
-    return np.array(compiled(transform, images, keys))
-
-
-def shifted(image, a, b):
-    """The image with content `a` down and `b` to the right, pixel by pixel."""
-    result = np.zeros_like(image)
-    for i in range(image.shape[0]):
-        for j in range(image.shape[1]):
-            if 0 <= i - a < image.shape[0] and 0 <= j - b < image.shape[1]:
-                result[i, j] = image[i - a, j - b]
-    return result
-
-
-def test_shift_moves_the_image_and_zeros_move_in():
-    for a in range(-3, 4):
-        for b in (-3, -1, 0, 2):
-            result = shifts.shift(jnp.asarray(IMAGES[0]), jnp.array([a, b]), 3)
-            np.testing.assert_array_equal(result, shifted(IMAGES[0], a, b))
-
-
-def test_every_shift_is_drawn_equally_often():
-    count, most = 4000, 2
-    images = np.broadcast_to(IMAGES[:1], (count, *IMAGES.shape[1:]))
-    results = apply(shifts.random_shift(most), images, jax.random.split(jax.random.key(0), count))
-    seen = np.array(
-        [
-            np.sum(np.all(results == shifted(IMAGES[0], a, b), axis=(1, 2, 3)))
-            for a in range(-most, most + 1)
-            for b in range(-most, most + 1)
-        ]
-    )
-    assert seen.sum() == count
-    assert scipy.stats.chisquare(seen).pvalue > 1e-3
-
-
-def test_a_shift_is_by_two_pixels_at_most_and_of_one_copy_by_default():
-    assert shifts.random_shift().copies == 1
-    assert shifts.random_shift(copies=5).copies == 5
-    keys = jax.random.split(jax.random.key(0), 300)
-    results = apply(shifts.random_shift(), np.ones((300, 6, 6, 1), np.float32), keys)
-    assert 6 - results.max(axis=2).sum(axis=1).min() == 2
-
-
-@pytest.mark.parametrize(
-    ('options', 'message'),
-    [
-        ({'max_shift': 0}, 'max_shift must be a whole number of at least 1, got 0'),
-        ({'max_shift': 1.0}, r'max_shift must be a whole number of at least 1, got 1\.0'),
-        ({'max_shift': True}, 'max_shift must be a whole number of at least 1, got True'),
-        ({'copies': 0}, 'copies must be a whole number of at least 1, got 0'),
-        ({'copies': '2'}, "copies must be a whole number of at least 1, got '2'"),
-    ],
-)
-def test_the_options_of_a_shift_are_checked(options, message):
-    with pytest.raises(InputError, match=message):
-        shifts.random_shift(**options)
-
-
-def test_a_shift_out_of_the_image_is_refused():
-    with pytest.raises(InputError, match='max_shift 6 must be below the size of the images, 6 x 7 pixels'):
-        jax.eval_shape(lambda: compiled(shifts.random_shift(6), IMAGES, jax.random.split(jax.random.key(0), 2)))
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The kernel
-
-
 def kernel(size=15, nsig=3.0, kind='gaussian'):
-    profile = shifts.kernel_profile(size, nsig=nsig, kind=kind)
+    profile = translation.kernel_profile(size, nsig=nsig, kind=kind)
     return np.outer(profile, profile)
 
 
@@ -110,7 +34,7 @@ def test_the_linear_and_uniform_kernels_are_those_of_the_paper(size):
     np.testing.assert_allclose(kernel(size, kind='uniform'), np.full((size, size), 1 / size**2), rtol=1e-12)
 
 
-@pytest.mark.parametrize('kind', shifts.KINDS)
+@pytest.mark.parametrize('kind', translation.KINDS)
 def test_a_kernel_is_symmetric_of_sum_one_and_highest_in_the_middle(kind):
     values = kernel(15, kind=kind)
     assert values.sum() == pytest.approx(1, abs=1e-12)
@@ -121,11 +45,11 @@ def test_a_kernel_is_symmetric_of_sum_one_and_highest_in_the_middle(kind):
 
 
 def convolve(gradient, **options):
-    transformation = shifts.translation_kernel(**options)
+    transformation = translation.translation_kernel(**options)
     return transformation.update(gradient, transformation.init(gradient))[0]
 
 
-@pytest.mark.parametrize('kind', shifts.KINDS)
+@pytest.mark.parametrize('kind', translation.KINDS)
 @pytest.mark.parametrize('shape', [(3, 9, 11, 3), (1, 7, 7, 1)])
 def test_the_gradient_is_convolved_channel_by_channel_with_zeros_around(shape, kind):
     gradient = GENERATOR.normal(size=shape).astype(np.float32)
@@ -169,25 +93,6 @@ def test_the_gradient_of_an_example_does_not_depend_on_the_batch():
     order = GENERATOR.permutation(7)
     np.testing.assert_allclose(convolve(gradient[order], size=5), whole[order], atol=1e-6)
     np.testing.assert_allclose(convolve(gradient[3:4], size=5), whole[3:4], atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ('options', 'message'),
-    [
-        ({'size': 14}, 'size must be an odd whole number of at least 1, got 14'),
-        ({'size': -1}, 'size must be an odd whole number of at least 1, got -1'),
-        ({'size': 3.0}, r'size must be an odd whole number of at least 1, got 3\.0'),
-        ({'size': True}, 'size must be an odd whole number of at least 1, got True'),
-        ({'nsig': 0}, 'nsig must be a finite number above 0, got 0'),
-        ({'nsig': float('nan')}, 'nsig must be a finite number above 0, got nan'),
-        ({'nsig': float('inf')}, 'nsig must be a finite number above 0, got inf'),
-        ({'nsig': '3'}, "nsig must be a finite number above 0, got '3'"),
-        ({'kind': 'gausian'}, "unknown kind 'gausian'; did you mean 'gaussian'"),
-    ],
-)
-def test_the_options_of_a_kernel_are_checked(options, message):
-    with pytest.raises(InputError, match=message):
-        shifts.translation_kernel(**options)
 
 
 def test_a_kernel_larger_than_the_image_is_refused():

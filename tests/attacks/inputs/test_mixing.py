@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from rfn_jax.attacks import Attack, Budget, mixing, scales, steepest, transforms
+from rfn_jax.attacks import Budget, GradientAttack, steepest
+from rfn_jax.attacks.inputs import mixing, scales, transforms
 from rfn_jax.core.errors import InputError
 
 GENERATOR = np.random.default_rng(0)
@@ -103,7 +104,7 @@ def test_no_gradient_goes_through_the_other_image():
 
 
 def test_an_attack_with_admix_asks_for_a_pool(problem):
-    attack = Attack(
+    attack = GradientAttack(
         name='admix',
         limits=Budget(8 / 255),
         direction=steepest('linf'),
@@ -113,21 +114,3 @@ def test_an_attack_with_admix_asks_for_a_pool(problem):
     )
     with pytest.raises(InputError, match=r"attack 'admix' mixes other images in: it needs pool=\(images, labels\)"):
         attack(problem.surrogate, problem.images, problem.labels, jax.random.key(0))
-
-
-@pytest.mark.parametrize(
-    ('options', 'message'),
-    [
-        ({'mixes': 0}, 'mixes must be a whole number of at least 1, got 0'),
-        ({'mixes': True}, 'mixes must be a whole number of at least 1, got True'),
-        ({'scales': 2.0}, r'scales must be a whole number of at least 1, got 2\.0'),
-        ({'portion': -0.1}, r'portion must be a number in \[0, 1\], got -0\.1'),
-        ({'portion': 1.5}, r'portion must be a number in \[0, 1\], got 1\.5'),
-        ({'portion': float('nan')}, r'portion must be a number in \[0, 1\], got nan'),
-        ({'portion': '0.2'}, r"portion must be a number in \[0, 1\], got '0\.2'"),
-        ({'other_classes': 1}, 'other_classes must be True or False, got 1'),
-    ],
-)
-def test_options_are_checked(options, message):
-    with pytest.raises(InputError, match=message):
-        mixing.admix(**options)

@@ -3,7 +3,7 @@
 import numpy as np
 import optax
 
-from rfn_jax.attacks import Attack, Budget, accumulate, steepest
+from rfn_jax.attacks import Budget, GradientAttack, accumulate, steepest
 
 EPS = 1.0  # in l2, large enough for the gradient to turn on the way
 ALPHA = EPS / 4
@@ -14,7 +14,7 @@ def make(estimate, *, steps, decay=MU, **parts):
     """The attack; `parts` are other arguments of `Attack`."""
     direction = optax.chain(accumulate(decay), steepest('l2'))
     options = {'step_size': ALPHA, 'direction': direction} | parts
-    return Attack(name='test', limits=Budget(EPS, 'l2'), steps=steps, gradient=estimate, **options)
+    return GradientAttack(name='test', limits=Budget(EPS, 'l2'), steps=steps, gradient=estimate, **options)
 
 
 def textbook_step(x, direction, original):

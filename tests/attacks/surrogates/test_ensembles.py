@@ -6,9 +6,9 @@ import small_networks
 from small_networks import attack
 
 from rfn_jax import models
-from rfn_jax.attacks.ensembles import CheckpointCycle, Ensemble, checkpoint_cycle
-from rfn_jax.attacks.ghost import ghost_network
-from rfn_jax.attacks.skip_gradient import skip_gradient
+from rfn_jax.attacks.surrogates.ensembles import CheckpointCycle, Ensemble, checkpoint_cycle
+from rfn_jax.attacks.surrogates.ghost import ghost_network
+from rfn_jax.attacks.surrogates.skip_gradient import skip_gradient
 from rfn_jax.core import losses, rng
 from rfn_jax.core.errors import InputError
 

@@ -9,7 +9,6 @@ import optax
 import pytest
 
 from rfn_jax.attacks import (
-    Attack,
     Budget,
     blocks,
     engine,
@@ -159,7 +158,7 @@ SEVERAL = (mixing.admix(2, 2), noise, shifts.random_shift(1, copies=3))  # 12 co
 
 def attack(**parts):
     options = {'steps': 2, 'direction': steepest('l2'), 'step_size': 0.2, 'transforms': SEVERAL} | parts
-    return Attack(name='test', limits=Budget(0.5, 'l2'), **options)
+    return GradientAttack(name='test', limits=Budget(0.5, 'l2'), **options)
 
 
 @pytest.fixture(scope='module')

@@ -2,8 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from rfn_jax.attacks import scales, transforms
-from rfn_jax.core.errors import InputError
+from rfn_jax.attacks.inputs import scales, transforms
 
 IMAGES = np.random.default_rng(0).uniform(size=(3, 4, 5, 2)).astype(np.float32)
 
@@ -31,9 +30,3 @@ def test_the_gradient_has_the_factor_of_the_copy():
     for i in range(4):
         gradient = jax.grad(lambda x, i=i: apply(transform, x, np.int32(i)).sum())(IMAGES)
         np.testing.assert_array_equal(gradient, np.full_like(IMAGES, 0.5**i))
-
-
-@pytest.mark.parametrize('copies', [0, -1, 2.0, True, '5', None])
-def test_copies_are_checked(copies):
-    with pytest.raises(InputError, match=r'copies must be a whole number of at least 1, got'):
-        scales.scale_copies(copies)

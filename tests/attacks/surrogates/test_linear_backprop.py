@@ -9,10 +9,10 @@ import small_networks
 from small_networks import attack
 
 from rfn_jax import models
-from rfn_jax.attacks.ensembles import Ensemble
-from rfn_jax.attacks.ghost import ghost_network
-from rfn_jax.attacks.linear_backprop import linear_backprop
-from rfn_jax.attacks.skip_gradient import skip_gradient
+from rfn_jax.attacks.surrogates.ensembles import Ensemble
+from rfn_jax.attacks.surrogates.ghost import ghost_network
+from rfn_jax.attacks.surrogates.linear_backprop import linear_backprop
+from rfn_jax.attacks.surrogates.skip_gradient import skip_gradient
 from rfn_jax.core import rng
 from rfn_jax.core.errors import InputError
 from rfn_jax.models import hooks

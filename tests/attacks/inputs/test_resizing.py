@@ -5,21 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from one_copy import apply, compiled
 
-from rfn_jax.attacks import resizing, transforms
+from rfn_jax.attacks.inputs import resizing
 from rfn_jax.core.errors import InputError
 
 GENERATOR = np.random.default_rng(0)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def compiled(transform, images, keys):
-    labels = jnp.zeros(len(images), jnp.int32)
-    return transform.apply(transforms.Input(images, labels, keys, keys, jnp.int32(0), None))
-
-
-def apply(transform, images, keys):
-    return np.array(compiled(transform, images, keys))
 
 
 def interpolate(image, rows, columns, method):
@@ -156,25 +147,6 @@ def test_the_defaults_are_those_of_transferattack():
     keys = jax.random.split(jax.random.key(0), 20)
     expected = apply(resizing.input_diversity(1.1, 0.5, method='bilinear'), images, keys)
     np.testing.assert_array_equal(apply(transform, images, keys), expected)
-
-
-@pytest.mark.parametrize(
-    ('options', 'message'),
-    [
-        ({'rate': 1}, 'rate must be a finite number above 0 and not 1, got 1'),
-        ({'rate': 0.0}, r'rate must be a finite number above 0 and not 1, got 0\.0'),
-        ({'rate': float('nan')}, 'rate must be a finite number above 0 and not 1, got nan'),
-        ({'rate': float('inf')}, 'rate must be a finite number above 0 and not 1, got inf'),
-        ({'rate': True}, 'rate must be a finite number above 0 and not 1, got True'),
-        ({'probability': 1.1}, r'probability must be a number in \[0, 1\], got 1\.1'),
-        ({'probability': float('nan')}, r'probability must be a number in \[0, 1\], got nan'),
-        ({'probability': '0.5'}, r"probability must be a number in \[0, 1\], got '0\.5'"),
-        ({'method': 'nearst'}, "unknown method 'nearst'; did you mean 'nearest'"),
-    ],
-)
-def test_options_are_checked(options, message):
-    with pytest.raises(InputError, match=message):
-        resizing.input_diversity(**options)
 
 
 @pytest.mark.parametrize(

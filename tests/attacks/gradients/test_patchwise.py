@@ -4,10 +4,9 @@ import numpy as np
 import optax
 import pytest
 
-from rfn_jax.attacks import Attack, Budget, accumulate
-from rfn_jax.attacks.patchwise import patchwise
+from rfn_jax.attacks import Budget, GradientAttack, accumulate
+from rfn_jax.attacks.gradients.patchwise import patchwise
 from rfn_jax.core import losses
-from rfn_jax.core.errors import InputError
 
 ALPHA = 1 / 128  # powers of two, so that the textbook has no rounding
 
@@ -54,7 +53,7 @@ def test_it_equals_the_paper_image_by_image(beta, eps, kernel_size):
 def test_it_is_a_direction_for_the_engine(before, problem):
     eps, beta = 1 / 16, 8
     gradient_at = jax.jit(jax.grad(lambda x, y: losses.cross_entropy(problem.surrogate(x[None]), y[None])[0]))
-    attack = Attack(
+    attack = GradientAttack(
         name='test',
         limits=Budget(eps),
         direction=optax.chain(*before, patchwise(ALPHA, eps, beta)),
@@ -109,20 +108,3 @@ def test_each_image_is_on_its_own():
     scaled = gradient * np.float32([1e-20, 1, 1e20]).reshape(3, 1, 1, 1)
     together, _ = transformation.update(scaled, transformation.init(jnp.zeros_like(gradient)))
     np.testing.assert_array_equal(together, alone)
-
-
-@pytest.mark.parametrize(
-    ('change', 'message'),
-    [
-        ({'step_size': 0.0}, r'step_size must be a finite number above 0, got 0\.0'),
-        ({'eps': float('nan')}, 'eps must be a finite number above 0, got nan'),
-        ({'amplification': -1}, 'amplification must be a finite number above 0, got -1'),
-        ({'amplification': True}, 'amplification must be a finite number above 0, got True'),
-        ({'kernel_size': 4}, 'kernel_size must be an odd whole number of at least 3, got 4'),
-        ({'kernel_size': 1}, 'kernel_size must be an odd whole number of at least 3, got 1'),
-        ({'kernel_size': 3.0}, r'kernel_size must be an odd whole number of at least 3, got 3\.0'),
-    ],
-)
-def test_errors_name_the_value(change, message):
-    with pytest.raises(InputError, match=message):
-        patchwise(**({'step_size': 0.01, 'eps': 0.1} | change))

@@ -6,21 +6,12 @@ import numpy as np
 import pytest
 import scipy.ndimage
 import scipy.stats
+from one_copy import apply, compiled
 
-from rfn_jax.attacks import blocks, transforms
+from rfn_jax.attacks.inputs import blocks
 from rfn_jax.core.errors import InputError
 
 GENERATOR = np.random.default_rng(0)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def compiled(transform, images, keys):
-    labels = jnp.zeros(len(images), jnp.int32)
-    return transform.apply(transforms.Input(images, labels, keys, keys, jnp.int32(0), None))
-
-
-def apply(transform, images, keys):
-    return np.array(compiled(transform, images, keys))
 
 
 @functools.cache
@@ -167,24 +158,6 @@ def test_the_defaults_are_those_of_transferattack():
     keys = jax.random.split(jax.random.key(0), 2)
     expected = apply(blocks.block_shuffle_rotate(20, 3, 24.0), images, keys)
     np.testing.assert_array_equal(apply(transform, images, keys), expected)
-
-
-@pytest.mark.parametrize(
-    ('options', 'message'),
-    [
-        ({'copies': 0}, 'copies must be a whole number of at least 1, got 0'),
-        ({'copies': 2.0}, r'copies must be a whole number of at least 1, got 2\.0'),
-        ({'blocks': 0}, 'blocks must be a whole number of at least 1, got 0'),
-        ({'blocks': True}, 'blocks must be a whole number of at least 1, got True'),
-        ({'max_angle': -1}, r'max_angle must be a number of degrees in \[0, 180\], got -1'),
-        ({'max_angle': 181.0}, r'max_angle must be a number of degrees in \[0, 180\], got 181\.0'),
-        ({'max_angle': float('nan')}, r'max_angle must be a number of degrees in \[0, 180\], got nan'),
-        ({'max_angle': '24'}, r"max_angle must be a number of degrees in \[0, 180\], got '24'"),
-    ],
-)
-def test_options_are_checked(options, message):
-    with pytest.raises(InputError, match=message):
-        blocks.block_shuffle_rotate(**options)
 
 
 def test_more_blocks_than_pixels_are_refused():

@@ -7,7 +7,7 @@ import pytest
 from momentum_attack import ALPHA, textbook_step
 
 from rfn_jax.attacks import GradientEstimate, accumulate, steepest
-from rfn_jax.attacks.look_ahead import look_ahead
+from rfn_jax.attacks.gradients.look_ahead import look_ahead
 from rfn_jax.core.errors import InputError
 
 
@@ -49,50 +49,8 @@ def test_the_inner_estimate_gets_the_point_ahead_and_its_own_state(arguments):
     np.testing.assert_allclose(np.mean(np.abs(points[1][0] - after_one), axis=(1, 2, 3)), ALPHA, rtol=1e-4)
 
 
-def test_the_evaluations_are_those_that_happen(arguments):
-    seen = []
-
-    def counted(images, keys):
-        jax.debug.callback(lambda data: seen.append(data), jax.random.key_data(keys))
-        return images
-
-    attack = make(look_ahead(ALPHA), transforms=(counted,))
-    attack(*arguments)
-    jax.effects_barrier()
-    assert attack.gradient_evaluations == len(seen) == 4
-
-
-def test_neither_the_batch_nor_the_order_matters(arguments):
-    surrogate, images, labels, keys = arguments
-    attack = make(look_ahead(ALPHA))
-    whole = attack(*arguments)
-    np.testing.assert_allclose(attack(surrogate, images[1:3], labels[1:3], keys[1:3]), whole[1:3], atol=1e-6, rtol=0)
-    turned = attack(surrogate, images[::-1], labels[::-1], keys[::-1])
-    np.testing.assert_allclose(turned[::-1], whole, atol=1e-6, rtol=0)
-
-
-def test_a_zero_gradient_leaves_the_images_where_they_are(arguments):
-    found = make(look_ahead(ALPHA))(lambda x: jnp.zeros((len(x), 5)), *arguments[1:])
-    np.testing.assert_array_equal(found, arguments[1])
-
-
 @pytest.mark.parametrize('count', [0, 2])
 def test_the_direction_must_hold_one_momentum(count, arguments):
     direction = optax.chain(*[accumulate()] * count, steepest('l2'))
     with pytest.raises(InputError, match=f'it needs accumulate in it, once, got {count} momenta'):
         make(look_ahead(ALPHA), direction=direction)(*arguments)
-
-
-@pytest.mark.parametrize(
-    ('arguments', 'message'),
-    [
-        ({'step_size': 0.0}, r'step_size must be above 0 and finite, got 0\.0'),
-        ({'step_size': float('nan')}, 'step_size must be above 0 and finite, got nan'),
-        ({'step_size': '1'}, "step_size must be a number, got '1'"),
-        ({'step_size': 0.1, 'decay': -0.5}, r'decay must be at least 0 and finite, got -0\.5'),
-        ({'step_size': 0.1, 'decay': True}, 'decay must be a number, got True'),
-    ],
-)
-def test_errors_name_the_value(arguments, message):
-    with pytest.raises(InputError, match=message):
-        look_ahead(**arguments)

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rfn_jax.attacks import copies
+from rfn_jax.attacks.inputs import copies
 
 VALUES = np.random.default_rng(0).normal(size=(7, 3, 2)).astype(np.float32)
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from rfn_jax.attacks import accumulate, steepest
-from rfn_jax.core.errors import InputError
 
 
 def gradients(*shape, seed=0):
@@ -60,14 +59,3 @@ def test_accumulate_is_the_same_under_jit():
     gradient = gradients(2, 3, 3, 1)
     jitted = jax.jit(lambda g: transformation.update(g, transformation.init(g))[0])
     np.testing.assert_allclose(jitted(gradient), apply(transformation, gradient), rtol=1e-6)
-
-
-@pytest.mark.parametrize('decay', [-0.1, float('nan'), float('inf'), True, '1'])
-def test_decay_must_be_a_number_of_at_least_zero(decay):
-    with pytest.raises(InputError, match=r'decay must be .*got'):
-        accumulate(decay)
-
-
-def test_an_unknown_norm_is_answered_with_the_nearest_name():
-    with pytest.raises(InputError, match=r"unknown norm 'l_2'; did you mean 'l2'\?"):
-        steepest('l_2')
