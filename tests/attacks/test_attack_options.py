@@ -76,8 +76,6 @@ NUMBERS = [
     (attacks.Budget, 'eps', ABOVE_0),
     (attacks.fgsm, 'eps', ABOVE_0),
     (attacks.bim, 'step_size', ABOVE_0),
-    (attacks.mi_fgsm, 'decay', FROM_0),
-    (attacks.vmi_fgsm, 'beta', ABOVE_0),
     (attacks.apgd, 'eps', ABOVE_0),
 ]
 
@@ -119,6 +117,9 @@ def test_numbers(function, option, allowed):
         (budget, {'norm': 'linff'}, "unknown norm 'linff'; did you mean 'linf'"),
         (budget, {'eps': 8}, 'eps must be at most 1, since images are in .* got 8; did you mean 8/255'),
         (attacks.apgd, {'loss': 'cross entropy'}, "unknown loss 'cross entropy'; did you mean 'cross_entropy'"),
+        (attacks.mi_fgsm, {'decay': -0.5}, r'decay must be a finite number at least 0, got -0\.5'),
+        (attacks.mi_fgsm, {'decay': True}, "decay of component of an attack 'mi' must be float, got True"),
+        (attacks.vmi_fgsm, {'beta': 0.0}, r'beta must be a finite number above 0, got 0\.0'),
         (attacks.fgsm, {'norm': 'Linf'}, "unknown norm 'Linf'; did you mean 'linf'"),
         (cycle, {'seed': -1}, 'seed of a cycle of checkpoints must be an integer of at least 0, got -1'),
         (

@@ -8,18 +8,10 @@ import numpy as np
 import optax
 import pytest
 
-from rfn_jax.attacks import (
-    Budget,
-    blocks,
-    engine,
-    mixing,
-    resizing,
-    scales,
-    shifts,
-    spectrum,
-    steepest,
-    transforms,
-)
+from rfn_jax.attacks import Budget, GradientAttack, steepest
+from rfn_jax.attacks import keys as keys_lib
+from rfn_jax.attacks.gradients import translation
+from rfn_jax.attacks.inputs import blocks, mixing, resizing, scales, shifts, spectrum, transforms
 from rfn_jax.core import losses, rng
 from rfn_jax.core.errors import InputError
 
@@ -190,9 +182,9 @@ def test_the_gradient_is_the_mean_over_all_combinations_of_copies(arguments, poo
     def gradient(x, step_keys, number, combination):
         def loss(x):
             for index, (transform, copy) in enumerate(zip(transforms_, combination, strict=True)):
-                own = fold(fold(step_keys, engine.COPIES + number), index)
+                own = fold(fold(step_keys, keys_lib.COPIES + number), index)
                 x = transform.apply(
-                    transforms.Input(x, labels, own, fold(step_keys, engine.SHARED + index), copy, pool)
+                    transforms.Input(x, labels, own, fold(step_keys, keys_lib.SHARED + index), copy, pool)
                 )
             return jnp.sum(losses.cross_entropy(surrogate(x), labels))
 
@@ -234,11 +226,11 @@ def test_every_transform_runs_in_an_attack(name, arguments, pool, problem):
 
 def test_the_kernel_is_applied_to_the_mean_gradient_before_the_direction(arguments):
     smoothed = attack(
-        transforms=(), steps=1, step_size=0.01, direction=optax.chain(shifts.translation_kernel(3), steepest('l2'))
+        transforms=(), steps=1, step_size=0.01, direction=optax.chain(translation.translation_kernel(3), steepest('l2'))
     )(*arguments)
     surrogate, images, labels, _ = arguments
     gradient = jax.grad(lambda x: jnp.sum(losses.cross_entropy(surrogate(x), labels)))(images)
-    profile = shifts.kernel_profile(3, nsig=3.0, kind='gaussian')
+    profile = translation.kernel_profile(3, nsig=3.0, kind='gaussian')
     padded = np.pad(np.asarray(gradient, np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
     total = sum(profile[i] * profile[j] * padded[:, i : i + 6, j : j + 6] for i in range(3) for j in range(3))
     direction = total / np.sqrt(np.sum(total**2, axis=(1, 2, 3), keepdims=True))

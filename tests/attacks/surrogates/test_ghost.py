@@ -5,23 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import small_networks
-from small_networks import attack
+from small_networks import IMAGES, KEYS, LABELS, attack
 
 from rfn_jax.attacks.surrogates.ensembles import Ensemble
 from rfn_jax.attacks.surrogates.ghost import ghost_network
-from rfn_jax.core import rng
 from rfn_jax.core.errors import InputError
 from rfn_jax.models import hooks
-
-RNG = np.random.default_rng(1)
-IMAGES = RNG.uniform(0.2, 0.8, (6, 6, 6, 3)).astype(np.float32)
-LABELS = RNG.integers(5, size=6).astype(np.int32)
-KEYS = rng.example_keys(jax.random.key(3), np.arange(6))
-
-
-@jax.jit
-def logits_of(surrogate, images, keys, step=0):
-    return surrogate(images, keys=keys, step=step)
 
 
 def fold(keys, number):
@@ -57,7 +46,7 @@ def plain_ghost(network, images, keys, scale, rate):
 @pytest.mark.parametrize(('scale', 'rate'), [(0.22, 0.0), (0.0, 0.3), (0.5, 0.2)])
 def test_it_is_the_ghost_network_of_each_example(scale, rate):
     network = small_networks.classifier('resnet')
-    found = logits_of(ghost_network(scale, rate)(network), IMAGES[:3], KEYS[:3])
+    found = small_networks.logits_of(ghost_network(scale, rate)(network), IMAGES[:3], KEYS[:3])
     expected = jax.jit(lambda x, k: plain_ghost(network, x, k, scale, rate))(IMAGES[:3], KEYS[:3])
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert np.all(np.max(np.abs(found - network(IMAGES[:3])), axis=1) > 1e-3)
@@ -65,16 +54,16 @@ def test_it_is_the_ghost_network_of_each_example(scale, rate):
 
 def test_without_erosion_it_is_the_surrogate():
     network = small_networks.classifier('resnet')
-    found = logits_of(ghost_network(0.0, 0.0)(network), IMAGES, KEYS)
+    found = small_networks.logits_of(ghost_network(0.0, 0.0)(network))
     np.testing.assert_allclose(found, network(IMAGES), atol=1e-6)
 
 
 @pytest.mark.parametrize('kind', ['resnet', 'vit'])
 def test_results_do_not_depend_on_the_batch(kind):
     ghost = ghost_network(0.3, 0.2)(small_networks.classifier(kind))
-    whole = logits_of(ghost, IMAGES, KEYS)
-    np.testing.assert_allclose(logits_of(ghost, IMAGES[2:5], KEYS[2:5]), whole[2:5], atol=1e-5)
-    other = logits_of(ghost, IMAGES, KEYS[::-1])
+    whole = small_networks.logits_of(ghost)
+    np.testing.assert_allclose(small_networks.logits_of(ghost, IMAGES[2:5], KEYS[2:5]), whole[2:5], atol=1e-5)
+    other = small_networks.logits_of(ghost, IMAGES, KEYS[::-1])
     assert np.all(np.max(np.abs(other - whole), axis=1) > 1e-4)
 
 
@@ -92,7 +81,7 @@ def test_factors_are_uniform_and_independent_of_each_other():
     @jax.jit
     def factors(keys):
         with hooks.outputs('block0') as found, hooks.outputs('patch_embedding') as first:
-            ghost(images, keys=keys, step=0)
+            ghost.at_step(images, keys, 0)
         start = first[0].reshape(4000, -1, 4) + p['positions']
         return (found[0] / start).reshape(4000, -1)
 
@@ -115,7 +104,7 @@ def test_dropout_keeps_the_mean_of_activations():
     @jax.jit
     def activations(keys):
         with hooks.outputs('relu1') as found, hooks.outputs('bn1') as before:
-            ghost(images, keys=keys, step=0)
+            ghost.at_step(images, keys, 0)
         return found[0], jax.nn.relu(before[0][0])
 
     found, expected = map(np.asarray, activations(keys))
@@ -148,7 +137,7 @@ def test_every_kind_of_activation_is_dropped(kind, activations):
             return y
 
         with hooks.intercept(hooks.Activation, keep):
-            ghost(IMAGES, keys=KEYS, step=0)
+            ghost.at_step(IMAGES, KEYS, 0)
         return found
 
     found = activations_of(ghost_network(0.0, 0.25)(network))
@@ -160,53 +149,27 @@ def test_every_kind_of_activation_is_dropped(kind, activations):
         np.testing.assert_allclose(after, np.where(kept, before / 0.75, 0), atol=1e-5)
 
 
-def test_in_an_attack_every_step_has_a_network_of_its_own():
-    network, ghost = small_networks.classifier('resnet'), ghost_network(0.3, 0.1)
-    found = attack(ghost)(network, IMAGES, LABELS, KEYS)
-    expected = small_networks.plain_attack(ghost(network), IMAGES, LABELS, KEYS)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
-    part = jax.jit(attack(ghost))(network, IMAGES[1:3], LABELS[1:3], KEYS[1:3])
-    np.testing.assert_allclose(part, found[1:3], atol=1e-6)
-
-
-def test_checkpoints_share_a_compilation():
-    ghost = ghost_network(0.3, 0.1)
-    traces = []
-
-    def counted(surrogate):
-        traces.append(surrogate)
-        return ghost(surrogate)
-
-    counting = attack(counted)
-    first, second = (counting(small_networks.classifier('resnet', seed), IMAGES, LABELS, KEYS) for seed in (0, 1))
-    assert len(traces) == 1
-    assert np.any(first != second)
-
-
 def test_members_of_an_ensemble_are_eroded_apart():
     network = small_networks.classifier('resnet')
     ghost = ghost_network(0.3)
-    twice = logits_of(ghost(Ensemble((network, network), 'losses')), IMAGES, KEYS)
+    twice = small_networks.logits_of(ghost(Ensemble((network, network), 'losses')), IMAGES, KEYS)
     assert np.all(np.max(np.abs(twice[0] - twice[1]), axis=1) > 1e-4)
-    np.testing.assert_allclose(twice[0], logits_of(ghost(network), IMAGES, KEYS), atol=1e-6)
-    apart = logits_of(Ensemble((ghost(network), ghost(network)), 'losses'), IMAGES, KEYS)
+    np.testing.assert_allclose(twice[0], small_networks.logits_of(ghost(network)), atol=1e-6)
+    apart = small_networks.logits_of(Ensemble((ghost(network), ghost(network)), 'losses'), IMAGES, KEYS)
     assert np.all(np.max(np.abs(apart[0] - apart[1]), axis=1) > 1e-4)
-    np.testing.assert_allclose(apart[1], logits_of(ghost(network), IMAGES, fold(KEYS, 1)), atol=1e-6)
+    np.testing.assert_allclose(apart[1], small_networks.logits_of(ghost(network), IMAGES, fold(KEYS, 1)), atol=1e-6)
 
 
 def test_a_ghost_of_a_ghost_has_keys_of_its_own():
     network = small_networks.classifier('resnet')
     inner, outer = ghost_network(0.3), ghost_network(0.2)
-    found = logits_of(outer(inner(network)), IMAGES, KEYS)
-    only = logits_of(inner(network), IMAGES, fold(KEYS, 0))
-    np.testing.assert_allclose(logits_of(ghost_network(0.0)(inner(network)), IMAGES, KEYS), only, atol=1e-6)
+    found = small_networks.logits_of(outer(inner(network)))
+    only = small_networks.logits_of(inner(network), IMAGES, fold(KEYS, 0))
+    np.testing.assert_allclose(small_networks.logits_of(ghost_network(0.0)(inner(network))), only, atol=1e-6)
     assert np.all(np.max(np.abs(found - only), axis=1) > 1e-4)
 
 
 @pytest.mark.parametrize(('kind', 'options'), [('vgg', {}), ('mlp', {'skip_scale': 0.5}), ('densenet', {})])
-def test_a_network_with_nothing_to_erode_and_a_function_are_refused(kind, options):
+def test_a_network_with_nothing_to_erode_is_refused(kind, options):
     with pytest.raises(InputError, match=r'ghost_network with skip_scale 0\.\d+ and dropout 0 finds nothing to erode'):
         attack(ghost_network(**options))(small_networks.classifier(kind), IMAGES, LABELS, KEYS)
-    function = jax.tree_util.Partial(lambda w, x: x.reshape(len(x), -1) @ w, jnp.zeros((108, 5)))
-    with pytest.raises(InputError, match='ghost_network needs a Classifier'):
-        attack(ghost_network(**options))(function, IMAGES, LABELS, KEYS)

@@ -1,17 +1,14 @@
 """The basic recipes in every norm: slow textbook twins and invariants; `test_suite.py` has those of all attacks."""
 
-import inspect
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from rfn_jax import attacks, data
+from rfn_jax import data
 from rfn_jax.attacks import ATTACKS, Budget, bim, fgsm, mi_fgsm, pgd, uniform_in_ball
 from rfn_jax.core import rng, sharding
-from rfn_jax.core.errors import InputError
 
 EPS = {'linf': 8 / 255, 'l2': 0.5}
 STEPS = 5
@@ -284,96 +281,3 @@ def test_momentum_without_decay_is_bim(problem):
     np.testing.assert_allclose(
         without(*arguments), bim(eps=0.05, step_size=0.02, steps=3)(*arguments), atol=1e-6, rtol=0
     )
-
-
-def test_an_unknown_attack_is_answered_with_the_nearest_name():
-    with pytest.raises(InputError, match="unknown attack 'mifgsm'; did you mean 'mi_fgsm'"):
-        ATTACKS.make('mifgsm')
-    with pytest.raises(InputError, match="unknown option of attack 'fgsm': 'steps'"):
-        ATTACKS.make('fgsm', steps=3)
-
-
-def test_components_by_name():
-    attack = attacks.make('mi+di+ti', eps=0.1, steps=3, options={'di': {'rate': 0.9}, 'mi': {'decay': 0.5}})
-    assert attack.name == 'mi+di+ti'
-    assert attack.gradient_evaluations == 3
-    assert [transform.name for transform in attack.transforms] == ['input_diversity']
-    assert attacks.compose('').name == 'bim'
-
-
-@pytest.mark.parametrize(
-    ('name', 'options', 'message'),
-    [
-        ('mi+dii', {}, "unknown component of an attack 'dii'; did you mean 'di'"),
-        ('mi+mi', {}, "each component can be there once, got 'mi\\+mi'"),
-        ('mi+ni', {'options': {'ni': {'decay': 0.5}}}, r'momentum of different decay: \[0\.5, 1\.0\]'),
-        ('emi+pgn', {}, 'pgn does not go together with another estimate'),
-        ('mi+di', {'options': {'ti': {}}}, "options of 'ti', which is not among the components"),
-        ('mi+', {}, "unknown component of an attack ''"),
-        ('pi+adam', {}, 'ask for more than one direction'),
-        ('mi+di', {'options': {'di': None}}, 'options must be mappings'),
-        ('mi+di', {'options': {'di': {'rte': 1}}}, "unknown option of component of an attack 'di': 'rte'"),
-        ('mi+di', {'loss': 'cross'}, "unknown loss 'cross'; did you mean 'cross_entropy'"),
-        ('mi+di', {'preset': 'paper'}, 'presets are for named attacks'),
-        ('mi+pi', {'norm': 'l2'}, "pi is defined for the norm 'linf', got 'l2'"),
-        ('bim', {'preset': 'torchattack'}, "unknown preset 'torchattack'; did you mean 'torchattacks'"),
-        ('sgm', {'preset': 'torchattacks'}, "unknown attack of the preset 'torchattacks': 'sgm'"),
-        ('linbp', {}, "attack 'linbp' needs from_layer"),
-        ('ila', {}, "attack 'ila' needs layer"),
-    ],
-)
-def test_what_cannot_be_put_together(name, options, message):
-    with pytest.raises(InputError, match=message):
-        attacks.make(name, **options)
-
-
-def test_a_single_component_is_an_attack_and_order_does_not_matter_for_estimates():
-    assert attacks.make('mi', steps=2).name == 'mi'
-    for one, other in (('vt+pgn', 'pgn+vt'), ('rap+ni', 'ni+rap')):
-        assert attacks.make(one).gradient_evaluations == attacks.make(other).gradient_evaluations
-
-
-@pytest.mark.parametrize('parts', ['ni', 'vt', 'pgn', 'emi', 'ssa', 'rap'])
-def test_neighbourhoods_of_l2_attacks_are_as_large_as_the_budget(parts, problem):
-    farthest = []
-
-    def logits(variables, images):
-        distance = jnp.sqrt(jnp.sum((images - problem.images) ** 2, axis=(1, 2, 3)))
-        jax.debug.callback(lambda d: farthest.append(d.max()), distance)
-        return problem.apply(variables, images)
-
-    options = {'rap': {'late_start': 0}, 'ssa': {'rho': 0.01}, 'emi': {'radius': 1.0}}.get(parts, {})
-    options = {parts: options} if options else {}
-    surrogate = jax.tree_util.Partial(logits, problem.variables)
-    attack = attacks.compose(
-        parts + ('' if parts in ('ni', 'emi') else '+mi'), eps=0.5, norm='l2', steps=3, options=options
-    )
-    attack(surrogate, problem.images, problem.labels, keys_of(problem))
-    jax.effects_barrier()
-    assert 0.05 < max(farthest) < 4 * 0.5
-
-
-def test_specs_of_configs():
-    attack = attacks.make_from({'name': 'mi_fgsm', 'preset': 'torchattacks', 'eps': 4 / 255})
-    assert (attack.limits.eps, attack.step_size, attack.steps) == (4 / 255, 2 / 255, 10)
-    for spec in ('bim', {}, {'name': 3}):
-        with pytest.raises(InputError, match='the spec of attack needs a mapping with name'):
-            attacks.make_from(spec)
-
-
-def test_every_preset_makes_its_attacks():
-    for preset, table in attacks.PRESETS.items():
-        for name in table:
-            needs = {'layer': 'layer1_0'} if name == 'ila' else {}
-            attack = attacks.make(name, preset=preset, **needs)
-            assert attack.limits.eps == table[name]['eps']
-
-
-def test_recipes_say_what_they_take():
-    for name in ATTACKS:
-        if name not in ('apgd', 'ila'):
-            parameters = inspect.signature(ATTACKS[name]).parameters
-            assert {'eps', 'norm', 'targeted', 'chunk_size'} <= parameters.keys()
-            assert all(f'  {option}: ' in ATTACKS[name].__doc__ for option in parameters)
-    with pytest.raises(TypeError, match='epsilon'):
-        bim(epsilon=0.1)
