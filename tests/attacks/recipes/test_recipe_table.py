@@ -55,7 +55,7 @@ def test_a_recipe_is_the_composition_of_its_components(name):
         assert attack.gradient_evaluations == composed.gradient_evaluations
 
 
-@pytest.mark.parametrize('name', ATTACKS)
+@pytest.mark.parametrize('name', list(ATTACKS))
 def test_options_of_every_attack_are_checked(name):
     needs = {'linbp': {'from_layer': 'fc'}, 'ila': {'layer': 'fc'}}.get(name, {})
     with pytest.raises(InputError, match=f"unknown option of attack '{name}': 'epsilon'; did you mean 'eps'"):
