@@ -9,14 +9,7 @@ from rfn_jax.attacks.recipes.shared import Iterative, Shared
 def fgsm(**shared: Unpack[Shared]) -> engine.GradientAttack:
     """Fast gradient sign method: one step of length `eps` (with `l2`, along the normalized gradient).
 
-    Args:
-      **shared: See `Shared`.
-
-    Returns:
-      The attack.
-
-    References:
-      Goodfellow et al. 2015, https://arxiv.org/abs/1412.6572
+    Goodfellow et al. 2015, https://arxiv.org/abs/1412.6572
     """
     return composition.compose(name='fgsm', steps=1, step_size=shared.get('eps', composition.EPS), **shared)
 
@@ -24,14 +17,7 @@ def fgsm(**shared: Unpack[Shared]) -> engine.GradientAttack:
 def bim(**shared: Unpack[Iterative]) -> engine.GradientAttack:
     """Basic iterative method (I-FGSM): steps of steepest ascent from the original image.
 
-    Args:
-      **shared: See `Iterative`.
-
-    Returns:
-      The attack.
-
-    References:
-      Kurakin et al. 2017, https://arxiv.org/abs/1607.02533
+    Kurakin et al. 2017, https://arxiv.org/abs/1607.02533
     """
     return composition.compose('', name='bim', **shared)
 
@@ -39,16 +25,7 @@ def bim(**shared: Unpack[Iterative]) -> engine.GradientAttack:
 def pgd(**shared: Unpack[Iterative]) -> engine.GradientAttack:
     """Projected gradient descent: `bim` from a random point of the budget.
 
-    The composition `rs`.
-
-    Args:
-      **shared: See `Iterative`.
-
-    Returns:
-      The attack.
-
-    References:
-      Madry et al. 2018, https://arxiv.org/abs/1706.06083
+    Madry et al. 2018, https://arxiv.org/abs/1706.06083
     """
     return composition.compose('rs', name='pgd', **shared)
 
@@ -56,17 +33,10 @@ def pgd(**shared: Unpack[Iterative]) -> engine.GradientAttack:
 def mi_fgsm(*, decay: float = 1.0, **shared: Unpack[Iterative]) -> engine.GradientAttack:
     """Momentum iterative method: `bim` along accumulated gradients, each normalized by its mean absolute value.
 
-    The composition `mi`.
+    Dong et al. 2018, https://arxiv.org/abs/1710.06081
 
     Args:
       decay: Decay of the momentum, at least 0.
-      **shared: See `Iterative`.
-
-    Returns:
-      The attack.
-
-    References:
-      Dong et al. 2018, https://arxiv.org/abs/1710.06081
     """
     return composition.compose('mi', name='mi_fgsm', options={'mi': {'decay': decay}}, **shared)
 
@@ -76,44 +46,26 @@ def ti_fgsm(
 ) -> engine.GradientAttack:
     """Translation invariance: the gradient is smoothed with a kernel.
 
-    The composition `mi+ti`.
+    Dong et al. 2019, https://arxiv.org/abs/1904.02884
 
     Args:
       decay: Decay of the momentum, at least 0.
       size: Rows and columns of the kernel, an odd number.
       nsig: Standard deviations from the middle of the kernel to its edge.
       kind: `'gaussian'`, `'linear'` or `'uniform'`.
-      **shared: See `Iterative`.
-
-    Returns:
-      The attack.
-
-    References:
-      Dong et al. 2019, https://arxiv.org/abs/1904.02884
     """
-    return composition.compose(
-        'mi+ti',
-        name='ti_fgsm',
-        options={'mi': {'decay': decay}, 'ti': {'size': size, 'nsig': nsig, 'kind': kind}},
-        **shared,
-    )
+    ti = {'size': size, 'nsig': nsig, 'kind': kind}
+    return composition.compose('mi+ti', name='ti_fgsm', options={'mi': {'decay': decay}, 'ti': ti}, **shared)
 
 
 def pi_fgsm(*, amplification: float = 10.0, kernel_size: int = 3, **shared: Unpack[Iterative]) -> engine.GradientAttack:
     """Patch-wise steps: what would leave the budget is spread over the pixels around.
 
-    The composition `pi`.
+    Gao et al. 2020, https://arxiv.org/abs/2007.06765
 
     Args:
       amplification: How much longer than `step_size` a step is.
       kernel_size: Rows and columns of the patch, an odd number.
-      **shared: See `Iterative`.
-
-    Returns:
-      The attack.
-
-    References:
-      Gao et al. 2020, https://arxiv.org/abs/2007.06765
     """
     return composition.compose(
         'pi', name='pi_fgsm', options={'pi': {'amplification': amplification, 'kernel_size': kernel_size}}, **shared

@@ -9,17 +9,10 @@ from rfn_jax.attacks.recipes.shared import Iterative
 def ni_fgsm(*, decay: float = 1.0, **shared: Unpack[Iterative]) -> engine.GradientAttack:
     """Nesterov iterative method: the gradient is taken where the momentum leads.
 
-    The composition `ni`.
+    Lin et al. 2020, https://arxiv.org/abs/1908.06281
 
     Args:
       decay: Decay of the momentum, at least 0.
-      **shared: See `Iterative`.
-
-    Returns:
-      The attack.
-
-    References:
-      Lin et al. 2020, https://arxiv.org/abs/1908.06281
     """
     return composition.compose('ni', name='ni_fgsm', options={'ni': {'decay': decay}}, **shared)
 
@@ -29,27 +22,16 @@ def vmi_fgsm(
 ) -> engine.GradientAttack:
     """Variance tuning: the gradient is corrected by its difference to that of neighbours at the step before.
 
-    The composition `mi+vt`.
+    Wang and He 2021, https://arxiv.org/abs/2103.15571
 
     Args:
       decay: Decay of the momentum, at least 0.
       beta: Radius of the neighbourhood, as a multiple of `eps`.
       neighbours: Neighbours over which gradients are averaged.
       around: Where the neighbours are: around the `'inner'` point (the one looked ahead at), or the `'image'`.
-      **shared: See `Iterative`.
-
-    Returns:
-      The attack.
-
-    References:
-      Wang and He 2021, https://arxiv.org/abs/2103.15571
     """
-    return composition.compose(
-        'mi+vt',
-        name='vmi_fgsm',
-        options={'mi': {'decay': decay}, 'vt': {'beta': beta, 'neighbours': neighbours, 'around': around}},
-        **shared,
-    )
+    vt = {'beta': beta, 'neighbours': neighbours, 'around': around}
+    return composition.compose('mi+vt', name='vmi_fgsm', options={'mi': {'decay': decay}, 'vt': vt}, **shared)
 
 
 def vni_fgsm(
@@ -57,27 +39,14 @@ def vni_fgsm(
 ) -> engine.GradientAttack:
     """Variance tuning with Nesterov momentum.
 
-    The composition `ni+vt`.
+    Wang and He 2021, https://arxiv.org/abs/2103.15571
 
     Args:
       decay: Decay of the momentum, at least 0.
-      beta: Radius of the neighbourhood, as a multiple of `eps`.
-      neighbours: Neighbours over which gradients are averaged.
-      around: Where the neighbours are: around the `'inner'` point (the one looked ahead at), or the `'image'`.
-      **shared: See `Iterative`.
-
-    Returns:
-      The attack.
-
-    References:
-      Wang and He 2021, https://arxiv.org/abs/2103.15571
+      beta, neighbours, around: As in `vmi_fgsm`.
     """
-    return composition.compose(
-        'ni+vt',
-        name='vni_fgsm',
-        options={'ni': {'decay': decay}, 'vt': {'beta': beta, 'neighbours': neighbours, 'around': around}},
-        **shared,
-    )
+    vt = {'beta': beta, 'neighbours': neighbours, 'around': around}
+    return composition.compose('ni+vt', name='vni_fgsm', options={'ni': {'decay': decay}, 'vt': vt}, **shared)
 
 
 def pgn(
@@ -85,27 +54,16 @@ def pgn(
 ) -> engine.GradientAttack:
     """Penalized gradient norm: the gradient is averaged over neighbours and points one step downhill from them.
 
-    The composition `mi+pgn`.
+    Ge et al. 2023, https://arxiv.org/abs/2306.05225
 
     Args:
       decay: Decay of the momentum, at least 0.
       beta: Radius of the neighbourhood, as a multiple of `eps`.
       neighbours: Neighbours over which gradients are averaged.
       balance: Weight of the gradient one step downhill, in [0, 1].
-      **shared: See `Iterative`.
-
-    Returns:
-      The attack.
-
-    References:
-      Ge et al. 2023, https://arxiv.org/abs/2306.05225
     """
-    return composition.compose(
-        'mi+pgn',
-        name='pgn',
-        options={'mi': {'decay': decay}, 'pgn': {'beta': beta, 'neighbours': neighbours, 'balance': balance}},
-        **shared,
-    )
+    pgn = {'beta': beta, 'neighbours': neighbours, 'balance': balance}
+    return composition.compose('mi+pgn', name='pgn', options={'mi': {'decay': decay}, 'pgn': pgn}, **shared)
 
 
 def emi_fgsm(
@@ -113,19 +71,12 @@ def emi_fgsm(
 ) -> engine.GradientAttack:
     """Enhanced momentum: the gradient is averaged over points along the gradient of the step before.
 
-    The composition `emi`.
+    Wang et al. 2021, https://arxiv.org/abs/2103.10609
 
     Args:
       samples: Points along the gradient before, at least 2.
       radius: How far the points may be, in steps.
       decay: Decay of the momentum, at least 0.
-      **shared: See `Iterative`.
-
-    Returns:
-      The attack.
-
-    References:
-      Wang et al. 2021, https://arxiv.org/abs/2103.10609
     """
     return composition.compose(
         'emi', name='emi_fgsm', options={'emi': {'samples': samples, 'radius': radius, 'decay': decay}}, **shared
@@ -143,7 +94,7 @@ def rap(
 ) -> engine.GradientAttack:
     """Reverse adversarial perturbation: the gradient is taken where the loss is lowest around the image.
 
-    The composition `mi+rap`.
+    Qin et al. 2022, https://arxiv.org/abs/2210.05968
 
     Args:
       decay: Decay of the momentum, at least 0.
@@ -151,13 +102,6 @@ def rap(
       inner_step_size: Length of a step of the reverse perturbation; `radius / inner_steps` if None.
       inner_steps: Steps of the reverse perturbation.
       late_start: Steps before the first reverse perturbation; a quarter of all if None.
-      **shared: See `Iterative`.
-
-    Returns:
-      The attack.
-
-    References:
-      Qin et al. 2022, https://arxiv.org/abs/2210.05968
     """
     return composition.compose(
         'mi+rap',

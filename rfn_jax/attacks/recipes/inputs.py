@@ -16,44 +16,26 @@ def di_fgsm(
 ) -> engine.GradientAttack:
     """Diverse inputs: at each step the image is resized and padded at random.
 
-    The composition `mi+di`.
+    Xie et al. 2019, https://arxiv.org/abs/1803.06978
 
     Args:
       decay: Decay of the momentum, at least 0.
       rate: Largest (above 1) or smallest (below 1) size of the resized image, as a share of its size.
       probability: How often an image is resized.
       method: `'bilinear'` or `'nearest'`.
-      **shared: See `Iterative`.
-
-    Returns:
-      The attack.
-
-    References:
-      Xie et al. 2019, https://arxiv.org/abs/1803.06978
     """
-    return composition.compose(
-        'mi+di',
-        name='di_fgsm',
-        options={'mi': {'decay': decay}, 'di': {'rate': rate, 'probability': probability, 'method': method}},
-        **shared,
-    )
+    di = {'rate': rate, 'probability': probability, 'method': method}
+    return composition.compose('mi+di', name='di_fgsm', options={'mi': {'decay': decay}, 'di': di}, **shared)
 
 
 def si_ni_fgsm(*, decay: float = 1.0, copies: int = 5, **shared: Unpack[Iterative]) -> engine.GradientAttack:
     """Scale invariance: the gradient is averaged over darker copies of the image; with Nesterov momentum.
 
-    The composition `ni+si`.
+    Lin et al. 2020, https://arxiv.org/abs/1908.06281
 
     Args:
       decay: Decay of the momentum, at least 0.
       copies: Copies over which the gradient is averaged.
-      **shared: See `Iterative`.
-
-    Returns:
-      The attack.
-
-    References:
-      Lin et al. 2020, https://arxiv.org/abs/1908.06281
     """
     return composition.compose(
         'ni+si', name='si_ni_fgsm', options={'ni': {'decay': decay}, 'si': {'copies': copies}}, **shared
@@ -71,7 +53,7 @@ def admix(
 ) -> engine.GradientAttack:
     """Admix: the gradient is averaged over mixtures with other images, and their scale copies.
 
-    The composition `mi+admix`.
+    Wang et al. 2021, https://arxiv.org/abs/2102.00436
 
     Args:
       decay: Decay of the momentum, at least 0.
@@ -79,13 +61,6 @@ def admix(
       scales: Scale copies of each mixture.
       portion: Share of the image that is mixed in.
       other_classes: Whether only images of other classes are mixed in.
-      **shared: See `Iterative`.
-
-    Returns:
-      The attack.
-
-    References:
-      Wang et al. 2021, https://arxiv.org/abs/2102.00436
     """
     return composition.compose(
         'mi+admix',
@@ -103,27 +78,16 @@ def ssa(
 ) -> engine.GradientAttack:
     """Spectrum simulation: the gradient is averaged over copies with noise, whose frequencies are scaled at random.
 
-    The composition `mi+ssa`.
+    Long et al. 2022, https://arxiv.org/abs/2207.05382
 
     Args:
       decay: Decay of the momentum, at least 0.
       copies: Copies over which the gradient is averaged.
       rho: Largest relative change of a frequency.
       sigma: Standard deviation of the noise; `eps` if None.
-      **shared: See `Iterative`.
-
-    Returns:
-      The attack.
-
-    References:
-      Long et al. 2022, https://arxiv.org/abs/2207.05382
     """
-    return composition.compose(
-        'mi+ssa',
-        name='ssa',
-        options={'mi': {'decay': decay}, 'ssa': {'copies': copies, 'rho': rho, 'sigma': sigma}},
-        **shared,
-    )
+    ssa = {'copies': copies, 'rho': rho, 'sigma': sigma}
+    return composition.compose('mi+ssa', name='ssa', options={'mi': {'decay': decay}, 'ssa': ssa}, **shared)
 
 
 def bsr(
@@ -131,24 +95,13 @@ def bsr(
 ) -> engine.GradientAttack:
     """Block shuffle and rotation: the gradient is averaged over copies whose blocks are shuffled and rotated.
 
-    The composition `mi+bsr`.
+    Wang et al. 2024, https://arxiv.org/abs/2308.10299
 
     Args:
       decay: Decay of the momentum, at least 0.
       copies: Copies over which the gradient is averaged.
       blocks: Blocks in each direction.
       max_angle: Largest rotation of a block, in degrees.
-      **shared: See `Iterative`.
-
-    Returns:
-      The attack.
-
-    References:
-      Wang et al. 2024, https://arxiv.org/abs/2308.10299
     """
-    return composition.compose(
-        'mi+bsr',
-        name='bsr',
-        options={'mi': {'decay': decay}, 'bsr': {'copies': copies, 'blocks': blocks, 'max_angle': max_angle}},
-        **shared,
-    )
+    bsr = {'copies': copies, 'blocks': blocks, 'max_angle': max_angle}
+    return composition.compose('mi+bsr', name='bsr', options={'mi': {'decay': decay}, 'bsr': bsr}, **shared)

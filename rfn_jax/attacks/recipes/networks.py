@@ -9,18 +9,11 @@ from rfn_jax.attacks.recipes.shared import Iterative
 def sgm(*, decay: float = 1.0, gamma: float = 0.2, **shared: Unpack[Iterative]) -> engine.GradientAttack:
     """Skip gradient method: gradients through residual branches are scaled down.
 
-    The composition `mi+sgm`.
+    Wu et al. 2020, https://arxiv.org/abs/2002.05990
 
     Args:
       decay: Decay of the momentum, at least 0.
       gamma: Factor of the gradient through residual branches, in [0, 1].
-      **shared: See `Iterative`.
-
-    Returns:
-      The attack.
-
-    References:
-      Wu et al. 2020, https://arxiv.org/abs/2002.05990
     """
     return composition.compose(
         'mi+sgm', name='sgm', options={'mi': {'decay': decay}, 'sgm': {'gamma': gamma}}, **shared
@@ -32,43 +25,25 @@ def ghost(
 ) -> engine.GradientAttack:
     """Ghost networks: the surrogate is eroded at random at each step.
 
-    The composition `mi+ghost`.
+    Li et al. 2020, https://arxiv.org/abs/1812.03413
 
     Args:
       decay: Decay of the momentum, at least 0.
       skip_scale: Largest relative change of a skip connection.
       dropout: Dropout after activations.
-      **shared: See `Iterative`.
-
-    Returns:
-      The attack.
-
-    References:
-      Li et al. 2020, https://arxiv.org/abs/1812.03413
     """
-    return composition.compose(
-        'mi+ghost',
-        name='ghost',
-        options={'mi': {'decay': decay}, 'ghost': {'skip_scale': skip_scale, 'dropout': dropout}},
-        **shared,
-    )
+    ghost = {'skip_scale': skip_scale, 'dropout': dropout}
+    return composition.compose('mi+ghost', name='ghost', options={'mi': {'decay': decay}, 'ghost': ghost}, **shared)
 
 
 def linbp(*, from_layer: str, decay: float = 1.0, **shared: Unpack[Iterative]) -> engine.GradientAttack:
     """Linear backpropagation: later activations are linear in the backward pass.
 
-    The composition `mi+linbp`.
+    Guo et al. 2020, https://arxiv.org/abs/2012.03528
 
     Args:
       from_layer: Name of the first layer whose activations are linear in the backward pass.
       decay: Decay of the momentum, at least 0.
-      **shared: See `Iterative`.
-
-    Returns:
-      The attack.
-
-    References:
-      Guo et al. 2020, https://arxiv.org/abs/2012.03528
     """
     return composition.compose(
         'mi+linbp', name='linbp', options={'linbp': {'from_layer': from_layer}, 'mi': {'decay': decay}}, **shared
@@ -96,14 +71,10 @@ def ila(
       norm: `'linf'` or `'l2'`.
       decay: Decay of the momentum of the first stage.
 
-    Returns:
-      The attack.
-
     Raises:
       InputError: A value is out of its range.
 
-    References:
-      Huang et al. 2019, https://arxiv.org/abs/1907.10823
+    Huang et al. 2019, https://arxiv.org/abs/1907.10823
     """
     shared = {'eps': eps, 'step_size': step_size, 'norm': norm}
     first = composition.compose('mi', options={'mi': {'decay': decay}}, steps=first_steps, name='ila', **shared)
