@@ -4,7 +4,7 @@ Axes: `B` examples, `H W` rows and columns, `C` channels, `K` classes, `M` membe
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -163,14 +163,20 @@ class _Found(NamedTuple):
     loss: jax.Array
 
 
+class _Best(NamedTuple):
+    """The image of the largest loss of each example in a run, with its gradient and loss."""
+
+    images: jax.Array
+    gradient: jax.Array
+    loss: jax.Array
+
+
 class _Ascent(NamedTuple):
-    """One run: images `[B, H, W, C]` of this step, the one before and the one of the largest loss, and values `[B]`."""
+    """One run: images `[B, H, W, C]` of this step and of the one before, the best so far, and values `[B]`."""
 
     images: jax.Array
     previous: jax.Array
-    best: jax.Array
-    best_gradient: jax.Array
-    best_loss: jax.Array
+    best: _Best
     step_size: jax.Array
     last_loss: jax.Array
     rises: jax.Array
@@ -179,9 +185,9 @@ class _Ascent(NamedTuple):
     found: _Found
 
 
-def _where(chosen: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
-    """`a` for the chosen examples `[B]`, else `b`."""
-    return jnp.where(chosen.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+def _where(chosen: jax.Array, a: Any, b: Any) -> Any:
+    """`a` for the chosen examples `[B]`, else `b`; pytrees of arrays `[B, ...]`."""
+    return jax.tree.map(lambda a, b: jnp.where(chosen.reshape(-1, *[1] * (a.ndim - 1)), a, b), a, b)
 
 
 def _random_start(images: jax.Array, keys: jax.Array, limits: budget.Budget) -> jax.Array:
@@ -219,7 +225,7 @@ def _run(auto: AutoPgd, given: attack.Arguments) -> jax.Array:
 
     def better(found, x, fooled, loss):
         is_better = (fooled > found.fooled) | ((fooled == found.fooled) & (loss > found.loss))
-        return _Found(*(_where(is_better, new, old) for new, old in zip((x, fooled, loss), found, strict=True)))
+        return _where(is_better, _Found(x, fooled, loss), found)
 
     def run(found, keys):
         def body(number, now):
@@ -227,17 +233,14 @@ def _run(auto: AutoPgd, given: attack.Arguments) -> jax.Array:
                 now.images, keys_lib.fold(keys, number + 1), number
             )
             found = better(now.found, now.images, fooled, loss)
-            is_best = loss > now.best_loss
-            best = _where(is_best, now.images, now.best)
-            best_gradient = _where(is_best, gradient, now.best_gradient)
-            best_loss = jnp.where(is_best, loss, now.best_loss)
+            best = _where(loss > now.best.loss, _Best(now.images, gradient, loss), now.best)
             rises = now.rises + (loss > now.last_loss)
 
             turn = jnp.asarray(is_turn)[number]
-            stuck = ~now.was_halved & (now.checked_loss >= best_loss)
+            stuck = ~now.was_halved & (now.checked_loss >= best.loss)
             halve = turn & ((rises <= jnp.asarray(enough)[number]) | stuck)
             step_size = _where(halve, now.step_size / 2, now.step_size)
-            x, gradient = _where(halve, best, now.images), _where(halve, best_gradient, gradient)
+            x, gradient = _where(halve, (best.images, best.gradient), (now.images, gradient))
 
             direction = directions.steepest(limits.norm).update(gradient, ())[0]
             ahead = limits.project(x + (step_size[:, None, None, None] * direction).astype(x.dtype), images)
@@ -246,12 +249,10 @@ def _run(auto: AutoPgd, given: attack.Arguments) -> jax.Array:
                 images=limits.project(x + share * (ahead - x) + (1 - share) * (x - now.previous), images),
                 previous=x,
                 best=best,
-                best_gradient=best_gradient,
-                best_loss=best_loss,
                 step_size=step_size,
                 last_loss=loss,
                 rises=jnp.where(turn, 0, rises),
-                checked_loss=jnp.where(turn, best_loss, now.checked_loss),
+                checked_loss=jnp.where(turn, best.loss, now.checked_loss),
                 was_halved=jnp.where(turn, halve, now.was_halved),
                 found=found,
             )
@@ -261,9 +262,7 @@ def _run(auto: AutoPgd, given: attack.Arguments) -> jax.Array:
         start = _Ascent(
             images=first,
             previous=first,
-            best=first,
-            best_gradient=jnp.zeros_like(first),
-            best_loss=nothing,
+            best=_Best(first, jnp.zeros_like(first), nothing),
             step_size=jnp.full(len(images), 2 * limits.eps, jnp.float32),
             last_loss=-nothing,
             rises=jnp.zeros(len(images), jnp.int32),

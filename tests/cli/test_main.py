@@ -98,7 +98,10 @@ def test_usage(capsys):
         (['run', CONFIG, '--workdir=x', '--config.optm.rho=0.2'], 'Did you mean "optim"'),
         (['run', CONFIG, '--workdir=x', '--config.optim.rho=large'], '--config.optim.rho=large'),
         (['run', CONFIG, '--workdir=x', '--config.optim.rho=-1'], 'rho must be at least 0 and finite, got -1.0'),
-        (['run', CONFIG, '--workdir=x', '--config.attacks.bim.eps=-1'], 'eps must be a finite number above 0, got -1.0'),
+        (
+            ['run', CONFIG, '--workdir=x', '--config.attacks.bim.eps=-1'],
+            'eps must be a finite number above 0, got -1.0',
+        ),
         (['run', CONFIG, '--workdir=x', '--config.attacks.bim.name=bimm'], "unknown attack 'bimm'; did you mean 'bim'"),
         (['run', CONFIG, '--workdir=x', '--config.targets.mlp.model.name=mpl'], "unknown model 'mpl'; did you mean"),
         (
