@@ -21,7 +21,7 @@ _SECOND = 0x1A5EC0D  # the purpose of the keys of the second attack; steps never
 class IntermediateLevelAttack(attack.Attack):
     r"""Intermediate level attack (ILA): two attacks, one after the other.
 
-    The first attack finds :math:`x'`; the second starts again from the originals :math:`x_0`, and maximises the projection
+    The first attack finds :math:`x'`; the second starts again from the originals :math:`x_0`, and maximizes the projection
     of the change of the features :math:`F` of a layer on the change that the first made,
 
     .. math:: \langle F(x) - F(x_0),\; F(x') - F(x_0) \rangle,
