@@ -7,7 +7,8 @@ import pytest
 import small_networks
 from small_networks import EPS, FUNCTION, IMAGES, KEYS, LABELS, attack
 
-from rfn_jax.attacks import bim, pgd, transforms
+from rfn_jax.attacks import bim, pgd
+from rfn_jax.attacks.inputs import transforms
 from rfn_jax.attacks.intermediate_level import FeatureProjection, IntermediateLevelAttack, features
 from rfn_jax.attacks.surrogates.ensembles import Ensemble
 from rfn_jax.attacks.surrogates.ghost import ghost_network

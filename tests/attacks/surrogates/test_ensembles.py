@@ -145,7 +145,7 @@ def test_an_attack_on_a_cycle_takes_its_step_on_the_checkpoint_of_the_step_witho
     traces.clear()
     found = [crafting(cycles[0], IMAGES, LABELS, KEYS)]
     count = len(traces)
-    assert 1 < count < 6  # one forward pass in the loop, and not one for each checkpoint
+    assert 0 < count < 6  # one forward pass in the loop, and not one for each checkpoint
     found.append(crafting(cycles[1], IMAGES, LABELS, KEYS))
     assert len(traces) == count
     for cycle, adversarial in zip(cycles, found, strict=True):
