@@ -56,8 +56,9 @@ def test_a_recipe_is_the_composition_of_its_components(name):
 
 
 @pytest.mark.parametrize('name', list(ATTACKS))
-def test_options_of_every_attack_are_checked(name):
+def test_every_name_makes_an_attack_whose_options_are_checked(name):
     needs = {'linbp': {'from_layer': 'fc'}, 'ila': {'layer': 'fc'}}.get(name, {})
+    assert isinstance(attacks.make(name, **needs), attacks.Attack)
     with pytest.raises(InputError, match=f"unknown option of attack '{name}': 'epsilon'; did you mean 'eps'"):
         attacks.make(name, epsilon=0.1, **needs)
     with pytest.raises(InputError, match=f"eps of attack '{name}' must be float, got '0.1'"):
