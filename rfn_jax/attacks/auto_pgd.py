@@ -4,16 +4,16 @@ Axes: `B` examples, `H W` rows and columns, `C` channels, `K` classes, `M` membe
 """
 
 import dataclasses
-import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfn_jax.attacks import budget, calls, directions, gradients
-from rfn_jax.attacks import transforms as transforms_lib
-from rfn_jax.core import errors, losses, numerics
+from rfn_jax.attacks import attack, budget
+from rfn_jax.attacks import keys as keys_lib
+from rfn_jax.attacks.gradients import directions
+from rfn_jax.core import checks, errors, losses, numerics
 
 # The constants of the paper: share of a step that is new, and of steps that must be better for a step size to stay.
 ALPHA = 0.75
@@ -58,8 +58,8 @@ def difference_of_logits_ratio(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AutoPgd:
-    """An attack that is called like `Attack`; see `auto_pgd`.
+class AutoPgd(attack.Attack):
+    """The attack that `apgd` makes.
 
     Attributes:
       limits: The budget.
@@ -86,34 +86,19 @@ class AutoPgd:
 
     def __post_init__(self):
         for name in ('steps', 'restarts'):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise errors.InputError(f'{name} must be a whole number of at least 1, got {value!r}')
-        if self.loss not in LOSSES:
-            raise errors.unknown_name('loss', self.loss, LOSSES)
+            object.__setattr__(self, name, checks.integer(name, getattr(self, name), at_least=1))
+        checks.one_of('loss', self.loss, LOSSES)
 
-    @property
-    def gradient_evaluations(self) -> int:
-        """Gradients of the surrogate for one example."""
-        return self.restarts * self.steps
+    def evaluations(self, surrogate: attack.Surrogate) -> int:
+        """Gradients of networks for one example, in all runs."""
+        return self.restarts * self.steps * attack.evaluations(surrogate)
 
-    def __call__(
-        self,
-        surrogate: calls.Surrogate,
-        images: jax.Array,
-        labels: jax.Array,
-        key: jax.Array,
-        *,
-        target_labels: jax.Array | None = None,
-        pool: transforms_lib.Pool | None = None,
-    ) -> jax.Array:
-        """Crafts adversarial images; arguments, result and errors are those of `Attack`."""
-        given = calls.checked(self, surrogate, images, labels, key, target_labels=target_labels, pool=pool)
-        with calls.memory_advice(self, len(images)):
-            return _run(self, *given[:-1])
+    def run(self, given: attack.Arguments) -> jax.Array:
+        """The adversarial images `[B, H, W, C]`: all runs, one after another."""
+        return _run(self, given)
 
 
-def auto_pgd(
+def apgd(
     *,
     eps: float = 4 / 255,
     norm: str = 'linf',
@@ -178,14 +163,20 @@ class _Found(NamedTuple):
     loss: jax.Array
 
 
+class _Best(NamedTuple):
+    """The image of the largest loss of each example in a run, with its gradient and loss."""
+
+    images: jax.Array
+    gradient: jax.Array
+    loss: jax.Array
+
+
 class _Ascent(NamedTuple):
-    """One run: images `[B, H, W, C]` of this step, the one before and the one of the largest loss, and values `[B]`."""
+    """One run: images `[B, H, W, C]` of this step and of the one before, the best so far, and values `[B]`."""
 
     images: jax.Array
     previous: jax.Array
-    best: jax.Array
-    best_gradient: jax.Array
-    best_loss: jax.Array
+    best: _Best
     step_size: jax.Array
     last_loss: jax.Array
     rises: jax.Array
@@ -194,15 +185,15 @@ class _Ascent(NamedTuple):
     found: _Found
 
 
-def _where(chosen: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
-    """`a` for the chosen examples `[B]`, else `b`."""
-    return jnp.where(chosen.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+def _where(chosen: jax.Array, a: Any, b: Any) -> Any:
+    """`a` for the chosen examples `[B]`, else `b`; pytrees of arrays `[B, ...]`."""
+    return jax.tree.map(lambda a, b: jnp.where(chosen.reshape(-1, *[1] * (a.ndim - 1)), a, b), a, b)
 
 
 def _random_start(images: jax.Array, keys: jax.Array, limits: budget.Budget) -> jax.Array:
     """Noise scaled to the border of the budget: uniform for `'linf'`, normal for `'l2'`."""
     if limits.norm == 'linf':
-        noise = jax.vmap(lambda key: jax.random.uniform(key, images.shape[1:], images.dtype, -1.0, 1.0))(keys)
+        noise = keys_lib.uniform(keys, images, 1.0)
         size = jnp.max(jnp.abs(noise), axis=(1, 2, 3), keepdims=True)
     else:
         noise = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:], images.dtype))(keys)
@@ -210,57 +201,46 @@ def _random_start(images: jax.Array, keys: jax.Array, limits: budget.Budget) -> 
     return limits.project(images + limits.eps * numerics.safe_divide(noise, size), images)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _run(
-    attack: AutoPgd,
-    surrogate: calls.Surrogate,
-    images: jax.Array,
-    labels: jax.Array,
-    keys: jax.Array,
-    target_labels: jax.Array | None,
-) -> jax.Array:
-    """All runs, one after another; `keys` has one key per example."""
-    limits = attack.limits
-    turns = checkpoints(attack.steps)
-    is_turn = np.isin(np.arange(attack.steps), turns)
-    enough = np.zeros(attack.steps, np.float32)
+def _run(auto: AutoPgd, given: attack.Arguments) -> jax.Array:
+    surrogate, images, labels, keys, target_labels, _ = given
+    limits = auto.limits
+    turns = checkpoints(auto.steps)
+    is_turn = np.isin(np.arange(auto.steps), turns)
+    enough = np.zeros(auto.steps, np.float32)
     enough[list(turns)] = RHO * np.diff((0, *turns))
 
     def loss_of(logits):
-        if attack.loss == 'dlr':
+        if auto.loss == 'dlr':
             return difference_of_logits_ratio(logits, labels, target_labels)
-        return -losses.cross_entropy(logits, target_labels) if attack.targeted else losses.cross_entropy(logits, labels)
+        return -losses.cross_entropy(logits, target_labels) if auto.targeted else losses.cross_entropy(logits, labels)
 
     def evaluate(x, keys, number):
         """The sum of the losses; and those `[B]`, with the number of members that are fooled."""
-        logits = calls.logits(surrogate, x, keys, number)
+        logits = attack.compiled_logits(surrogate, x, keys, number)
         members = logits if logits.ndim == 3 else logits[None]
         loss = jnp.mean(jax.vmap(loss_of)(members), axis=0)
         classes = jnp.argmax(members, axis=-1)
-        fooled = classes == target_labels if attack.targeted else classes != labels
+        fooled = classes == target_labels if auto.targeted else classes != labels
         return jnp.sum(loss), (loss, jnp.sum(fooled, axis=0, dtype=jnp.int32))
 
     def better(found, x, fooled, loss):
         is_better = (fooled > found.fooled) | ((fooled == found.fooled) & (loss > found.loss))
-        return _Found(*(_where(is_better, new, old) for new, old in zip((x, fooled, loss), found, strict=True)))
+        return _where(is_better, _Found(x, fooled, loss), found)
 
     def run(found, keys):
         def body(number, now):
             (_, (loss, fooled)), gradient = jax.value_and_grad(evaluate, has_aux=True)(
-                now.images, gradients.fold(keys, number + 1), number
+                now.images, keys_lib.fold(keys, number + 1), number
             )
             found = better(now.found, now.images, fooled, loss)
-            is_best = loss > now.best_loss
-            best = _where(is_best, now.images, now.best)
-            best_gradient = _where(is_best, gradient, now.best_gradient)
-            best_loss = jnp.where(is_best, loss, now.best_loss)
+            best = _where(loss > now.best.loss, _Best(now.images, gradient, loss), now.best)
             rises = now.rises + (loss > now.last_loss)
 
             turn = jnp.asarray(is_turn)[number]
-            stuck = ~now.was_halved & (now.checked_loss >= best_loss)
+            stuck = ~now.was_halved & (now.checked_loss >= best.loss)
             halve = turn & ((rises <= jnp.asarray(enough)[number]) | stuck)
             step_size = _where(halve, now.step_size / 2, now.step_size)
-            x, gradient = _where(halve, best, now.images), _where(halve, best_gradient, gradient)
+            x, gradient = _where(halve, (best.images, best.gradient), (now.images, gradient))
 
             direction = directions.steepest(limits.norm).update(gradient, ())[0]
             ahead = limits.project(x + (step_size[:, None, None, None] * direction).astype(x.dtype), images)
@@ -269,24 +249,20 @@ def _run(
                 images=limits.project(x + share * (ahead - x) + (1 - share) * (x - now.previous), images),
                 previous=x,
                 best=best,
-                best_gradient=best_gradient,
-                best_loss=best_loss,
                 step_size=step_size,
                 last_loss=loss,
                 rises=jnp.where(turn, 0, rises),
-                checked_loss=jnp.where(turn, best_loss, now.checked_loss),
+                checked_loss=jnp.where(turn, best.loss, now.checked_loss),
                 was_halved=jnp.where(turn, halve, now.was_halved),
                 found=found,
             )
 
-        first = _random_start(images, gradients.fold(keys, 0), limits)
+        first = _random_start(images, keys_lib.fold(keys, 0), limits)
         nothing = jnp.full(len(images), -jnp.inf, jnp.float32)
         start = _Ascent(
             images=first,
             previous=first,
-            best=first,
-            best_gradient=jnp.zeros_like(first),
-            best_loss=nothing,
+            best=_Best(first, jnp.zeros_like(first), nothing),
             step_size=jnp.full(len(images), 2 * limits.eps, jnp.float32),
             last_loss=-nothing,
             rises=jnp.zeros(len(images), jnp.int32),
@@ -294,9 +270,9 @@ def _run(
             was_halved=jnp.ones(len(images), bool),
             found=found,
         )
-        last = jax.lax.fori_loop(0, attack.steps, body, start)
-        _, (loss, fooled) = evaluate(last.images, gradients.fold(keys, attack.steps + 1), attack.steps - 1)
+        last = jax.lax.fori_loop(0, auto.steps, body, start)
+        _, (loss, fooled) = evaluate(last.images, keys_lib.fold(keys, auto.steps + 1), auto.steps - 1)
         return better(last.found, last.images, fooled, loss)
 
     none = _Found(images, jnp.full(len(images), -1, jnp.int32), jnp.full(len(images), -jnp.inf, jnp.float32))
-    return jax.lax.fori_loop(0, attack.restarts, lambda r, found: run(found, gradients.fold(keys, r)), none).images
+    return jax.lax.fori_loop(0, auto.restarts, lambda r, found: run(found, keys_lib.fold(keys, r)), none).images

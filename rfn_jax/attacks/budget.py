@@ -5,13 +5,12 @@ Axes: `B` examples, `H W` rows and columns, `C` channels; images are floats in [
 
 import dataclasses
 import math
-import numbers
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfn_jax.core import errors, numerics
+from rfn_jax.core import checks, errors, numerics
 
 NORMS = ('linf', 'l2')
 
@@ -21,7 +20,7 @@ class Budget:
     """The set of allowed images: within `eps` of the original in a norm, and within [0, 1].
 
     Attributes:
-      eps: Radius, above 0 (and at most 1 for `'linf'`), for images in [0, 1]: 4/255 is four grey levels for `'linf'`.
+      eps: Radius, above 0 (and at most 1 for `'linf'`), for images in [0, 1]: 4/255 is four gray levels for `'linf'`.
       norm: `'linf'` (the largest change of a value) or `'l2'` (Euclidean norm of the change of an image).
 
     Raises:
@@ -32,12 +31,8 @@ class Budget:
     norm: str = 'linf'
 
     def __post_init__(self):
-        if self.norm not in NORMS:
-            raise errors.unknown_name('norm', self.norm, NORMS)
-        if isinstance(self.eps, bool) or not isinstance(self.eps, numbers.Real):
-            raise errors.InputError(f'eps must be a number, got {self.eps!r}')
-        if not (math.isfinite(self.eps) and self.eps > 0):
-            raise errors.InputError(f'eps must be above 0 and finite, got {self.eps!r}')
+        checks.one_of('norm', self.norm, NORMS)
+        checks.number('eps', self.eps, above=0)
         if self.norm == 'linf' and self.eps > 1:
             raise errors.InputError(
                 f'eps must be at most 1, since images are in [0, 1], got {self.eps!r}; did you mean {self.eps:g}/255?'

@@ -1,7 +1,7 @@
 """The components that attacks are put together from by name, as `composition.py` does it: `'mi+di+ti+sgm'`.
 
 Each component is a function of the budget and the steps of the attack (a `Frame`) and of its own options, to the `Parts`
-that it adds. `recipes.py` names the usual compositions.
+that it adds. `recipes` names the usual compositions.
 """
 
 from collections.abc import Callable
@@ -10,29 +10,22 @@ from typing import NamedTuple
 import jax
 import optax
 
-from rfn_jax.attacks import (
-    blocks,
-    budget,
+from rfn_jax.attacks import budget, engine, starts
+from rfn_jax.attacks.gradients import (
     directions,
-    engine,
     enhanced,
-    ghost,
-    gradients,
-    linear_backprop,
     look_ahead,
-    mixing,
     patchwise,
     penalty,
-    resizing,
     reverse,
-    scales,
-    shifts,
-    skip_gradient,
-    spectrum,
-    starts,
+    translation,
     variance,
 )
-from rfn_jax.core import errors, registry
+from rfn_jax.attacks.gradients import estimate as estimate_lib
+from rfn_jax.attacks.inputs import blocks as blocks_lib
+from rfn_jax.attacks.inputs import mixing, resizing, scales, shifts, spectrum
+from rfn_jax.attacks.surrogates import ghost, linear_backprop, skip_gradient
+from rfn_jax.core import checks, errors, registry
 
 COMPONENTS = registry.Registry('component of an attack')
 
@@ -58,7 +51,8 @@ class Parts(NamedTuple):
       smoothing: Transformations of the gradient before the momentum.
       decay: Decay of the momentum; None for no momentum.
       direction: Replaces the direction of steepest ascent.
-      estimate: Function of an inner gradient estimate (or of none) to the estimate around it.
+      estimate: Function of an inner gradient estimate to the estimate around it.
+      place: Where the estimate is among those of other components: around all of lower places.
       transforms: Input transforms.
       surrogate_transforms: Surrogate transforms.
       start: Where the attack starts.
@@ -67,9 +61,10 @@ class Parts(NamedTuple):
     smoothing: tuple[optax.GradientTransformation, ...] = ()
     decay: float | None = None
     direction: optax.GradientTransformation | None = None
-    estimate: Callable[[gradients.GradientEstimate], gradients.GradientEstimate] | None = None
+    estimate: Callable[[estimate_lib.GradientEstimate], estimate_lib.GradientEstimate] | None = None
+    place: int = 0
     transforms: tuple[engine.Transform, ...] = ()
-    surrogate_transforms: tuple[Callable, ...] = ()
+    surrogate_transforms: tuple[engine.SurrogateTransform, ...] = ()
     start: engine.Start | None = None
 
 
@@ -99,29 +94,29 @@ def _ni(frame: Frame, *, decay: float = 1.0) -> Parts:
     def around(inner):
         return _in_values(frame, lambda scale: look_ahead.look_ahead(scale * frame.step_size, decay, inner=inner))
 
-    return Parts(decay=decay, estimate=around)
+    return Parts(decay=decay, estimate=around, place=1)
 
 
 @_component
 def _vt(frame: Frame, *, beta: float = 1.5, neighbours: int = 20, around: str = 'image') -> Parts:
     """Variance tuning, with neighbours up to `beta * eps` away."""
-    radius = _above_0('beta', beta) * frame.limits.eps
+    radius = checks.number('beta', beta, above=0) * frame.limits.eps
 
-    def estimate(inner):
+    def outside(inner):
         return _in_values(frame, lambda scale: variance.variance_tuned(scale * radius, neighbours, around, inner))
 
-    return Parts(estimate=estimate)
+    return Parts(estimate=outside, place=4)
 
 
 @_component
 def _pgn(frame: Frame, *, beta: float = 3.0, neighbours: int = 20, balance: float = 0.5) -> Parts:
-    """Penalised gradient norm, with neighbours up to `beta * eps` away."""
-    radius = _above_0('beta', beta) * frame.limits.eps
+    """Penalized gradient norm, with neighbours up to `beta * eps` away."""
+    radius = checks.number('beta', beta, above=0) * frame.limits.eps
 
     def build(scale):
         return penalty.penalised_norm(scale * radius, scale * frame.step_size, neighbours, balance=balance)
 
-    return _alone('pgn', _in_values(frame, build))
+    return Parts(estimate=_alone('pgn', _in_values(frame, build)), place=3)
 
 
 @_component
@@ -131,7 +126,7 @@ def _emi(frame: Frame, *, samples: int = 11, radius: float = 7.0, decay: float =
     def build(scale):
         return enhanced.enhanced_momentum(scale * frame.step_size, samples, radius)
 
-    return _alone('emi', _in_values(frame, build))._replace(decay=decay)
+    return Parts(decay=decay, estimate=_alone('emi', _in_values(frame, build)), place=2)
 
 
 @_component
@@ -148,15 +143,14 @@ def _rap(
     radius = frame.limits.eps if radius is None else radius
     step_size = radius / inner_steps if inner_step_size is None else inner_step_size
 
-    def estimate(inner):
-        return _in_values(
-            frame,
-            lambda scale: reverse.reverse_perturbation(
-                scale * radius, scale * step_size, inner_steps, late_start=late_start, inner=inner
-            ),
-        )
+    def around(inner):
+        def build(scale):
+            lengths = scale * radius, scale * step_size
+            return reverse.reverse_perturbation(*lengths, inner_steps, late_start=late_start, inner=inner)
 
-    return Parts(estimate=estimate)
+        return _in_values(frame, build)
+
+    return Parts(estimate=around, place=5)
 
 
 @_component
@@ -170,18 +164,14 @@ def _pi(frame: Frame, *, amplification: float = 10.0, kernel_size: int = 3) -> P
     """Patch-wise steps."""
     if frame.limits.norm != 'linf':
         raise errors.InputError(f"pi is defined for the norm 'linf', got {frame.limits.norm!r}")
-    return Parts(
-        direction=patchwise.patchwise(
-            frame.step_size, frame.limits.eps, amplification=amplification, kernel_size=kernel_size
-        )
-    )
+    return Parts(direction=patchwise.patchwise(frame.step_size, frame.limits.eps, amplification, kernel_size))
 
 
 @_component
 def _ti(frame: Frame, *, size: int = 15, nsig: float = 3.0, kind: str = 'gaussian') -> Parts:
     """Translation invariance: a kernel over the gradient."""
     del frame
-    return Parts(smoothing=(shifts.translation_kernel(size, nsig=nsig, kind=kind),))
+    return Parts(smoothing=(translation.translation_kernel(size, nsig=nsig, kind=kind),))
 
 
 @_component
@@ -231,10 +221,7 @@ def _ssa(frame: Frame, *, copies: int = 20, rho: float = 0.5, sigma: float | Non
 def _bsr(frame: Frame, *, copies: int = 20, blocks: int = 3, max_angle: float = 24.0) -> Parts:
     """Block shuffle and rotation."""
     del frame
-    return Parts(transforms=(_block_shuffle_rotate(copies, blocks=blocks, max_angle=max_angle),))
-
-
-_block_shuffle_rotate = blocks.block_shuffle_rotate  # the module has the name of an option
+    return Parts(transforms=(blocks_lib.block_shuffle_rotate(copies, blocks, max_angle),))
 
 
 @_component
@@ -263,7 +250,7 @@ def _values_per_length(images: jax.Array) -> float:
     return images[0].size ** -0.5
 
 
-def _in_values(frame: Frame, build: Callable[[float], gradients.GradientEstimate]) -> gradients.GradientEstimate:
+def _in_values(frame: Frame, build: Callable[[float], estimate_lib.GradientEstimate]) -> estimate_lib.GradientEstimate:
     """The estimate `build(scale)` whose lengths, given in the norm of the budget, count per value of an image."""
     if frame.limits.norm == 'linf':
         return build(1.0)
@@ -271,21 +258,15 @@ def _in_values(frame: Frame, build: Callable[[float], gradients.GradientEstimate
     def update(grad_fn, images, state, keys, step):
         return build(_values_per_length(images)).update(grad_fn, images, state, keys, step)
 
-    return gradients.GradientEstimate(build(1.0).init, update, build(1.0).evaluations)
+    return estimate_lib.GradientEstimate(build(1.0).init, update, build(1.0).evaluations)
 
 
-def _alone(name: str, estimate: gradients.GradientEstimate) -> Parts:
-    """A gradient estimate that takes no other one inside."""
+def _alone(name: str, chosen: estimate_lib.GradientEstimate) -> Callable:
+    """A gradient estimate that takes no other one inside, as a function of the one inside."""
 
     def around(inner):
-        if inner is not gradients.AT_IMAGE:
+        if inner is not estimate_lib.AT_IMAGE:
             raise errors.InputError(f'{name} does not go together with another estimate of the gradient')
-        return estimate
+        return chosen
 
-    return Parts(estimate=around)
-
-
-def _above_0(name: str, value: float) -> float:
-    if not value > 0:
-        raise errors.InputError(f'{name} must be above 0, got {value!r}')
-    return value
+    return around

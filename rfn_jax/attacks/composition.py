@@ -4,9 +4,10 @@ from collections.abc import Mapping
 
 import optax
 
-from rfn_jax.attacks import budget, directions, engine, gradients, starts
+from rfn_jax.attacks import budget, engine, starts
 from rfn_jax.attacks import components as components_lib
-from rfn_jax.core import errors, losses
+from rfn_jax.attacks.gradients import directions, estimate
+from rfn_jax.core import checks, errors, losses
 
 LOSSES = {'cross_entropy': losses.cross_entropy, 'margin': losses.margin, 'logit': losses.negative_logit}
 
@@ -28,7 +29,7 @@ def compose(
     chunk_size: int = 1,
     options: Mapping[str, Mapping[str, object]] | None = None,
     name: str | None = None,
-) -> engine.Attack:
+) -> engine.GradientAttack:
     """Puts an attack together from components by name.
 
     Args:
@@ -64,29 +65,28 @@ def compose(
         raise errors.InputError(f'options of {unknown!r}, which is not among the components {components!r}')
     if len(set(names)) < len(names):
         raise errors.InputError(f'each component can be there once, got {components!r}')
-    if loss not in LOSSES:
-        raise errors.unknown_name('loss', loss, LOSSES)
+    checks.one_of('loss', loss, LOSSES)
     limits = budget.Budget(eps, norm)
     frame = components_lib.Frame(limits, eps / 10 if step_size is None else step_size, steps)
     parts = [components_lib.COMPONENTS.make(part, frame=frame, **options.get(part, {})) for part in names]
     decays = {part.decay for part in parts} - {None}
     if len(decays) > 1:
         raise errors.InputError(f'components {components!r} ask for momentum of different decay: {sorted(decays)}')
-    estimate = gradients.AT_IMAGE
-    for _, part in sorted(zip(names, parts, strict=True), key=lambda pair: _rank(pair[0])):
-        estimate = estimate if part.estimate is None else part.estimate(estimate)
+    gradient = estimate.AT_IMAGE
+    for part in sorted(parts, key=lambda part: part.place):
+        gradient = gradient if part.estimate is None else part.estimate(gradient)
     chosen = [part.direction for part in parts if part.direction is not None]
     if len(chosen) > 1:
         raise errors.InputError(f'components {components!r} ask for more than one direction')
     before = [t for part in parts for t in part.smoothing] + [directions.accumulate(decay) for decay in decays]
-    return engine.Attack(
+    return engine.GradientAttack(
         name=name or components or 'bim',
         limits=limits,
         direction=optax.chain(*before, *(chosen or [directions.steepest(norm)])),
         step_size=frame.step_size,
         steps=steps,
         loss=LOSSES[loss],
-        gradient=estimate,
+        gradient=gradient,
         transforms=tuple(t for part in parts for t in part.transforms),
         surrogate_transforms=tuple(t for part in parts for t in part.surrogate_transforms),
         start=next((part.start for part in parts if part.start is not None), starts.at_original),
@@ -94,10 +94,3 @@ def compose(
         targeted=targeted,
         chunk_size=chunk_size,
     )
-
-
-INNERMOST_FIRST = ('ni', 'emi', 'pgn', 'vt', 'rap')
-
-
-def _rank(name: str) -> int:
-    return INNERMOST_FIRST.index(name) if name in INNERMOST_FIRST else 0

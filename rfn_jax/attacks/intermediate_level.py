@@ -4,31 +4,30 @@ Axes: `B` examples, `H W` rows and columns, `C` channels.
 """
 
 import dataclasses
-import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from rfn_jax.attacks import budget, calls, engine, gradients
-from rfn_jax.attacks import transforms as transforms_lib
-from rfn_jax.core import errors
+from rfn_jax.attacks import attack, budget, engine
+from rfn_jax.attacks import keys as keys_lib
+from rfn_jax.core import checks, errors
 from rfn_jax.models import hooks
 
 _SECOND = 0x1A5EC0D  # the purpose of the keys of the second attack; steps never have such numbers
 
 
 @dataclasses.dataclass(frozen=True)
-class IntermediateLevelAttack:
-    r"""Intermediate level attack (ILA): `attack(surrogate, images, labels, key) -> adversarial images`.
+class IntermediateLevelAttack(attack.Attack):
+    r"""Intermediate level attack (ILA): two attacks, one after the other.
 
-    The first attack finds :math:`x'`; the second starts again from the originals :math:`x_0`, and maximises the projection
+    The first attack finds :math:`x'`; the second starts again from the originals :math:`x_0`, and maximizes the projection
     of the change of the features :math:`F` of a layer on the change that the first made,
 
     .. math:: \langle F(x) - F(x_0),\; F(x') - F(x_0) \rangle,
 
-    in place of its own loss. Both together are compiled once for all surrogates of one architecture.
+    in place of its own loss. Both together are compiled once for all surrogates of one architecture. The surrogate must be a
+    `Classifier`, or another surrogate made of one, that is the same at every step.
 
     Attributes:
       first: The attack that gives the direction; the paper takes 10 steps of a baseline such as `bim`.
@@ -38,15 +37,15 @@ class IntermediateLevelAttack:
       name: Name of the attack, for messages.
 
     Raises:
-      InputError: A part is not an `Attack`, or is targeted, or `layer` is not a string.
+      InputError: A part is not a `GradientAttack`, or is targeted, or `layer` is not a string.
 
     References:
       Huang et al., `Enhancing Adversarial Example Transferability with an Intermediate Level Attack
       <https://arxiv.org/abs/1907.10823>`_, 2019: its ILAP.
     """
 
-    first: engine.Attack
-    second: engine.Attack
+    first: engine.GradientAttack
+    second: engine.GradientAttack
     layer: str
     name: str = 'ila'
 
@@ -56,11 +55,10 @@ class IntermediateLevelAttack:
     def __post_init__(self):
         for name in ('first', 'second'):
             part = getattr(self, name)
-            if not isinstance(part, engine.Attack) or part.targeted:
-                got = f'attack {part.name!r}' if isinstance(part, engine.Attack) else repr(part)
-                raise errors.InputError(f'{name} of {self.name!r} must be an Attack without targets, got {got}')
-        if not isinstance(self.layer, str):
-            raise errors.InputError(f'layer of {self.name!r} must be the name of a layer, got {self.layer!r}')
+            if not isinstance(part, engine.GradientAttack) or part.targeted:
+                got = f'attack {part.name!r}' if isinstance(part, engine.GradientAttack) else repr(part)
+                raise errors.InputError(f'{name} of {self.name!r} must be a GradientAttack without targets, got {got}')
+        checks.string(f'layer of {self.name!r}', self.layer, 'the name of a layer')
 
     @property
     def limits(self) -> budget.Budget:
@@ -68,45 +66,32 @@ class IntermediateLevelAttack:
         return self.second.limits
 
     @property
-    def gradient_evaluations(self) -> int:
-        """Gradients of the surrogate for one example, in both attacks."""
-        return self.first.gradient_evaluations + self.second.gradient_evaluations
-
-    @property
     def needs_pool(self) -> bool:
         """Whether the attack must be called with a pool of images to mix in."""
         return self.first.needs_pool or self.second.needs_pool
 
-    def __call__(
-        self,
-        surrogate: calls.Surrogate,
-        images: jax.Array,
-        labels: jax.Array,
-        key: jax.Array,
-        *,
-        target_labels: jax.Array | None = None,
-        pool: transforms_lib.Pool | None = None,
-    ) -> jax.Array:
-        """Crafts adversarial images; arguments, results and errors are those of `Attack`.
+    def evaluations(self, surrogate: attack.Surrogate) -> int:
+        """Gradients of networks for one example, in both attacks; those of the features count as whole ones."""
+        return self.first.evaluations(surrogate) + self.second.evaluations(surrogate)
 
-        The surrogate is a `Classifier`, or another surrogate made of one that does not vary by step.
-
-        Raises:
-          InputError: As in `Attack`; or the surrogate is of another kind, or has no such layer.
-        """
-        hooks.check(surrogate, f'attack {self.name!r}')
-        if getattr(surrogate, 'varies_by_step', False):
+    def run(self, given: attack.Arguments) -> jax.Array:
+        """The adversarial images `[B, H, W, C]`; both attacks, one after the other."""
+        surrogate, images, labels, keys, _, pool = given
+        attack.check_hooks(surrogate, f'attack {self.name!r}')
+        if attack.varies(surrogate):
             raise errors.InputError(
                 f'attack {self.name!r} needs a surrogate with the same features at every step, got a '
                 f'{type(surrogate).__name__}'
             )
-        given = calls.checked(self, surrogate, images, labels, key, target_labels=target_labels, pool=pool)
-        with calls.memory_advice(self, len(images)):
-            return _run(self, given.surrogate, given.images, given.labels, given.keys, given.pool)
+        reference = self.first(surrogate, images, labels, keys, pool=pool)
+        base, guide = (features(surrogate, x, self.layer) for x in (images, reference))
+        second = dataclasses.replace(self.second, loss=_projection)
+        projection = FeatureProjection(surrogate, base, guide, self.layer)
+        return second(projection, images, labels, keys_lib.fold(keys, _SECOND), pool=pool)
 
 
 @struct.dataclass
-class FeatureProjection:
+class FeatureProjection(attack.SteppedSurrogate):
     """A surrogate whose only logit is the projection of the features of a layer: `projection(images) -> [B, 1]`.
 
     Attributes:
@@ -116,21 +101,24 @@ class FeatureProjection:
       layer: Name of the layer.
     """
 
-    surrogate: Any
+    surrogate: attack.Surrogate
     base: jax.Array
     guide: jax.Array
     layer: str = struct.field(pytree_node=False)
 
-    has_hooks = True
+    def inner(self) -> tuple[attack.Surrogate, ...]:
+        """The surrogate."""
+        return (self.surrogate,)
 
-    def __call__(self, images: jax.Array) -> jax.Array:
+    def at_step(self, images: jax.Array, keys: jax.Array, step: jax.typing.ArrayLike) -> jax.Array:
         """Inner products `[B, 1]` of the features' distance from the base with that of the guide; sums over features."""
+        del keys, step  # the features are the same at every step
         change = features(self.surrogate, images, self.layer) - self.base
         products = (change * (self.guide - self.base)).astype(jnp.float32)
         return jnp.sum(products.reshape(len(images), -1), axis=1, keepdims=True)
 
 
-def features(surrogate: calls.Surrogate, images: jax.Array, layer: str) -> jax.Array:
+def features(surrogate: attack.Surrogate, images: jax.Array, layer: str) -> jax.Array:
     """The output `[B, ...]` of a layer of the network of a surrogate.
 
     Raises:
@@ -147,19 +135,3 @@ def _projection(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """The loss `[B]` of the second attack."""
     del labels
     return logits[:, 0]
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _run(
-    attack: IntermediateLevelAttack,
-    surrogate: calls.Surrogate,
-    images: jax.Array,
-    labels: jax.Array,
-    keys: jax.Array,
-    pool: transforms_lib.Pool | None,
-) -> jax.Array:
-    reference = attack.first(surrogate, images, labels, keys, pool=pool)
-    base, guide = (features(surrogate, x, attack.layer) for x in (images, reference))
-    second = dataclasses.replace(attack.second, loss=_projection)
-    projection = FeatureProjection(surrogate, base, guide, attack.layer)
-    return second(projection, images, labels, gradients.fold(keys, _SECOND), pool=pool)

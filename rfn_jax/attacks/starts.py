@@ -6,6 +6,7 @@ Axes: `B` examples, `H W` rows and columns, `C` channels.
 import jax
 
 from rfn_jax.attacks import budget
+from rfn_jax.attacks import keys as keys_lib
 from rfn_jax.core import numerics
 
 
@@ -27,7 +28,7 @@ def uniform_in_ball(images: jax.Array, keys: jax.Array, limits: budget.Budget) -
       Images `[B, H, W, C]` inside the budget.
     """
     if limits.norm == 'linf':
-        change = jax.vmap(lambda key: jax.random.uniform(key, images.shape[1:], images.dtype, -1.0, 1.0))(keys)
+        change = keys_lib.uniform(keys, images, 1.0)
     else:
         size = images[0].size
         pairs = jax.vmap(jax.random.split)(keys)

@@ -3,9 +3,10 @@
 import functools
 import importlib.resources
 import inspect
-from collections.abc import Sequence
+import types
+from collections.abc import Callable, Mapping, Sequence
 
-from rfn_jax.core import errors
+from rfn_jax.core import errors, options
 
 SUMMARY = 'shows the models, attacks, minimisers, data sets and configs that can be named.'
 KINDS = ('models', 'attacks', 'components', 'presets', 'minimisers', 'datasets', 'configs')
@@ -43,7 +44,8 @@ def _lines(kind: str) -> list[str]:
         return _models()
     if kind == 'presets':
         return [f'  {name:<16} {", ".join(table)}' for name, table in attacks.PRESETS.items()]
-    return [f'  {name:<16} {_options(tables[kind][name])}' for name in tables[kind]]
+    shared = inspect.signature(attacks.compose).parameters if kind == 'attacks' else {}
+    return [f'  {name:<16} {_options(tables[kind][name], shared)}' for name in tables[kind]]
 
 
 def _models() -> list[str]:
@@ -66,10 +68,13 @@ def _first_line(source: str) -> str:
     return source.strip().strip('"').splitlines()[0].strip('"')
 
 
-def _options(factory) -> str:
-    """The options of a factory with their defaults."""
-    return ', '.join(
-        p.name if p.default is p.empty else f'{p.name}={getattr(p.default, "__name__", p.default)}'
-        for p in inspect.signature(factory).parameters.values()
+def _options(factory: Callable, shared: Mapping[str, inspect.Parameter] = types.MappingProxyType({})) -> str:
+    """The options of a factory with their defaults; `shared` has those that the factory only hands on."""
+    listed = (
+        shared[p.name] if p.default is ... else p
+        for p in options.parameters(factory).values()
         if p.name not in ('num_classes', 'frame')
+    )
+    return ', '.join(
+        p.name if p.default is p.empty else f'{p.name}={getattr(p.default, "__name__", p.default)}' for p in listed
     )

@@ -15,7 +15,7 @@ def call(what: str, factory: Callable, options: Mapping[str, object]):
 
     Args:
       what: What is made, for messages.
-      factory: A function or class whose parameters all have names.
+      factory: A function or class whose parameters all have names; see `parameters`.
       options: The values. Those of parameters annotated with numbers, strings, booleans, mappings or sequences of them are
         checked; an integer will do for a float, and a list for a tuple.
 
@@ -24,18 +24,36 @@ def call(what: str, factory: Callable, options: Mapping[str, object]):
     """
     if not isinstance(options, Mapping):
         raise errors.InputError(f'{what} needs a mapping of options, got {options!r}')
-    parameters = inspect.signature(factory).parameters
+    known = parameters(factory)
     for option, value in options.items():
-        if option not in parameters:
-            raise errors.unknown_name(f'option of {what}:', option, parameters)
-        annotation = parameters[option].annotation
+        if option not in known:
+            raise errors.unknown_name(f'option of {what}:', option, known)
+        annotation = known[option].annotation
         if not _fits(value, annotation):
             wanted = getattr(annotation, '__name__', None) if isinstance(annotation, type) else str(annotation)
             raise errors.InputError(f'{option} of {what} must be {wanted}, got {value!r}')
-    missing = [name for name, p in parameters.items() if p.default is p.empty and name not in options]
+    missing = [name for name, p in known.items() if p.default is p.empty and name not in options]
     if missing:
         raise errors.InputError(f'{what} needs {", ".join(missing)}')
     return factory(**options)
+
+
+def parameters(factory: Callable) -> dict[str, inspect.Parameter]:
+    """The parameters of a function or class by name.
+
+    `**options: Unpack[Shared]` stands for the keys of the TypedDict `Shared`, as it does for type checkers. Those that
+    may be missing have the default `...`: only what the options are handed on to knows it.
+    """
+    found = {}
+    for name, parameter in inspect.signature(factory).parameters.items():
+        if typing.get_origin(parameter.annotation) is not typing.Unpack:
+            found[name] = parameter
+            continue
+        (shared,) = typing.get_args(parameter.annotation)
+        for key, annotation in typing.get_type_hints(shared).items():
+            default = parameter.empty if key in shared.__required_keys__ else ...
+            found[key] = inspect.Parameter(key, parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+    return found
 
 
 def _fits(value: object, annotation: object) -> bool:

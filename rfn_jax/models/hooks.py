@@ -28,7 +28,6 @@ import jax
 import jax.numpy as jnp
 
 from rfn_jax.core import errors
-from rfn_jax.models import classifier as classifier_lib
 
 Function = Callable[[jax.Array], jax.Array]
 
@@ -186,18 +185,3 @@ def layers(classifier: Callable[[jax.Array], jax.Array], image_shape: tuple[int,
     with intercept(nn.Module, visit):
         jax.eval_shape(lambda c, x: c(x), classifier, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
     return tuple(names)
-
-
-def check(surrogate: Any, method: str) -> None:
-    """Checks that interceptions reach the networks of a surrogate.
-
-    They do in a `Classifier`, and in what has the attribute `has_hooks = True`, such as another surrogate around one. They
-    need not in a function, which may have been compiled before, without them.
-
-    Raises:
-      InputError: They do not.
-    """
-    if not (isinstance(surrogate, classifier_lib.Classifier) or getattr(surrogate, 'has_hooks', False)):
-        raise errors.InputError(
-            f'{method} needs a Classifier, or surrogates made of them, got {type(surrogate).__name__}'
-        )

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from rfn_jax import attacks, models
-from rfn_jax.core import losses
+from rfn_jax.attacks import attack as attack_lib
+from rfn_jax.core import losses, rng
 
 OPTIONS = {
     'resnet': {'stage_sizes': (1, 1), 'widths': (3, 4)},
@@ -37,6 +38,15 @@ OPTIONS = {
     'efficientnet': {'stages': ((1, 3, 8, 1, 1), (2, 3, 8, 1, 1)), 'width_multiplier': 0.25},
 }
 MEAN, STD = 0.4, 0.3
+
+RNG = np.random.default_rng(1)
+IMAGES = RNG.uniform(0.2, 0.8, (6, 6, 6, 3)).astype(np.float32)
+COTANGENT = RNG.normal(size=(6, 5)).astype(np.float32)
+LABELS = RNG.integers(5, size=6).astype(np.int32)
+KEYS = rng.example_keys(jax.random.key(3), np.arange(6))
+
+# A surrogate that no interception reaches.
+FUNCTION = jax.tree_util.Partial(lambda w, x: x.reshape(len(x), -1) @ w, jnp.zeros((108, 5)))
 
 
 def module(kind):
@@ -219,11 +229,40 @@ def backward(parts, images, cotangent, block_gradient):
 
 
 @jax.jit
-def gradient(surrogate, images, cotangent, keys=None):
+def logits_of(surrogate, images=IMAGES, keys=KEYS, step=0):
+    """The logits of any surrogate, compiled once for an architecture."""
+    return attack_lib.logits(surrogate, images, keys, step)
+
+
+@jax.jit
+def gradient(surrogate, images=IMAGES, cotangent=COTANGENT, keys=KEYS):
     """The gradient by the images of the logits times `cotangent`, and the logits; compiled once for an architecture."""
-    at_step = {} if keys is None else {'keys': keys, 'step': 0}
-    logits, pullback = jax.vjp(lambda images: surrogate(images, **at_step), images)
+    logits, pullback = jax.vjp(lambda images: attack_lib.logits(surrogate, images, keys, 0), images)
     return pullback(cotangent)[0], logits
+
+
+def assert_another_gradient(surrogate, network, expected):
+    """That a surrogate has the logits of a network, and a gradient that is as expected, and not that of the network."""
+    found, logits = gradient(surrogate)
+    np.testing.assert_allclose(found, expected, atol=1e-6 * np.abs(expected).max(), rtol=1e-5)
+    plain, plain_logits = gradient(network)
+    np.testing.assert_array_equal(logits, plain_logits)
+    assert np.max(np.abs(found - plain)) > 0.1 * np.max(np.abs(plain))
+
+
+def counted(kind):
+    """A network of a kind, and the shapes of the images that it was traced with so far."""
+    traces, plain = [], type(module(kind))
+
+    class Counted(plain):
+        def __call__(self, x, *, train=False):
+            traces.append(x.shape)
+            return super().__call__(x, train=train)
+
+    fields = {
+        name: getattr(module(kind), name) for name in plain.__dataclass_fields__ if name not in ('parent', 'name')
+    }
+    return Counted(**fields), traces
 
 
 EPS = 8 / 255
@@ -233,7 +272,7 @@ def attack(*surrogate_transforms, **options):
     """Two steps in the L2 ball."""
     options = {'direction': attacks.steepest('l2'), 'step_size': EPS / 2, 'steps': 2} | options
     limits = attacks.Budget(EPS, 'l2')
-    return attacks.Attack(name='test', limits=limits, surrogate_transforms=surrogate_transforms, **options)
+    return attacks.GradientAttack(name='test', limits=limits, surrogate_transforms=surrogate_transforms, **options)
 
 
 def plain_attack(surrogate, images, labels, keys=None):
@@ -241,8 +280,7 @@ def plain_attack(surrogate, images, labels, keys=None):
 
     @jax.jit
     def loss_gradient(surrogate, x, keys, step):
-        at_step = {} if keys is None else {'keys': keys, 'step': step}
-        return jax.grad(lambda x: jnp.sum(losses.cross_entropy(surrogate(x, **at_step), labels)))(x)
+        return jax.grad(lambda x: jnp.sum(losses.cross_entropy(attack_lib.logits(surrogate, x, keys, step), labels)))(x)
 
     def fold(number, keys):
         return jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)

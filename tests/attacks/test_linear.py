@@ -7,7 +7,7 @@ import pytest
 import scipy.signal
 
 from rfn_jax import attacks
-from rfn_jax.attacks import shifts
+from rfn_jax.attacks.gradients import translation
 
 EPS, N, SHAPE, CLASSES = 8 / 255, 6, (7, 7, 3), 4
 GENERATOR = np.random.default_rng(0)
@@ -70,7 +70,7 @@ def test_one_step_of_fgsm_and_half_a_budget_of_bim():
 
 @pytest.mark.accelerator
 def test_translation_invariance_ends_in_the_corner_of_the_smoothed_gradient():
-    profile = shifts.kernel_profile(3, nsig=3.0, kind='gaussian')
+    profile = translation.kernel_profile(3, nsig=3.0, kind='gaussian')
     kernel = np.outer(profile, profile)
     smoothed = np.stack(
         [

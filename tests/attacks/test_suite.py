@@ -197,7 +197,7 @@ def test_restarts_keep_the_best_run_of_each_example(bench):
     ('name', 'evaluations'),
     [
         ('fgsm', 1), ('bim', 3), ('mi_fgsm', 3), ('vmi_fgsm', 9), ('vni_fgsm', 9), ('si_ni_fgsm', 6), ('admix', 12),
-        ('ssa', 6), ('pgn', 12), ('emi_fgsm', 9), ('rap', 7), ('ila', 5), ('ni+vt+si+ghost', 18),
+        ('ssa', 6), ('pgn', 12), ('emi_fgsm', 9), ('rap', 7), ('linbp', 6), ('ila', 5), ('ni+vt+si+ghost', 18),
     ],
 )  # fmt: skip
 def test_gradient_evaluations(name, evaluations):

@@ -1,4 +1,5 @@
 from collections.abc import Mapping, Sequence
+from typing import Required, TypedDict, Unpack
 
 import pytest
 
@@ -56,3 +57,34 @@ def test_wrong_options_are_named(option, message):
 def test_missing_options_are_named():
     with pytest.raises(errors.InputError, match=r'a thing needs a, b$'):
         options.call('a thing', lambda a, b, c=1: None, {})
+
+
+class Shared(TypedDict, total=False):
+    steps: int
+    size: Required[float | None]
+
+
+class More(Shared, total=False):
+    word: str
+
+
+def handing_on(*, rate: float = 0.1, **shared: Unpack[More]):
+    return rate, shared
+
+
+def test_options_that_are_handed_on_are_those_of_their_typed_dict():
+    found = options.parameters(handing_on)
+    assert [(p.name, p.default) for p in found.values() if p.default is not p.empty] == [
+        ('rate', 0.1),
+        ('steps', ...),
+        ('word', ...),
+    ]
+    assert options.call('a thing', handing_on, {'size': None, 'steps': 2}) == (0.1, {'size': None, 'steps': 2})
+    for given, message in (
+        ({'size': 1.0, 'steps': 2.5}, 'steps of a thing must be int, got 2.5'),
+        ({'size': 'x'}, r"size of a thing must be float \| None, got 'x'"),
+        ({'size': 1.0, 'stpes': 2}, "unknown option of a thing: 'stpes'; did you mean 'steps'"),
+        ({'steps': 2}, 'a thing needs size$'),
+    ):
+        with pytest.raises(errors.InputError, match=message):
+            options.call('a thing', handing_on, given)

@@ -1,0 +1,1 @@
+"""Estimates of the gradient, and what turns gradients into directions of steps."""

@@ -1,0 +1,82 @@
+"""Directions: optax gradient transformations that turn the gradient of the loss into the direction of a step.
+
+Each works on every example on its own, so the result does not depend on the batch. The engine hands them the gradient to
+ascend and adds `step_size` times what they return. Compose them with `optax.chain`.
+
+Axes: `B` examples, `H W` rows and columns, `C` channels.
+"""
+
+from typing import NamedTuple
+
+import chex
+import jax.numpy as jnp
+import optax
+
+from rfn_jax.attacks import budget
+from rfn_jax.core import checks, numerics
+
+
+def steepest(norm: str) -> optax.GradientTransformation:
+    r"""The direction of steepest ascent of unit size in a norm.
+
+    .. math:: sign(g) \;\; (linf), \qquad g / \|g\|_2 \;\; (l2)
+
+    A zero gradient gives a zero direction.
+
+    Args:
+      norm: `'linf'` or `'l2'`.
+
+    Returns:
+      A stateless optax transformation of arrays `[B, H, W, C]`.
+
+    Raises:
+      InputError: `norm` is unknown.
+    """
+    checks.one_of('norm', norm, budget.NORMS)
+    if norm == 'linf':
+        return optax.stateless(lambda gradient, _: jnp.sign(gradient))
+    return optax.stateless(lambda gradient, _: numerics.safe_divide(gradient, numerics.batch_norm_l2(gradient)))
+
+
+class AccumulateState(NamedTuple):
+    """State of `accumulate`.
+
+    Attributes:
+      momentum: The accumulated gradient `[B, H, W, C]`, in float32 at least.
+    """
+
+    momentum: chex.Array
+
+
+def accumulate(decay: float = 1.0) -> optax.GradientTransformation:
+    r"""Momentum over gradients that are normalized image by image, as in MI-FGSM.
+
+    .. math:: m \leftarrow \mu m + \frac{g}{mean(|g|)}
+
+    The mean absolute value is the L1 norm of the paper over the size of the image, as in the authors' code; the scale
+    makes no difference to `steepest`, and the mean is over one image, never over the batch.
+
+    Args:
+      decay: :math:`\mu`, at least 0.
+
+    Returns:
+      An optax transformation of arrays `[B, H, W, C]`.
+
+    Raises:
+      InputError: `decay` is not a finite number of at least 0.
+
+    References:
+      Dong et al., `Boosting Adversarial Attacks with Momentum <https://arxiv.org/abs/1710.06081>`_, 2018.
+    """
+    checks.number('decay', decay, at_least=0)
+
+    def init_fn(images):
+        return AccumulateState(jnp.zeros(images.shape, jnp.promote_types(images.dtype, jnp.float32)))
+
+    def update_fn(gradient, state, images=None):
+        del images
+        normalized = numerics.safe_divide(gradient, numerics.batch_mean_abs(gradient))
+        momentum = decay * state.momentum + normalized
+        return momentum, AccumulateState(momentum)
+
+    return optax.GradientTransformation(init_fn, update_fn)

@@ -1,0 +1,54 @@
+"""Translation invariance by images that are shifted by a few pixels.
+
+Axes: `B` examples, `H W` rows and columns, `C` channels.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from rfn_jax.attacks.inputs import transforms
+from rfn_jax.core import checks, errors
+
+
+def random_shift(max_shift: int = 2, *, copies: int = 1) -> transforms.InputTransform:
+    r"""Translation invariance by shifted copies: each image moves by a random number of pixels along both axes.
+
+    .. math:: T(x)_{ij} = x_{i - a, j - b}, \qquad a, b \sim U\{-s, ..., s\}
+
+    Pixels that come from outside the image are 0. `translation_kernel` is the approximation of the paper, which needs one
+    gradient only.
+
+    Args:
+      max_shift: :math:`s`, largest shift in pixels, at least 1. 2 as in TransferAttackEval.
+      copies: Number of copies with shifts of their own, at least 1. TransferAttackEval takes 5.
+
+    Returns:
+      An input transform of `copies` copies. Applied to images that a shift could move out of sight, it raises InputError.
+
+    Raises:
+      InputError: `max_shift` or `copies` is not an integer of at least 1.
+
+    References:
+      Dong et al., `Evading Defenses to Transferable Adversarial Examples by Translation-Invariant Attacks
+      <https://arxiv.org/abs/1904.02884>`_, 2019; Zhao et al., `Revisiting Transferable Adversarial Images
+      <https://arxiv.org/abs/2310.11850>`_, 2023 (TransferAttackEval).
+    """
+    max_shift = checks.integer('max_shift', max_shift, at_least=1)
+    copies = checks.integer('copies', copies, at_least=1)
+
+    def apply(given):
+        height, width = given.images.shape[1:3]
+        if max_shift >= min(height, width):
+            raise errors.InputError(
+                f'max_shift {max_shift} must be below the size of the images, {height} x {width} pixels'
+            )
+        draw = jax.vmap(lambda key: jax.random.randint(key, (2,), -max_shift, max_shift + 1))
+        return jax.vmap(lambda image, offset: shift(image, offset, max_shift))(given.images, draw(given.keys))
+
+    return transforms.InputTransform('random_shift', apply, copies)
+
+
+def shift(image: jax.Array, offset: jax.Array, max_shift: int) -> jax.Array:
+    """An image `[H, W, C]` moved down and to the right by `offset`, int32 `[2]` in [-max_shift, max_shift]; 0 moves in."""
+    padded = jnp.pad(image, ((max_shift, max_shift), (max_shift, max_shift), (0, 0)))
+    return jax.lax.dynamic_slice(padded, (max_shift - offset[0], max_shift - offset[1], 0), image.shape)

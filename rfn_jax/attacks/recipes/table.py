@@ -1,0 +1,69 @@
+"""The table of named attacks, and attacks by name.
+
+The defaults of budget and steps are those of the paper that this project reproduces (arXiv 2304.02688): L-infinity, eps =
+4/255, steps of eps/10, 50 of them, images in [0, 1]. The options of each attack default to those of its own paper, or of
+its authors' code; `presets.py` has those of other libraries.
+"""
+
+from collections.abc import Mapping
+
+from rfn_jax.attacks import attack, auto_pgd, components, composition, presets
+from rfn_jax.attacks.recipes import basic, estimates, inputs, networks
+from rfn_jax.core import errors, registry
+from rfn_jax.core import options as options_lib
+
+ATTACKS = registry.Registry('attack')
+for recipe in (
+    basic.fgsm,
+    basic.bim,
+    basic.pgd,
+    basic.mi_fgsm,
+    basic.ti_fgsm,
+    basic.pi_fgsm,
+    estimates.ni_fgsm,
+    estimates.vmi_fgsm,
+    estimates.vni_fgsm,
+    estimates.pgn,
+    estimates.emi_fgsm,
+    estimates.rap,
+    inputs.di_fgsm,
+    inputs.si_ni_fgsm,
+    inputs.admix,
+    inputs.ssa,
+    inputs.bsr,
+    networks.sgm,
+    networks.ghost,
+    networks.linbp,
+    networks.ila,
+    auto_pgd.apgd,
+):
+    ATTACKS.register(recipe)
+
+
+def make(name: str, *, preset: str | None = None, **options: object) -> attack.Attack:
+    """The attack of a name, or of components with `+` between them, such as `'mi+di+ti+sgm'`.
+
+    Args:
+      name: A name of `ATTACKS`, or components as `compose` takes them.
+      preset: Where the defaults come from: a name of `PRESETS`.
+      **options: Options of the attack, which go before those of the preset.
+
+    Raises:
+      InputError: A name or an option is unknown, missing, of the wrong type or out of its range.
+    """
+    if isinstance(name, str) and ('+' in name or (name in components.COMPONENTS and name not in ATTACKS)):
+        if preset is not None:
+            raise errors.InputError(f'presets are for named attacks, not for the components {name!r}')
+        return options_lib.call("composition 'compose'", composition.compose, dict(components=name, **options))
+    return ATTACKS.make(name, **{**(presets.options(preset, name) if preset else {}), **options})
+
+
+def make_from(spec: Mapping[str, object]) -> attack.Attack:
+    """The attack of a spec of a config: a mapping with `name`, perhaps `preset`, and options; see `make`.
+
+    Raises:
+      InputError: As `make`; also if the spec is not a mapping with a name.
+    """
+    if not isinstance(spec, Mapping) or not isinstance(spec.get('name'), str):
+        raise errors.InputError(f'the spec of attack needs a mapping with name, got {spec!r}')
+    return make(**spec)

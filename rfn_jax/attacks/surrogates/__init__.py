@@ -1,0 +1,1 @@
+"""Surrogates made of others: ensembles, cycles of checkpoints, and networks that are changed inside."""

@@ -1,0 +1,90 @@
+"""The table of named attacks: what they are made of, and what `make` makes of names and options."""
+
+import inspect
+import re
+
+import pytest
+
+from rfn_jax import attacks
+from rfn_jax.attacks import ATTACKS, COMPONENTS
+from rfn_jax.core import options
+from rfn_jax.core.errors import InputError
+
+# The components of each; the rest are attacks of their own.
+PARTS = {
+    'bim': '', 'fgsm': '', 'pgd': 'rs', 'mi_fgsm': 'mi', 'ni_fgsm': 'ni', 'vmi_fgsm': 'mi+vt', 'vni_fgsm': 'ni+vt',
+    'di_fgsm': 'mi+di', 'ti_fgsm': 'mi+ti', 'si_ni_fgsm': 'ni+si', 'admix': 'mi+admix', 'ssa': 'mi+ssa',
+    'bsr': 'mi+bsr', 'pgn': 'mi+pgn', 'emi_fgsm': 'emi', 'rap': 'mi+rap', 'pi_fgsm': 'pi', 'sgm': 'mi+sgm',
+    'ghost': 'mi+ghost', 'linbp': 'mi+linbp',
+}  # fmt: skip
+ITERATIVE = {'eps', 'step_size', 'steps', 'norm', 'loss', 'targeted', 'restarts', 'chunk_size'}
+
+
+def own_options(factory):
+    """The options of a recipe or component with their defaults and types; without those that it only hands on."""
+    parameters = inspect.signature(factory).parameters.values()
+    return {p.name: (p.default, p.annotation) for p in parameters if p.name not in ('frame', 'shared')}
+
+
+def test_every_attack_is_there():
+    assert set(ATTACKS) == {*PARTS, 'ila', 'apgd'}
+
+
+@pytest.mark.parametrize('name', PARTS)
+def test_a_recipe_has_the_options_of_its_components_with_their_defaults_and_says_what_they_are(name):
+    recipe = ATTACKS[name]
+    parts = [COMPONENTS[part] for part in PARTS[name].split('+') if part]
+    assert own_options(recipe) == {k: v for part in parts for k, v in own_options(part).items()}
+    shared = ITERATIVE - ({'steps', 'step_size'} if name == 'fgsm' else set())
+    assert options.parameters(recipe).keys() == own_options(recipe).keys() | shared
+    assert shared <= inspect.signature(attacks.compose).parameters.keys()
+    assert all(re.search(rf'^      .*\b{option}\b.*: ', recipe.__doc__, re.MULTILINE) for option in own_options(recipe))
+
+
+@pytest.mark.parametrize('name', PARTS)
+def test_a_recipe_is_the_composition_of_its_components(name):
+    needs = {'from_layer': 'fc'} if name == 'linbp' else {}
+    attack = attacks.make(name, eps=0.1, norm='linf', restarts=2, chunk_size=3, targeted=True, **needs)
+    assert (attack.name, attack.limits) == (name, attacks.Budget(0.1))
+    assert (attack.restarts, attack.chunk_size, attack.targeted) == (2, 3, True)
+    composed = attacks.compose(PARTS[name], options={'linbp': needs} if needs else None, restarts=2)
+    assert [t.name for t in attack.transforms] == [t.name for t in composed.transforms]
+    assert len(attack.surrogate_transforms) == len(composed.surrogate_transforms)
+    assert attack.start is composed.start
+    if name != 'fgsm':
+        assert attack.gradient_evaluations == composed.gradient_evaluations
+
+
+@pytest.mark.parametrize('name', list(ATTACKS))
+def test_every_name_makes_an_attack_whose_options_are_checked(name):
+    needs = {'linbp': {'from_layer': 'fc'}, 'ila': {'layer': 'fc'}}.get(name, {})
+    assert isinstance(attacks.make(name, **needs), attacks.Attack)
+    with pytest.raises(InputError, match=f"unknown option of attack '{name}': 'epsilon'; did you mean 'eps'"):
+        attacks.make(name, epsilon=0.1, **needs)
+    with pytest.raises(InputError, match=f"eps of attack '{name}' must be float, got '0.1'"):
+        attacks.make(name, eps='0.1', **needs)
+    with pytest.raises(TypeError, match='epsilon'):
+        ATTACKS[name](epsilon=0.1, **needs)
+
+
+def test_an_unknown_attack_is_answered_with_the_nearest_name():
+    with pytest.raises(InputError, match="unknown attack 'mifgsm'; did you mean 'mi_fgsm'"):
+        ATTACKS.make('mifgsm')
+    with pytest.raises(InputError, match="unknown option of attack 'fgsm': 'steps'"):
+        ATTACKS.make('fgsm', steps=3)
+
+
+def test_specs_of_configs():
+    attack = attacks.make_from({'name': 'mi_fgsm', 'preset': 'torchattacks', 'eps': 4 / 255})
+    assert (attack.limits.eps, attack.step_size, attack.steps) == (4 / 255, 2 / 255, 10)
+    for spec in ('bim', {}, {'name': 3}):
+        with pytest.raises(InputError, match='the spec of attack needs a mapping with name'):
+            attacks.make_from(spec)
+
+
+def test_every_preset_makes_its_attacks():
+    for preset, table in attacks.PRESETS.items():
+        for name in table:
+            needs = {'layer': 'layer1_0'} if name == 'ila' else {}
+            attack = attacks.make(name, preset=preset, **needs)
+            assert attack.limits.eps == table[name]['eps']
