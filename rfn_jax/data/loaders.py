@@ -103,12 +103,15 @@ class ResidentLoader:
         }
 
     def epoch(self, epoch: int, *, steps_per_call: int = 1) -> Iterator[Batch]:
-        """See `Loader.epoch`; all positions are on the devices before the first batch is taken."""
+        """See `Loader.epoch`; all batches are taken, on the devices, before the first one is given.
+
+        The steps then wait for nothing. (On virtual CPU devices, programs between them could starve their collectives.)
+        """
         order = np.asarray(batches.epoch_order(self._count, self.batch_size, seed=self.seed, epoch=epoch))
         rows = steps_per_call > 1
         calls = [call if rows else call[0] for call in _calls(order, steps_per_call)]
-        for positions in jax.device_put(calls, sharding.replicated(self._mesh)):
-            yield self._take[rows](self._whole, positions)
+        positions = jax.device_put(calls, sharding.replicated(self._mesh))
+        yield from jax.block_until_ready([self._take[rows](self._whole, call) for call in positions])
 
 
 def _take(whole: Batch, positions: jax.Array) -> Batch:
