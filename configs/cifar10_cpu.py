@@ -50,11 +50,8 @@ def get_config() -> ml_collections.ConfigDict:
         'vgg_small': {'model': {'name': 'vgg', 'stages': ((24,), (48,), (96,), (192,))}, 'optim': targets},
     }
 
-    config.attacks = {'bim': {'name': 'bim', 'eps': 8 / 255, 'steps': 20}}
-    config.validation = {
-        'attack': {'name': 'bim', 'eps': config.attacks.bim.get_ref('eps'), 'steps': 10},
-        'examples': 200,
-        'every_epochs': 2,
-    }
-    config.evaluation = {'examples': 500, 'batch_size': 100}
+    config.attacks.bim.update(eps=8 / 255, steps=20)  # validation.attack.eps follows
+    config.validation.attack.steps = 10
+    config.validation.examples = 200
+    config.evaluation.update(examples=500, batch_size=100)
     return config

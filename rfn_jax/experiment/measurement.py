@@ -110,7 +110,7 @@ def _transfer_rows(outcomes: list[Outcome]) -> list[transfer.TransferRow]:
         measured = [(name, transfer.BLACK_BOX, success) for name, success in outcome.targets.items()]
         measured.append((outcome.job.network.model, transfer.WHITE_BOX, outcome.surrogate))
         rows += [
-            transfer.transfer_row(outcome.job.crafted, *what, gradient_evaluations=outcome.gradient_evaluations)
+            transfer.TransferRow.of(outcome.job.crafted, *what, gradient_evaluations=outcome.gradient_evaluations)
             for what in measured
         ]
     return rows
@@ -121,13 +121,14 @@ def _natural_rows(inputs: inputs_lib.Inputs, outcomes: list[Outcome]) -> list[tr
     rows = {}
     for outcome in outcomes:
         crafted = outcome.job.crafted
-        key = (crafted.surrogate, 'surrogate', crafted.training, crafted.seed, crafted.epoch)
-        rows[key] = transfer.natural_row(*key, outcome.right)
+        about = {**outcome.job.network.about(crafted.epoch), 'training': crafted.training}
+        rows[tuple(about.values())] = transfer.NaturalRow.of(outcome.right, **about)
     for role, classifiers in (('target', inputs.targets), ('validation_target', inputs.validation_targets)):
         predicted = transfer.predictions(classifiers, inputs.test, **inputs.batching)
         for network in inputs.plan.of_role(role):
-            key = (network.model, role, network.training, network.seed, network.last_epoch)
-            rows[key] = transfer.natural_row(*key, predicted[network.model] == inputs.test.labels)
+            about = network.about(network.last_epoch)
+            right = predicted[network.model] == inputs.test.labels
+            rows[tuple(about.values())] = transfer.NaturalRow.of(right, **about)
     return list(rows.values())
 
 

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from rfn_jax import data, models, storage
 from rfn_jax.core import console as console_lib
 from rfn_jax.core import environment, errors, io, sharding
-from rfn_jax.experiment import inputs, pinning
+from rfn_jax.experiment import inputs, layout, pinning
 from rfn_jax.experiment import plan as plan_lib
 from rfn_jax.experiment import workdir as workdir_lib
 
@@ -41,13 +41,13 @@ def open_workdir(
     plan = plan_lib.read(config)
     if jax.process_count() > 1:
         raise errors.InputError(f'experiments run on one host so far, not on {jax.process_count()}')
-    workdir_lib.check_layout(directory)
+    layout.check_layout(directory)
     workdir = workdir_lib.Workdir(io.absolute(directory), console, _mesh(plan, console))
-    if not (workdir_lib.is_bound(directory) and workdir_lib.last_config(directory) == config):
+    if not (layout.is_bound(directory) and layout.last_config(directory) == config):
         workdir.check_definitions(plan)
         # What only the data can tell is found out before anything is written.
         _check_networks(plan)
-        workdir_lib.write_config(directory, config)
+        layout.write_config(directory, config)
     elif '://' not in str(directory) and not os.access(directory, os.W_OK):
         raise errors.InputError(f'cannot write to the work directory {directory}: permission denied')
     if not (workdir.directory / 'environment.json').exists():

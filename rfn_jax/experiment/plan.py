@@ -91,6 +91,16 @@ class Network:
         """What to call it in messages."""
         return self.folder.replace('s/', ' ', 1).replace('/seed', ' seed ').replace('_', ' ')
 
+    def about(self, epoch: int) -> dict[str, str | int]:
+        """What `natural.csv` says of it after an epoch."""
+        return {
+            'model': self.model,
+            'role': self.role,
+            'training': self.training,
+            'seed': self.seed,
+            'epoch': epoch,
+        }
+
     def module(self, num_classes: int) -> nn.Module:
         """The Flax module of an architecture that the config names."""
         return models.from_spec(self.spec, num_classes=num_classes)

@@ -121,14 +121,12 @@ def _measure(
             evaluations = {'gradient_evaluations': attack.gradient_evaluations}
             success = transfer.successes(inputs.validation_targets, images, examples, **inputs.batching)
             rows += [
-                transfer.transfer_row(crafted, name, transfer.BLACK_BOX, s, **evaluations)
+                transfer.TransferRow.of(crafted, name, transfer.BLACK_BOX, s, **evaluations)
                 for name, s in success.items()
             ]
             own = transfer.successes({network.model: surrogate}, images, examples, **inputs.batching)[network.model]
-            rows.append(transfer.transfer_row(crafted, network.model, transfer.WHITE_BOX, own, **evaluations))
+            rows.append(transfer.TransferRow.of(crafted, network.model, transfer.WHITE_BOX, own, **evaluations))
             right = training.predict(surrogate, everything, **inputs.batching) == everything.labels
-            natural.append(
-                transfer.natural_row(network.model, network.role, network.training, network.seed, epoch, right)
-            )
+            natural.append(transfer.NaturalRow.of(right, **network.about(epoch)))
             advance(success=float(np.mean([s.mean() for s in success.values()])), accuracy=float(right.mean()))
     return {'transfer': list(map(dataclasses.asdict, rows)), 'natural': list(map(dataclasses.asdict, natural))}

@@ -18,8 +18,6 @@ from rfn_jax.core import errors, io
 from rfn_jax.experiment import definitions
 from rfn_jax.experiment import plan as plan_lib
 
-LAYOUT = 2
-
 
 @dataclasses.dataclass(frozen=True)
 class Workdir:
@@ -110,48 +108,3 @@ class Workdir:
     def _check_trained(self, network: plan_lib.Network) -> None:
         if network.recipe and not self.is_defined(network):
             raise errors.InputError(f'{network.title} is not trained yet; train it first (rfn-jax train)')
-
-
-def is_bound(directory) -> bool:
-    """Whether the directory is the work directory of an experiment."""
-    return (io.absolute(directory) / 'config.json').exists()
-
-
-def check_layout(directory) -> None:
-    """Checks that a directory is free, or a work directory of this version.
-
-    Raises:
-      InputError: It is one of another version.
-    """
-    path = io.absolute(directory) / 'layout.json'
-    found = io.read_json_object(path).get('version') if path.exists() else 1
-    if is_bound(directory) and found != LAYOUT:
-        raise errors.InputError(
-            f'{directory} is a work directory of layout {found}, made by another version of rfn_jax, and this one has layout '
-            f'{LAYOUT}: choose another --workdir'
-        )
-
-
-def last_config(directory) -> dict:
-    """The config that a work directory was last used with.
-
-    Raises:
-      InputError: There is none, it is damaged, or of another version.
-    """
-    config = io.read_json_object(io.absolute(directory) / 'config.json')
-    check_layout(directory)
-    return config
-
-
-def write_config(directory, config: dict) -> None:
-    """Writes the config of a work directory, and the version of its layout.
-
-    Raises:
-      InputError: The directory cannot be written.
-    """
-    directory = io.absolute(directory)
-    try:
-        io.write_json(directory / 'layout.json', {'version': LAYOUT})
-        io.write_json(directory / 'config.json', config)
-    except errors.RunError as error:
-        raise errors.InputError(f'cannot write to the work directory: {error}') from error

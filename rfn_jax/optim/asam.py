@@ -43,10 +43,7 @@ def asam(
 
 
 def rfn_asam(
-    rho: optax.ScalarOrSchedule = 4.0,
-    *,
-    eta: float = 0.01,
-    mask: masks.Mask = None,
+    rho: optax.ScalarOrSchedule = 4.0, *, eta: float = 0.01, mask: masks.Mask = None
 ) -> optax.GradientTransformationExtraArgs:
     """`asam` in a large neighbourhood: 8 times its usual radius, as 0.4 is to SAM's 0.05.
 

@@ -106,12 +106,7 @@ def _gradient_of_risen(call: Call, gamma: float) -> ascent.GradientFunction:
 
 
 def rfn_esam(
-    rho: optax.ScalarOrSchedule = 0.4,
-    *,
-    beta: float = 0.5,
-    gamma: float = 0.5,
-    seed: int = 0,
-    mask: masks.Mask = None,
+    rho: optax.ScalarOrSchedule = 0.4, *, beta: float = 0.5, gamma: float = 0.5, seed: int = 0, mask: masks.Mask = None
 ) -> optax.GradientTransformationExtraArgs:
     """`esam` in a large neighbourhood: the radius of `rfn_sam`.
 

@@ -88,11 +88,7 @@ def friendly_sam(
 
 
 def rfn_friendly_sam(
-    rho: optax.ScalarOrSchedule = 0.4,
-    *,
-    sigma: float = 1.0,
-    decay: float = 0.9,
-    mask: masks.Mask = None,
+    rho: optax.ScalarOrSchedule = 0.4, *, sigma: float = 1.0, decay: float = 0.9, mask: masks.Mask = None
 ) -> optax.GradientTransformationExtraArgs:
     """`friendly_sam` in a large neighbourhood: the radius of `rfn_sam`.
 

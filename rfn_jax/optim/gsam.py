@@ -59,10 +59,7 @@ def gsam(
 
 
 def rfn_gsam(
-    rho: optax.ScalarOrSchedule = 0.4,
-    *,
-    alpha: float = 0.4,
-    mask: masks.Mask = None,
+    rho: optax.ScalarOrSchedule = 0.4, *, alpha: float = 0.4, mask: masks.Mask = None
 ) -> optax.GradientTransformationExtraArgs:
     """`gsam` in a large neighbourhood: the radius of `rfn_sam`.
 

@@ -107,11 +107,7 @@ def _reuse(call: Call, state: LookSamState, alpha: float) -> ascent.Climb:
 
 
 def rfn_looksam(
-    rho: optax.ScalarOrSchedule = 0.4,
-    *,
-    k: int = 5,
-    alpha: float = 0.7,
-    mask: masks.Mask = None,
+    rho: optax.ScalarOrSchedule = 0.4, *, k: int = 5, alpha: float = 0.7, mask: masks.Mask = None
 ) -> optax.GradientTransformationExtraArgs:
     """`looksam` in a large neighbourhood: the radius of `rfn_sam`.
 

@@ -66,11 +66,7 @@ def sam(
 
 
 def rfn_sam(
-    rho: optax.ScalarOrSchedule = 0.4,
-    *,
-    ascent_steps: int = 1,
-    norm: str = 'global',
-    mask: masks.Mask = None,
+    rho: optax.ScalarOrSchedule = 0.4, *, ascent_steps: int = 1, norm: str = 'global', mask: masks.Mask = None
 ) -> optax.GradientTransformationExtraArgs:
     r"""Replaces the gradient by the gradient at the worst point of a neighbourhood (RFN, also called l-SAM).
 

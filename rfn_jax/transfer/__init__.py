@@ -4,16 +4,7 @@ from rfn_jax.transfer.crafting import craft, default_pool
 from rfn_jax.transfer.early_stopping import EarlyStoppingRow, best_epoch
 from rfn_jax.transfer.eligible import eligible_examples
 from rfn_jax.transfer.intervals import bootstrap_mean, wilson
-from rfn_jax.transfer.records import (
-    BLACK_BOX,
-    WHITE_BOX,
-    Crafted,
-    ExampleRow,
-    NaturalRow,
-    TransferRow,
-    natural_row,
-    transfer_row,
-)
+from rfn_jax.transfer.records import BLACK_BOX, WHITE_BOX, Crafted, ExampleRow, NaturalRow, TransferRow
 from rfn_jax.transfer.success import predictions, successes
 from rfn_jax.transfer.summary import GainRow, SummaryRow, gains, mean_success
 from rfn_jax.transfer.torch_target import TorchTarget
@@ -21,5 +12,5 @@ from rfn_jax.transfer.torch_target import TorchTarget
 __all__ = [
     'BLACK_BOX', 'WHITE_BOX', 'Crafted', 'EarlyStoppingRow', 'ExampleRow', 'GainRow', 'NaturalRow', 'SummaryRow',
     'TorchTarget', 'TransferRow', 'best_epoch', 'bootstrap_mean', 'craft', 'default_pool', 'eligible_examples', 'gains',
-    'mean_success', 'natural_row', 'predictions', 'successes', 'transfer_row', 'wilson',
+    'mean_success', 'predictions', 'successes', 'wilson',
 ]  # fmt: skip

@@ -54,7 +54,7 @@ class TransferRow(OnTarget):
       ci_low: Lower end of the 95 % Wilson interval.
       ci_high: Its upper end.
       n: Number of examples.
-      gradient_evaluations: Gradients of the surrogate for one example.
+      gradient_evaluations: Gradients of networks for one example.
     """
 
     success_rate: float
@@ -62,6 +62,23 @@ class TransferRow(OnTarget):
     ci_high: float
     n: int
     gradient_evaluations: int
+
+    @classmethod
+    def of(
+        cls, crafted: Crafted, target: str, kind: str, success: np.ndarray, *, gradient_evaluations: int
+    ) -> 'TransferRow':
+        """The row of a success rate, from booleans `[N]`: whether the target misclassifies each adversarial example."""
+        low, high = intervals.wilson(int(success.sum()), len(success))
+        return cls(
+            **dataclasses.asdict(crafted),
+            target=target,
+            kind=kind,
+            success_rate=float(success.mean()),
+            ci_low=low,
+            ci_high=high,
+            n=len(success),
+            gradient_evaluations=gradient_evaluations,
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,6 +103,11 @@ class NaturalRow:
     accuracy: float
     n: int
 
+    @classmethod
+    def of(cls, right: np.ndarray, **about: str | int | None) -> 'NaturalRow':
+        """The row of an accuracy, from booleans `[N]`: whether each unchanged example is classified correctly."""
+        return cls(**about, accuracy=float(right.mean()), n=len(right))
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExampleRow(OnTarget):
@@ -102,50 +124,3 @@ class ExampleRow(OnTarget):
     label: str
     clean_prediction: str
     adversarial_prediction: str
-
-
-def transfer_row(
-    crafted: Crafted, target: str, kind: str, success: np.ndarray, *, gradient_evaluations: int
-) -> TransferRow:
-    """The success rate on one target, with its Wilson interval.
-
-    Args:
-      crafted: What the examples were crafted with.
-      target: Name of the target.
-      kind: `WHITE_BOX` or `BLACK_BOX`.
-      success: Booleans `[N]`: whether the target misclassifies each adversarial example.
-      gradient_evaluations: Gradients of the surrogate for one example.
-    """
-    low, high = intervals.wilson(int(success.sum()), len(success))
-    return TransferRow(
-        **dataclasses.asdict(crafted),
-        target=target,
-        kind=kind,
-        success_rate=float(success.mean()),
-        ci_low=low,
-        ci_high=high,
-        n=len(success),
-        gradient_evaluations=gradient_evaluations,
-    )
-
-
-def natural_row(model: str, role: str, training: str, seed: int, epoch: int, right: np.ndarray) -> NaturalRow:
-    """The natural accuracy of one network.
-
-    Args:
-      model: Name of the model in the config.
-      role: `'surrogate'`, `'target'` or `'validation_target'`.
-      training: How it was trained.
-      seed: Number of its seed.
-      epoch: Epoch of its checkpoint.
-      right: Booleans `[N]`: whether it classifies each unchanged example correctly.
-    """
-    return NaturalRow(
-        model=model,
-        role=role,
-        training=training,
-        seed=seed,
-        epoch=epoch,
-        accuracy=float(right.mean()),
-        n=len(right),
-    )

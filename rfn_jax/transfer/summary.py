@@ -29,7 +29,7 @@ class SummaryRow:
       seeds: S.
       targets: T.
       n: N.
-      gradient_evaluations: Gradients of the surrogate for one example.
+      gradient_evaluations: Gradients of networks for one example.
     """
 
     surrogate: str

@@ -24,7 +24,7 @@ from io import BytesIO
 
 from rfn_jax import experiment
 from rfn_jax.core import io
-from rfn_jax.experiment import workdir
+from rfn_jax.experiment import layout
 from rfn_jax.models import sizes
 
 RFN_JAX = [sys.executable, '-m', 'rfn_jax.cli.main']
@@ -108,7 +108,7 @@ def load(path: pathlib.Path) -> dict:
 def bind(directory: pathlib.Path, config: dict) -> experiment.Plan:
     """Makes a config that of a work directory, without tracing its networks first."""
     plan = experiment.read(config)
-    workdir.write_config(directory, config)
+    layout.write_config(directory, config)
     return plan
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rfn_jax.core import tables
-from rfn_jax.transfer import BLACK_BOX, WHITE_BOX, Crafted, NaturalRow, TransferRow, natural_row, transfer_row
+from rfn_jax.transfer import BLACK_BOX, WHITE_BOX, Crafted, NaturalRow, TransferRow
 
 CRAFTED = Crafted(surrogate='resnet', training='rfn', seed=2, epoch=40, attack='bim', eps=4 / 255, norm='linf')
 
@@ -19,7 +19,7 @@ def test_columns_are_those_that_readers_rely_on():
 
 def test_a_transfer_row_has_exactly_the_columns_and_the_wilson_interval():
     success = np.arange(263) < 81
-    row = dataclasses.asdict(transfer_row(CRAFTED, 'vgg', BLACK_BOX, success, gradient_evaluations=50))
+    row = dataclasses.asdict(TransferRow.of(CRAFTED, 'vgg', BLACK_BOX, success, gradient_evaluations=50))
     interval = row.pop('ci_low'), row.pop('ci_high')
     assert interval == pytest.approx((0.2553, 0.3662), abs=5e-5)  # Newcombe 1998
     assert row == {
@@ -29,7 +29,6 @@ def test_a_transfer_row_has_exactly_the_columns_and_the_wilson_interval():
 
 
 def test_a_natural_row_has_exactly_the_columns():
-    row = natural_row('vgg', 'target', 'sgd', 1, 30, np.array([True, True, True, False]))
-    assert dataclasses.asdict(row) == {
-        'model': 'vgg', 'role': 'target', 'training': 'sgd', 'seed': 1, 'epoch': 30, 'accuracy': 0.75, 'n': 4,
-    }  # fmt: skip
+    about = {'model': 'vgg', 'role': 'target', 'training': 'sgd', 'seed': 1, 'epoch': 30}
+    row = NaturalRow.of(np.array([True, True, True, False]), **about)
+    assert dataclasses.asdict(row) == {**about, 'accuracy': 0.75, 'n': 4}
