@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Sequence
 
 from rfn_jax import data, models, storage, training
-from rfn_jax.core import rng
+from rfn_jax.core import errors, rng
 from rfn_jax.experiment import inputs as inputs_lib
 from rfn_jax.experiment import opening
 from rfn_jax.experiment import plan as plan_lib
@@ -34,9 +34,22 @@ def train(plan: plan_lib.Plan, workdir: workdir_lib.Workdir, only: Sequence[str]
             for network in group:
                 _tell_accuracy(network, inputs)
             continue
+        group = list(group)
+        for network in group:
+            _check_known(network, workdir)
         missing = [network for network in group if not _is_trained(network, workdir)]
         if missing:
             _train(missing, inputs)
+
+
+def _check_known(network: plan_lib.Network, workdir: workdir_lib.Workdir) -> None:
+    """Checks that checkpoints are not there without what says how they were made."""
+    folder = workdir.network(network)
+    if (folder / 'checkpoints').exists() and not workdir.is_defined(network):
+        raise errors.InputError(
+            f'{folder} has checkpoints and no definition.json, which says what they were trained by: restore it, or delete '
+            'the folder to train the network again'
+        )
 
 
 def _is_trained(network: plan_lib.Network, workdir: workdir_lib.Workdir) -> bool:

@@ -12,13 +12,14 @@ def test_what_is_unpacked_is_what_tfds_decodes(tmp_path):
     pack_cifar10.pack(tmp_path / 'packed.npz', examples={'train': 40, 'test': 30})
     pack_cifar10.unpack(tmp_path / 'packed.npz', tmp_path / 'arrays.npz')
     found = data.SOURCES.make('arrays', path=str(tmp_path / 'arrays.npz'), validation_examples=10)
-    expected = data.SOURCES.make('cifar10', train_examples=40, validation_examples=1, test_examples=30)
+    splits = data.SOURCES.make('cifar10', train_examples=40, validation_examples=1, test_examples=30)
+    expected = {name: data.in_memory(getattr(splits, name), splits.info) for name in ('train', 'test')}
     train = (
         np.concatenate([getattr(part, name) for part in (found.train, found.validation)])
         for name in ('images', 'labels')
     )
     for array, name in zip(train, ('images', 'labels'), strict=True):
-        np.testing.assert_array_equal(array, getattr(expected.train, name))
-    np.testing.assert_array_equal(found.test.images, expected.test.images)
+        np.testing.assert_array_equal(array, getattr(expected['train'], name))
+    np.testing.assert_array_equal(found.test.images, expected['test'].images)
     np.testing.assert_array_equal(found.validation.ids, np.arange(30, 40))
-    assert found.train.class_names == expected.train.class_names
+    assert found.info.class_names == splits.info.class_names

@@ -183,6 +183,12 @@ def test_a_network_that_was_left_out_is_held_to_what_it_was(config, copy):
         opening(config, copy)
 
 
+def test_checkpoints_of_unknown_making_are_not_taken(config, copy):
+    (copy / 'surrogates' / 'resnet-rfn' / 'seed0' / 'definition.json').unlink()
+    with pytest.raises(errors.InputError, match=r'resnet-rfn/seed0 has checkpoints and no definition\.json'):
+        experiment.train(*opening(config, copy))
+
+
 def test_what_does_not_change_a_network_may_change(config, copy):
     config.optim.steps_per_call = 5
     config.optim.streaming = True
