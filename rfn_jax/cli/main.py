@@ -90,6 +90,8 @@ def _run(config: dict, directory: str, stages: Sequence[str], only: Sequence[str
         plan, workdir = experiment.open_workdir(config, directory, console)
         for stage in work:
             getattr(experiment, stage)(plan, workdir, **({'only': only} if only else {}))
+    elif experiment.is_bound(directory):
+        experiment.check_last_config(directory, config)
     if 'report' in stages:
         report.print_tables(directory, console)
         console.info(f'report: {report.write_page(directory)}')

@@ -3,6 +3,7 @@
 A local file is written to a temporary name in the same folder and renamed; a bucket holds an object whole or not at all.
 """
 
+import importlib.util
 import json
 import os
 import pathlib
@@ -15,8 +16,9 @@ from io import BytesIO
 import numpy as np
 from etils import epath
 
-from rfn_jax.core import errors
+from rfn_jax.core import checks, errors
 
+BUCKETS = {'gs': 'gcsfs', 's3': 's3fs'}  # with the packages that reach them
 # What NumPy and zipfile raise for a file that is cut short or holds something else.
 DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error)
 
@@ -86,8 +88,18 @@ def _is_remote(path: os.PathLike | str) -> bool:
 
 
 def absolute(path: os.PathLike | str) -> epath.Path:
-    """The absolute path, with `~` for the home directory; in a bucket the path itself."""
-    return epath.Path(path if _is_remote(path) else os.path.abspath(os.path.expanduser(path)))
+    """The absolute path, with `~` for the home directory; in a bucket the path itself.
+
+    Raises:
+      InputError: It is a bucket of a kind that cannot be used here.
+    """
+    if not _is_remote(path):
+        return epath.Path(os.path.abspath(os.path.expanduser(path)))
+    scheme = os.fspath(path).split('://')[0]
+    checks.one_of('kind of bucket', scheme, BUCKETS)
+    if importlib.util.find_spec(BUCKETS[scheme]) is None:
+        raise errors.InputError(f'{path} needs a package that is not installed: pip install {BUCKETS[scheme]}')
+    return epath.Path(path)
 
 
 def read_bytes(path: os.PathLike | str) -> bytes:

@@ -6,12 +6,12 @@ from rfn_jax.data.augmentation import CropAndFlip
 from rfn_jax.data.batches import epoch_order, padded_batches, steps_per_epoch
 from rfn_jax.data.dataset import ImageDataset
 from rfn_jax.data.info import DataInfo
-from rfn_jax.data.loaders import Batch, Loader, ResidentLoader, StreamingLoader, loader
+from rfn_jax.data.loaders import Batch, Loader, ResidentLoader, StreamingLoader, is_large, loader
 from rfn_jax.data.reading import in_memory, read_batches
 from rfn_jax.data.sources import SOURCES, Record, Source, Splits
 
 __all__ = [
     'SOURCES', 'Batch', 'CropAndFlip', 'DataInfo', 'ImageDataset', 'Loader', 'Record', 'ResidentLoader', 'Source',
-    'Splits', 'StreamingLoader', 'arrays', 'cifar10', 'digits', 'epoch_order', 'in_memory', 'loader', 'padded_batches',
-    'pinned', 'read_batches', 'steps_per_epoch',
+    'Splits', 'StreamingLoader', 'arrays', 'cifar10', 'digits', 'epoch_order', 'in_memory', 'is_large', 'loader',
+    'padded_batches', 'pinned', 'read_batches', 'steps_per_epoch',
 ]  # fmt: skip

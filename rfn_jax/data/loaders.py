@@ -59,6 +59,11 @@ class Loader(Protocol):
         ...
 
 
+def is_large(source: sources.Source, info: info_lib.DataInfo) -> bool:
+    """Whether the images of a source are too many to lie on every device: more than 1 GiB."""
+    return len(source) * int(np.prod(info.image_shape)) > RESIDENT_BYTES
+
+
 def loader(
     source: sources.Source,
     info: info_lib.DataInfo,
@@ -81,9 +86,7 @@ def loader(
     Raises:
       InputError: `batch_size` does not fit the examples.
     """
-    if streaming is None:
-        streaming = len(source) * int(np.prod(info.image_shape)) > RESIDENT_BYTES
-    if streaming:
+    if is_large(source, info) if streaming is None else streaming:
         return StreamingLoader(source, batch_size=batch_size, seed=seed, mesh=mesh)
     return ResidentLoader(reading.in_memory(source, info), batch_size=batch_size, seed=seed, mesh=mesh)
 

@@ -10,7 +10,7 @@ Each stage reads the files that the stages before it wrote, and writes its own.
 """
 
 from rfn_jax.experiment.crafting import craft
-from rfn_jax.experiment.layout import is_bound, last_config
+from rfn_jax.experiment.layout import check_last_config, is_bound, last_config
 from rfn_jax.experiment.measurement import measure
 from rfn_jax.experiment.networks import train
 from rfn_jax.experiment.opening import open_workdir
@@ -20,5 +20,6 @@ from rfn_jax.experiment.selection import select
 from rfn_jax.experiment.workdir import Workdir
 
 __all__ = [
-    'Plan', 'Workdir', 'craft', 'is_bound', 'last_config', 'measure', 'open_workdir', 'pinned', 'read', 'select', 'train',
+    'Plan', 'Workdir', 'check_last_config', 'craft', 'is_bound', 'last_config', 'measure', 'open_workdir', 'pinned',
+    'read', 'select', 'train',
 ]  # fmt: skip

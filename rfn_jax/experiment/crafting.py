@@ -7,7 +7,7 @@ import numpy as np
 from etils import epath
 
 from rfn_jax import data, storage, transfer
-from rfn_jax.core import rng
+from rfn_jax.core import errors, rng
 from rfn_jax.experiment import inputs as inputs_lib
 from rfn_jax.experiment import plan as plan_lib
 from rfn_jax.experiment import selection
@@ -31,6 +31,21 @@ class Job:
     attack: plan_lib.Attack
     directory: epath.Path
     origin: dict
+
+    def images(self, examples: data.ImageDataset) -> np.ndarray:
+        """The adversarial images of some examples, uint8 `[N, H, W, C]`, read from disk.
+
+        Raises:
+          InputError: They are not there, or were made from something else.
+        """
+        found = storage.load_made_from(self.directory, self.origin)
+        images = None if found is None else found.of_ids(examples.ids)
+        if images is None:
+            raise errors.InputError(
+                f'{self.directory} holds no adversarial set of this config, weights and examples; craft it first (rfn-jax '
+                'craft)'
+            )
+        return images
 
     @property
     def title(self) -> str:

@@ -1,10 +1,8 @@
 """The few examples that the report shows as images: clean, perturbed, and what every model says of them."""
 
 import dataclasses
-from collections.abc import Mapping
 
 import numpy as np
-from etils import epath
 
 from rfn_jax import data, transfer
 from rfn_jax.core import io, tables
@@ -14,12 +12,7 @@ from rfn_jax.experiment import inputs as inputs_lib
 SHOWN = 8
 
 
-def write(
-    inputs: inputs_lib.Inputs,
-    jobs: list[crafting.Job],
-    images: Mapping[epath.Path, np.ndarray],
-    eligible: data.ImageDataset,
-) -> None:
+def write(inputs: inputs_lib.Inputs, jobs: list[crafting.Job], eligible: data.ImageDataset) -> None:
     """Writes `examples.csv` (predictions) and `examples.npz` (images) of the first surrogate, attack and seed.
 
     The examples are the first eligible ones of as many classes as there are, so they are not picked by their outcome.
@@ -27,7 +20,6 @@ def write(
     Args:
       inputs: The inputs of the experiment.
       jobs: All adversarial sets.
-      images: Their images, by their directories.
       eligible: The originals.
 
     Raises:
@@ -41,7 +33,7 @@ def write(
         crafted = job.crafted
         if (crafted.surrogate, crafted.attack, crafted.seed) != (first.surrogate, first.attack, first.seed):
             continue
-        attacked = dataclasses.replace(shown, images=images[job.directory][positions])
+        attacked = dataclasses.replace(shown, images=job.images(shown))
         arrays[f'adversarial_{crafted.training}'] = attacked.images
         surrogate = inputs.classifier(job.network, crafted.epoch)
         kinds = {transfer.BLACK_BOX: inputs.targets, transfer.WHITE_BOX: {crafted.surrogate: surrogate}}

@@ -25,6 +25,11 @@ class Inputs:
         return open_data(self.plan)
 
     @functools.cached_property
+    def train(self) -> data.ImageDataset:
+        """All training images."""
+        return data.in_memory(self.splits.train, self.splits.info)
+
+    @functools.cached_property
     def validation(self) -> data.ImageDataset:
         """All validation images."""
         return data.in_memory(self.splits.validation, self.splits.info)

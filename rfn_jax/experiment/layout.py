@@ -1,8 +1,10 @@
 """The config that a work directory was last used with, and the version of its layout."""
 
 import os
+from collections.abc import Mapping
 
 from rfn_jax.core import errors, io
+from rfn_jax.experiment import definitions, pinning
 
 LAYOUT = 2  # of the first one, directories hold no layout.json
 
@@ -36,6 +38,21 @@ def last_config(directory: os.PathLike | str) -> dict:
     config = io.read_json_object(io.absolute(directory) / 'config.json')
     check_layout(directory)
     return config
+
+
+def check_last_config(directory: os.PathLike | str, config: Mapping) -> None:
+    """Checks that a config is the one that a work directory was last used with, as its tables may be of that one only.
+
+    Raises:
+      InputError: It is another one; the message names what differs.
+    """
+    there, here = (dict(definitions.flat(c)) for c in (last_config(directory), pinning.pinned(config)))
+    different = definitions.differences(there, here)
+    if different:
+        raise errors.InputError(
+            f'{directory} was last used with another config: {"; ".join(different[:5])}; leave out --config, or run '
+            'rfn-jax run with it'
+        )
 
 
 def write_config(directory: os.PathLike | str, config: dict) -> None:

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from rfn_jax import data, storage, training, transfer
+from rfn_jax import data, training, transfer
 from rfn_jax.core import digests, errors, io, tables
 from rfn_jax.experiment import crafting, examples
 from rfn_jax.experiment import inputs as inputs_lib
@@ -48,7 +48,8 @@ def measure(plan: plan_lib.Plan, workdir: workdir_lib.Workdir) -> None:
     inputs = inputs_lib.Inputs(plan, workdir)
     eligible = inputs.test_examples()
     jobs = list(crafting.jobs(inputs))
-    images = {job.directory: _images(job, eligible) for job in jobs}
+    for job in jobs:  # all are there before the first is measured
+        job.images(eligible)
     if _is_done(workdir, made_from := _inputs(inputs, jobs, eligible)):
         return
     right: dict[str, np.ndarray] = {}
@@ -56,7 +57,7 @@ def measure(plan: plan_lib.Plan, workdir: workdir_lib.Workdir) -> None:
     with workdir.console.task('measure', len(jobs)) as advance:
         for job in jobs:
             surrogate = inputs.classifier(job.network, job.crafted.epoch)
-            attacked = images[job.directory]
+            attacked = job.images(eligible)
             own = transfer.successes({job.network.model: surrogate}, attacked, eligible, **inputs.batching)
             weights = job.origin['weights_sha256']
             if weights not in right:  # the same for all attacks on a checkpoint
@@ -69,19 +70,8 @@ def measure(plan: plan_lib.Plan, workdir: workdir_lib.Workdir) -> None:
     tables.write(workdir.result('natural.csv'), transfer.NaturalRow, _natural_rows(inputs, outcomes))
     tables.write(workdir.result('summary.csv'), transfer.SummaryRow, summary)
     tables.write(workdir.result('gains.csv'), transfer.GainRow, gains)
-    examples.write(inputs, jobs, images, eligible)
+    examples.write(inputs, jobs, eligible)
     io.write_json(workdir.result('measured.json'), {'inputs': made_from, 'tables': _digests(workdir)})
-
-
-def _images(job: crafting.Job, examples: data.ImageDataset) -> np.ndarray:
-    """The adversarial images of the examples, uint8 `[N, H, W, C]`."""
-    found = storage.load_made_from(job.directory, job.origin)
-    images = None if found is None else found.of_ids(examples.ids)
-    if images is None:
-        raise errors.InputError(
-            f'{job.directory} holds no adversarial set of this config, weights and examples; craft it first (rfn-jax craft)'
-        )
-    return images
 
 
 def _is_done(workdir: workdir_lib.Workdir, inputs: str) -> bool:

@@ -29,15 +29,15 @@ def train(plan: plan_lib.Plan, workdir: workdir_lib.Workdir, only: Sequence[str]
     """
     inputs = inputs_lib.Inputs(plan, workdir)
     # Seeds, which are next to each other, share what is compiled.
-    for (_, recipe), group in itertools.groupby(plan.chosen(only), key=lambda network: (network.spec, network.recipe)):
-        if recipe is None:
-            for network in group:
+    for _, seeds in itertools.groupby(plan.chosen(only), key=lambda n: (n.role, n.model, n.training)):
+        missing = []
+        for network in seeds:
+            if network.recipe is None:
                 _tell_accuracy(network, inputs)
-            continue
-        group = list(group)
-        for network in group:
+                continue
             _check_known(network, workdir)
-        missing = [network for network in group if not _is_trained(network, workdir)]
+            if not _is_trained(network, workdir):
+                missing.append(network)
         if missing:
             _train(missing, inputs)
 
@@ -64,24 +64,23 @@ def _train(networks: Sequence[plan_lib.Network], inputs: inputs_lib.Inputs) -> N
     """Trains networks that differ in their seed only."""
     plan, workdir, splits = inputs.plan, inputs.workdir, inputs.splits
     recipe = networks[0].recipe
-    program = None
+    streaming = data.is_large(splits.train, splits.info) if recipe.streaming is None else recipe.streaming
+    program = training.program(
+        opening.template(networks[0], splits.info),
+        recipe,
+        steps_per_epoch=data.steps_per_epoch(len(splits.train), recipe.batch_size),
+        mesh=workdir.mesh,
+        streaming=streaming,
+    )
     for network in networks:
         loader = data.loader(
-            splits.train,
+            splits.train if streaming else inputs.train,
             splits.info,
             batch_size=recipe.batch_size,
             seed=rng.seed_for(plan.seed, f'train {network.role} {network.model} {network.seed}'),
             mesh=workdir.mesh,
-            streaming=recipe.streaming,
+            streaming=streaming,
         )
-        if program is None:
-            program = training.program(
-                opening.template(network, splits.info),
-                recipe,
-                steps_per_epoch=loader.steps_per_epoch,
-                mesh=workdir.mesh,
-                streaming=isinstance(loader, data.StreamingLoader),
-            )
         _describe(network, inputs)
         training.fit(
             _initial(network, inputs),

@@ -70,7 +70,7 @@ def read(workdir: os.PathLike | str) -> Results:
     Raises:
       InputError: A file is missing, empty or damaged, or lacks a column.
     """
-    workdir = epath.Path(workdir)
+    workdir = io.absolute(workdir)
     found = Results(
         config=_read_dict(workdir / 'config.json'),
         environment=_read_dict(workdir / 'environment.json'),

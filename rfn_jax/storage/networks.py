@@ -167,7 +167,7 @@ def check_is_free(directory: os.PathLike | str) -> None:
     Raises:
       InputError: It holds something already.
     """
-    directory = epath.Path(directory)
+    directory = io.absolute(directory)
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise errors.InputError(f'{directory} is there already; choose another directory for the network, or delete it')
 
@@ -178,7 +178,7 @@ def read(directory: os.PathLike | str) -> Network:
     Raises:
       InputError: It is not there or of an earlier version, or its `network.json` is damaged.
     """
-    directory = epath.Path(directory)
+    directory = io.absolute(directory)
     path = directory / FILE
     if not path.exists():
         if any((directory / name).exists() for name in FIRST_LAYOUT):
@@ -211,7 +211,7 @@ def checkpoints(
       RunError: The checkpoint is damaged, or not the one that `network.json` was written for.
     """
     network = read(directory)
-    path = epath.Path(directory) / 'checkpoints'
+    path = io.absolute(directory) / 'checkpoints'
     if not path.exists():
         raise errors.InputError(f'{directory} has no checkpoint yet; train it first (rfn-jax train)')
     with training.CheckpointStore(path, keep_all=True) as store:

@@ -139,6 +139,12 @@ def test_another_config_is_refused_with_what_differs(finished, capsys):
     assert 'trainings.rfn.rho is 0.4 there and 0.1 here' in line
 
 
+def test_a_report_of_another_config_is_refused(finished, capsys):
+    line = refused(capsys, 'report', *RUN, f'--workdir={finished}', '--config.evaluation.examples=10')
+    assert 'was last used with another config: evaluation.examples is 60 there and 10 here' in line
+    assert main.main(['report', *RUN, f'--workdir={finished}']) == 0
+
+
 def test_a_diverged_run_is_one_line_and_status_1(capsys, tmp_path):
     status = main.main(['train', CONFIG, f'--workdir={tmp_path}', '--config.optim.learning_rate=1e30'])
     printed = capsys.readouterr()

@@ -1,3 +1,4 @@
+import importlib.util
 import os
 import pathlib
 import resource
@@ -166,6 +167,19 @@ def bucket(monkeypatch):
     monkeypatch.setattr(backend.fsspec_backend, '_get_filesystem', lambda name: memory.MemoryFileSystem())
     yield 'gs://bucket/run'
     memory.MemoryFileSystem.store.clear()
+
+
+@pytest.mark.parametrize(
+    ('path', 'message'),
+    [
+        ('gs://bucket/run', 'gs://bucket/run needs a package that is not installed: pip install gcsfs'),
+        ('gcs://bucket/run', "unknown kind of bucket 'gcs'; did you mean 'gs'"),
+    ],
+)
+def test_buckets_that_cannot_be_reached(path, message, monkeypatch):
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+    with pytest.raises(errors.InputError, match=message):
+        io.absolute(path)
 
 
 def test_files_in_a_bucket(bucket):
