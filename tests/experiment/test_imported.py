@@ -165,3 +165,18 @@ def test_what_does_not_fit_the_images_is_told_before_anything_runs(config, tmp_p
     with pytest.raises(errors.InputError, match=r'was made for images of shape \(16, 16, 1\), and does not fit'):
         opening(config, tmp_path / 'work')
     assert not (tmp_path / 'work').exists()
+
+
+def test_surrogates_that_start_from_different_networks_keep_their_own_normalization(config, tmp_path):
+    for name, mean in (('one', 0.2), ('two', 0.7)):
+        save(tmp_path / name, MLP, mean=(mean,))
+    config['surrogates'] = {name: {'network': str(tmp_path / name)} for name in ('one', 'two')}
+    config['trainings'] = {'sgd': {'name': 'sgd'}}
+    plan, workdir = opening(config, tmp_path / 'work')
+    experiment.train(plan, workdir, ['surrogates'])
+    alone, other = opening({**config, 'surrogates': {'two': config['surrogates']['two']}}, tmp_path / 'alone')
+    experiment.train(alone, other, ['surrogates'])
+    two = 'surrogates/two-sgd/seed0'
+    assert storage.read_network(tmp_path / 'work' / two).mean == (0.7,)
+    found = [rfn_jax.load(tmp_path / directory / two).variables for directory in ('work', 'alone')]
+    jax.tree.map(np.testing.assert_array_equal, *found)
