@@ -2,6 +2,8 @@
 
 import functools
 
+import numpy as np
+
 from rfn_jax import data, models, transfer
 from rfn_jax.core import digests, errors, io
 from rfn_jax.experiment import plan as plan_lib
@@ -106,7 +108,9 @@ class Inputs:
             noted = io.read_json_object(self.workdir.result('test_examples.json'))
         except errors.InputError:  # not there so far, or damaged
             return None
-        return noted.get('ids') if noted.get('origin') == origin else None
+        ids = noted.get('ids')
+        known = isinstance(ids, list) and ids and all(type(i) is int for i in ids) and np.isin(ids, self.test.ids).all()
+        return ids if known and noted.get('origin') == origin else None
 
     def _test_examples(self, ids: list[int]) -> data.ImageDataset:
         position = {number: index for index, number in enumerate(self.test.ids.tolist())}

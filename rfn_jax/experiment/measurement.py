@@ -50,6 +50,7 @@ def measure(plan: plan_lib.Plan, workdir: workdir_lib.Workdir) -> None:
     jobs = list(crafting.jobs(inputs))
     for job in jobs:  # all are there before the first is measured
         job.images(eligible)
+    _check_targets(inputs, jobs)
     if _is_done(workdir, made_from := _inputs(inputs, jobs, eligible)):
         return
     right: dict[str, np.ndarray] = {}
@@ -72,6 +73,27 @@ def measure(plan: plan_lib.Plan, workdir: workdir_lib.Workdir) -> None:
     tables.write(workdir.result('gains.csv'), transfer.GainRow, gains)
     examples.write(inputs, jobs, eligible)
     io.write_json(workdir.result('measured.json'), {'inputs': made_from, 'tables': _digests(workdir)})
+
+
+def _check_targets(inputs: inputs_lib.Inputs, jobs: list[crafting.Job]) -> None:
+    """Checks that no target is a validation target or a surrogate by another name.
+
+    Raises:
+      InputError: One is.
+    """
+    found = {
+        role: {inputs.workdir.digest(n, n.last_epoch): n.model for n in inputs.plan.of_role(role)}
+        for role in ('target', 'validation_target')
+    }
+    for digest, name in found['validation_target'].items():
+        if digest in found['target']:
+            raise plan_lib.reported_on_itself(name, found['target'][digest])
+    for job in jobs:
+        target = found['target'].get(job.origin['weights_sha256'])
+        if target is not None:
+            raise errors.InputError(
+                f'target {target!r} is the {job.network.title} after epoch {job.crafted.epoch}: success on it is white-box'
+            )
 
 
 def _is_done(workdir: workdir_lib.Workdir, inputs: str) -> bool:

@@ -43,8 +43,8 @@ def open_workdir(
         raise errors.InputError(f'experiments run on one host so far, not on {jax.process_count()}')
     layout.check_layout(directory)
     workdir = workdir_lib.Workdir(io.absolute(directory), console, _mesh(plan, console))
+    workdir.check_definitions(plan)
     if not (layout.is_bound(directory) and layout.last_config(directory) == config):
-        workdir.check_definitions(plan)
         # What only the data can tell is found out before anything is written.
         _check_networks(plan)
         layout.write_config(directory, config)

@@ -39,10 +39,10 @@ def select(plan: plan_lib.Plan, workdir: workdir_lib.Workdir) -> None:
         for network, origin, path in missing:
             io.write_json(path, {'origin': origin, **_measure(inputs, network, examples)})
 
-    parts = [io.read_json(path) for path in paths]
-    rows = [transfer.TransferRow(**row) for part in parts for row in part['transfer']]
+    parts = [_rows(io.read_json_object(path)) for path in paths]
+    rows = [row for part, _ in parts for row in part]
     tables.write(workdir.result('transfer_validation.csv'), transfer.TransferRow, rows)
-    natural = [transfer.NaturalRow(**row) for part in parts for row in part['natural']]
+    natural = [row for _, part in parts for row in part]
     tables.write(workdir.result('natural_validation.csv'), transfer.NaturalRow, natural)
     chosen = [
         transfer.EarlyStoppingRow(surrogate, name, stops, *transfer.best_epoch(rows, surrogate, stops))
@@ -76,9 +76,19 @@ def stops(plan: plan_lib.Plan, workdir: workdir_lib.Workdir) -> dict[tuple[str, 
 def _read(path: epath.Path) -> dict:
     """What was measured of a surrogate; empty if it was not, or if the file is damaged."""
     try:
-        return io.read_json_object(path)
-    except errors.InputError:
+        part = io.read_json_object(path)
+        _rows(part)
+    except (errors.InputError, KeyError, TypeError):
         return {}
+    return part
+
+
+def _rows(part: dict) -> tuple[list[transfer.TransferRow], list[transfer.NaturalRow]]:
+    """The rows that were measured of a surrogate."""
+    return (
+        [transfer.TransferRow(**row) for row in part['transfer']],
+        [transfer.NaturalRow(**row) for row in part['natural']],
+    )
 
 
 def _origin(inputs: inputs_lib.Inputs, surrogate: plan_lib.Network) -> dict:

@@ -68,10 +68,13 @@ class Workdir:
         return classifier
 
     def digest(self, network: plan_lib.Network, epoch: int) -> str:
-        """The hash of the variables of a checkpoint; raises like `classifiers`."""
+        """The hash of all that decides on the logits after an epoch: architecture, normalization and variables.
+
+        Raises like `classifiers`.
+        """
         self._check_trained(network)
         with storage.checkpoints(self.network(network), epoch) as (store, _):
-            return store.digest(epoch)
+            return storage.read_network(self.network(network)).sha256(store.digest(epoch))
 
     def is_defined(self, network: plan_lib.Network) -> bool:
         """Whether the network is there, perhaps not trained to its end."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
-from rfn_jax.core import errors, io, tables
+from rfn_jax.core import digests, errors, io, tables
 from rfn_jax.transfer import (
     BLACK_BOX,
     WHITE_BOX,
@@ -83,6 +83,7 @@ def read(workdir: os.PathLike | str) -> Results:
         gains=_read_rows(workdir, 'gains', GainRow),
         examples=_read_rows(workdir, 'examples', ExampleRow),
     )
+    _check_measured(workdir / 'results')
     if not set(groups(found.summary)) <= set(groups(found.transfer)):
         raise _remedy(f'summary.csv and transfer.csv of {workdir / "results"} do not belong together')
     return found
@@ -157,6 +158,15 @@ def rates_by_target(rows: Sequence[TransferRow]) -> dict[tuple[str, str], dict[s
 
 def _remedy(message: str) -> errors.InputError:
     return errors.InputError(f'{message}; make it with `rfn-jax run`')
+
+
+def _check_measured(results: epath.Path) -> None:
+    """Checks that the tables are those that were written together, where it is noted which they are."""
+    if not (results / 'measured.json').exists():
+        return
+    for name, digest in _read_dict(results / 'measured.json').get('tables', {}).items():
+        if digests.of_file(results / name) != digest:
+            raise _remedy(f'{results / name} is not the one that was measured')
 
 
 def _read_dict(path: epath.Path) -> dict:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from etils import epath
 
 from rfn_jax import models, training
-from rfn_jax.core import digests, errors, io
+from rfn_jax.core import checks, digests, errors, io
 
 FILE = 'network.json'
 IMPORTED_EPOCH = 0
@@ -195,7 +195,17 @@ def read(directory: os.PathLike | str) -> Network:
         if found.keys() != fields:
             raise ValueError(f'it must hold {", ".join(sorted(fields))}')
         tuples = {name: tuple(found[name]) for name in ('image_shape', 'mean', 'std', 'class_names')}
-        return Network(**{**found, **tuples})
+        network = Network(**{**found, **tuples})
+        checks.integer('num_classes', network.num_classes, at_least=1)
+        for size in network.image_shape:
+            checks.integer('image_shape', size, at_least=1)
+        for value in (*network.mean, *network.std):
+            checks.number('mean and std', value)
+        if len(network.image_shape) != 3 or not all(
+            isinstance(d, dict) for d in (network.architecture, network.origin)
+        ):
+            raise ValueError('image_shape must be [H, W, C], and architecture and origin objects')
+        return network
     except (AttributeError, TypeError, ValueError) as error:
         raise errors.InputError(f'{path} is damaged: {error}') from error
 
@@ -211,6 +221,8 @@ def checkpoints(
       RunError: The checkpoint is damaged, or not the one that `network.json` was written for.
     """
     network = read(directory)
+    if epoch is not None:
+        checks.integer('epoch', epoch, at_least=0)
     path = io.absolute(directory) / 'checkpoints'
     if not path.exists():
         raise errors.InputError(f'{directory} has no checkpoint yet; train it first (rfn-jax train)')
