@@ -60,7 +60,7 @@ def jobs(inputs: inputs_lib.Inputs) -> Iterator[Job]:
       InputError: Networks are not trained, or no early-stopping epoch was chosen.
     """
     plan, workdir = inputs.plan, inputs.workdir
-    stops = selection.stops(plan, workdir)
+    stops = selection.stops(inputs)
     for network in plan.of_role('surrogate'):
         for training in plan.trainings_of(network):
             epoch = stops.get((network.model, training), network.recipe.epochs)

@@ -27,7 +27,7 @@ def select(plan: plan_lib.Plan, workdir: workdir_lib.Workdir) -> None:
     inputs = inputs_lib.Inputs(plan, workdir)
     surrogates = plan.of_role('surrogate')
     origins = [_origin(inputs, network) for network in surrogates]
-    paths = [workdir.result(f'validation/{n.model}-{n.training}-seed{n.seed}.json') for n in surrogates]
+    paths = [_path(workdir, network) for network in surrogates]
     missing = [
         (network, origin, path)
         for network, origin, path in zip(surrogates, origins, paths, strict=True)
@@ -52,12 +52,13 @@ def select(plan: plan_lib.Plan, workdir: workdir_lib.Workdir) -> None:
     tables.write(workdir.result(CHOSEN), transfer.EarlyStoppingRow, chosen)
 
 
-def stops(plan: plan_lib.Plan, workdir: workdir_lib.Workdir) -> dict[tuple[str, str], int]:
+def stops(inputs: inputs_lib.Inputs) -> dict[tuple[str, str], int]:
     """The epoch that each surrogate and early-stopped training uses, as `select` chose it.
 
     Raises:
-      InputError: It was not chosen.
+      InputError: It was not chosen, or with other networks or another validation.
     """
+    plan, workdir = inputs.plan, inputs.workdir
     if not plan.early_stopping:
         return {}
     rows = tables.read(workdir.result(CHOSEN), transfer.EarlyStoppingRow)
@@ -70,7 +71,17 @@ def stops(plan: plan_lib.Plan, workdir: workdir_lib.Workdir) -> dict[tuple[str, 
                 raise errors.InputError(
                     f'{workdir.result(CHOSEN)} has no epoch of {surrogate}-{name}; choose it first (rfn-jax select)'
                 )
+    for network in plan.of_role('surrogate'):
+        if _read(_path(workdir, network)).get('origin') != _origin(inputs, network):
+            raise errors.InputError(
+                f'{workdir.result(CHOSEN)} was chosen with other networks or another validation; choose again (rfn-jax '
+                'select)'
+            )
     return chosen
+
+
+def _path(workdir: workdir_lib.Workdir, network: plan_lib.Network) -> epath.Path:
+    return workdir.result(f'validation/{network.model}-{network.training}-seed{network.seed}.json')
 
 
 def _read(path: epath.Path) -> dict:

@@ -231,3 +231,25 @@ def test_networks_of_both_loaders_are_the_same_bits(config, copy, tmp_path):
                 with storage.checkpoints(directory / folder, epoch) as (store, _):
                     found.append(store.digest(epoch))
             assert found[0] == found[1]
+
+
+def test_epochs_that_were_chosen_otherwise_are_not_used(config, copy):
+    config.validation.examples = 20
+    with pytest.raises(errors.InputError, match='was chosen with other networks or another validation; choose again'):
+        experiment.measure(*opening(config, copy))
+
+
+@pytest.mark.parametrize(
+    ('role', 'folder', 'message'),
+    [
+        ('targets', 'surrogates/resnet-sgd/seed0', "target 'x' is the surrogate .*: success on it is white-box"),
+        ('validation_targets', 'targets/mlp', "validation target 'x' is the target 'mlp'"),
+    ],
+)
+def test_a_target_by_another_name_is_told(config, copy, role, folder, message):
+    config[role].x = {'network': str(copy / folder), 'epoch': 4}
+    plan, workdir = opening(config, copy)
+    for stage in (experiment.train, experiment.select, experiment.craft):
+        stage(plan, workdir)
+    with pytest.raises(errors.InputError, match=message):
+        experiment.measure(plan, workdir)
