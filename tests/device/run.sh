@@ -6,7 +6,8 @@
 # Phases: tests, bench, twin and trainings, by default, in ten minutes together; also kernels (a profile of the training steps)
 # and rehearse (the first epoch of each training, which fills the cache in JAX_COMPILATION_CACHE_DIR for a later run). Each has a
 # limit in seconds, such as TWIN_LIMIT=120, and leaves what it finished in DIR, also when it is killed. --tiny runs all phases at
-# tiny sizes, on a CPU in three minutes.
+# tiny sizes, on a CPU in three minutes. RUN names a work directory that the trainings leave behind, and LANES the folders of
+# networks that are trained beside each other, such as "surrogates/resnet18-rfn validation_targets,targets".
 #
 # It uses the python3 of the machine, or PYTHON. Packages that are missing there (tests/device/wheels.txt) are taken from wheels in
 # WHEELS (.wheels), and CIFAR-10 from the file that tests/device/pack_cifar10.py packed, CIFAR10_PACKED (.wheels/cifar10.npz).
@@ -101,8 +102,8 @@ data() {  # sets the config of the trainings
 trainings() {
   local limit=${TRAININGS_LIMIT:-330} config
   data || return 1
-  phase trainings $((limit + 15)) $python $here/trainings.py --config=$config --workdir="$room/run" --out="$out/trainings" \
-    --limit="$limit" --reserve="${RESERVE:-80}"
+  phase trainings $((limit + 15)) $python $here/trainings.py --config=$config --workdir="${RUN:-$room/run}" --out="$out/trainings" \
+    --limit="$limit" --reserve="${RESERVE:-80}" ${LANES:+--lanes $LANES}
 }
 rehearse() {
   local limit=${REHEARSE_LIMIT:-90} config

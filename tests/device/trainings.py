@@ -78,6 +78,9 @@ def main() -> int:
         parser.add_argument(f'--{name}', type=pathlib.Path, required=True)
     parser.add_argument('--limit', type=float, required=True)
     parser.add_argument('--reserve', type=float, default=75.0, help='seconds of the limit that are kept for measuring')
+    parser.add_argument(
+        '--lanes', nargs='+', default=(), help='folders to train one after another, with commas between'
+    )
     parser.add_argument('--rehearse', action='store_true')
     arguments = parser.parse_args()
     end = time.monotonic() + arguments.limit
@@ -89,7 +92,8 @@ def main() -> int:
         if arguments.rehearse:
             rehearse(plan, arguments.workdir, runs, end)
             return 0
-        train(plan, arguments.workdir, arguments.out, runs, end - arguments.reserve)
+        lanes = [lane.split(',') for lane in arguments.lanes] or default_lanes(plan)
+        train(plan, lanes, arguments.workdir, arguments.out, runs, end - arguments.reserve)
         measure(plan, config, arguments.workdir, runs, end)
         pack(arguments.workdir, arguments.out)
         return 0 if (arguments.workdir / 'results' / 'gains.csv').exists() else 1
@@ -130,16 +134,25 @@ def rehearse(plan: experiment.Plan, directory: pathlib.Path, runs: Runs, end: fl
         time.sleep(0.2)
 
 
-def train(plan: experiment.Plan, directory: pathlib.Path, out: pathlib.Path, runs: Runs, end: float) -> None:
-    """Trains surrogates and targets in two processes until `end`, and keeps what is finished as it is finished."""
+def default_lanes(plan: experiment.Plan) -> list[list[str]]:
+    """Surrogates in one process, and the other networks in another."""
     # Without validation targets nothing can be measured, and of the targets those that cost least come first.
     targets = sorted(of(plan, 'targets'), key=cost)
-    only = {
-        'surrogates': ['surrogates'],
-        'targets': [*(n.folder for n in of(plan, 'validation_targets')), *(n.folder for n in targets)],
-    }
+    return [['surrogates'], [network.folder for network in (*of(plan, 'validation_targets'), *targets)]]
+
+
+def train(
+    plan: experiment.Plan,
+    lanes: list[list[str]],
+    directory: pathlib.Path,
+    out: pathlib.Path,
+    runs: Runs,
+    end: float,
+) -> None:
+    """Trains each lane in a process of its own until `end`, and keeps what is finished as it is finished."""
     commands = {
-        name: [['train', f'--workdir={directory}', f'--only={part}'] for part in parts] for name, parts in only.items()
+        f'lane{number}': [['train', f'--workdir={directory}', f'--only={folder}'] for folder in folders]
+        for number, folders in enumerate(lanes)
     }
     kept: set[str] = set()
     while time.monotonic() < end:
