@@ -9,12 +9,27 @@ from typing import TYPE_CHECKING
 from rfn_jax.optim import rfn_sam
 
 if TYPE_CHECKING:
-    from rfn_jax import attacks, data, models, optim, storage, training, transfer
+    from rfn_jax import (
+        attacks,
+        bench,
+        core,
+        data,
+        experiment,
+        models,
+        optim,
+        report,
+        storage,
+        training,
+        transfer,
+    )
     from rfn_jax.models import Classifier
     from rfn_jax.storage import load
 
 __version__ = '0.1.0'
-__all__ = ['Classifier', 'attacks', 'data', 'load', 'models', 'optim', 'rfn_sam', 'storage', 'training', 'transfer']
+__all__ = [
+    'Classifier', 'attacks', 'bench', 'core', 'data', 'experiment', 'load', 'models', 'optim', 'report', 'rfn_sam',
+    'storage', 'training', 'transfer',
+]  # fmt: skip
 
 _ATTRIBUTES = {'Classifier': 'models', 'load': 'storage'}
 

@@ -34,13 +34,14 @@ from rfn_jax.attacks.surrogates.ensembles import CheckpointCycle, Ensemble, chec
 from rfn_jax.attacks.surrogates.ghost import ghost_network
 from rfn_jax.attacks.surrogates.linear_backprop import linear_backprop
 from rfn_jax.attacks.surrogates.skip_gradient import skip_gradient
+from rfn_jax.core.rng import example_keys
 
 __all__ = [
     'ATTACKS', 'AT_IMAGE', 'COMPONENTS', 'LOSSES', 'PRESETS', 'Attack', 'AutoPgd', 'Budget', 'CheckpointCycle',
     'Ensemble', 'GradientAttack', 'GradientEstimate', 'Input', 'InputTransform', 'IntermediateLevelAttack', 'Pool',
     'Step', 'SteppedSurrogate', 'Surrogate', 'accumulate', 'admix', 'apgd', 'at_original', 'bim',
     'block_shuffle_rotate', 'bsr', 'check_images', 'check_labels', 'checkpoint_cycle', 'compose', 'di_fgsm',
-    'emi_fgsm', 'enhanced_momentum', 'fgsm', 'ghost', 'ghost_network', 'ila', 'input_diversity', 'linbp',
+    'emi_fgsm', 'enhanced_momentum', 'example_keys', 'fgsm', 'ghost', 'ghost_network', 'ila', 'input_diversity', 'linbp',
     'linear_backprop', 'look_ahead', 'make', 'make_from', 'mi_fgsm', 'ni_fgsm', 'patchwise', 'penalised_norm', 'pgd',
     'pgn', 'pi_fgsm', 'random_shift', 'rap', 'reverse_perturbation', 'scale_copies', 'sgm', 'si_ni_fgsm',
     'skip_gradient', 'spectrum_simulation', 'ssa', 'steepest', 'ti_fgsm', 'translation_kernel', 'uniform_in_ball',

@@ -55,7 +55,7 @@ def check_labels(labels: jax.Array, count: int, num_classes: int) -> None:
             )
 
 
-def example_keys(key: jax.Array, count: int) -> jax.Array:
+def keys_of_batch(key: jax.Array, count: int) -> jax.Array:
     """The keys `[count]` of the examples, of one key for all or one for each.
 
     Raises:

@@ -197,7 +197,7 @@ class Attack(abc.ABC):
           images: Originals, float `[B, H, W, C]` in [0, 1].
           labels: True classes, int `[B]` in `[0, K)`.
           key: One key, which gives each example its own by position, or one key per example `[B]`, such as
-            `rng.example_keys` makes from ids.
+            `attacks.example_keys` makes from ids.
           target_labels: Classes to reach, int `[B]` in `[0, K)`; for targeted attacks, and only for them.
           pool: Images and labels that transforms such as `admix` mix in: the same for every batch, so that the result does
             not depend on the batch.
@@ -214,7 +214,7 @@ class Attack(abc.ABC):
         if jax.tree_util.all_leaves([surrogate]):
             surrogate = jax.tree_util.Partial(surrogate)
         arguments.check_images(images)
-        keys = arguments.example_keys(key, len(images))
+        keys = arguments.keys_of_batch(key, len(images))
         shape = compiled_logits.eval_shape(surrogate, images, keys, 0)
         num_classes = arguments.num_classes(shape, len(images))
         arguments.check_labels(labels, len(images), num_classes)

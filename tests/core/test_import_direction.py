@@ -1,5 +1,6 @@
 import ast
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -106,3 +107,23 @@ def test_importing_is_light_and_starts_no_backend():
     run = subprocess.run([sys.executable, '-W', 'error', '-c', script], capture_output=True, text=True, check=False)
     assert run.stderr == ''
     assert run.stdout.split('\n')[:2] == ['[] False', 'True']
+
+
+def test_every_public_name_of_the_root_and_of_the_rooms_is_there_after_importing_the_root():
+    script = (
+        'import rfn_jax\n'
+        'for name in rfn_jax.__all__:\n'
+        '    part = getattr(rfn_jax, name)\n'
+        '    for inner in getattr(part, "__all__", ()):\n'
+        '        getattr(part, inner)\n'
+        'import jax\n'
+        'print(rfn_jax.attacks.example_keys(jax.random.key(0), [1, 2]).shape, "data" in dir(rfn_jax))\n'
+    )
+    run = subprocess.run([sys.executable, '-W', 'error', '-c', script], capture_output=True, text=True, check=False)
+    assert (run.stderr, run.stdout) == ('', '(2,) True\n')
+
+
+def test_the_readme_lists_the_rooms_with_their_levels():
+    readme = (ROOT.parent / 'README.md').read_text(encoding='utf-8')
+    rows = re.findall(r'^\| `rfn_jax/(\w+)` \| (\d) \|', readme, re.MULTILINE)
+    assert {room: int(level) for room, level in rows} == {k: v for k, v in LEVELS.items() if k != 'landscape'}
