@@ -138,7 +138,7 @@ def climb(
     )
 
 
-def settle(state: SamState, candidate: optax.Updates, climbed: Climb) -> tuple[optax.Updates, SamState]:
+def settle(state: SamState, climbed: Climb) -> tuple[optax.Updates, SamState]:
     """The gradient that a minimiser returns, always finite, and its next state.
 
     Falling back on the gradient at the parameters instead of zeros would keep it alive through the second evaluation: one
@@ -146,14 +146,13 @@ def settle(state: SamState, candidate: optax.Updates, climbed: Climb) -> tuple[o
 
     Args:
       state: The state before.
-      candidate: The gradient that the method asks for.
-      climbed: The climb of this update.
+      climbed: The climb of this update, with the gradient that the method asks for.
 
     Returns:
-      `candidate` if it is finite, else zeros; and the state.
+      That gradient if it is finite, else zeros; and the state.
     """
-    usable = numerics.all_finite(candidate)
-    chosen = jax.tree.map(lambda c: jnp.where(usable, c, jnp.zeros_like(c)), candidate)
+    usable = numerics.all_finite(climbed.gradient)
+    chosen = jax.tree.map(lambda c: jnp.where(usable, c, jnp.zeros_like(c)), climbed.gradient)
     skipped = jnp.logical_not(climbed.valid & usable)
     return chosen, SamState(
         count=optax.safe_increment(state.count),
