@@ -82,7 +82,7 @@ def train_step(
       `accuracy`, before the update, and those of `optim.diagnostics`. With `scan`, they are arrays `[k]`.
 
     Raises:
-      InputError: `tx` cannot be run by groups; or, at the first step, a size does not divide.
+      InputError: `tx` cannot be run by groups; or, at the first step, its state cannot be merged, or a size does not divide.
     """
     if group_size is not None and not isinstance(tx, optim.Optimizer):
         raise errors.InputError(f'group_size {group_size!r} needs an optim.Optimizer, whose minimizer runs by groups')

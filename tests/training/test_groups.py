@@ -248,7 +248,7 @@ def test_a_step_that_is_not_finite_leaves_everything_finite(bench, name, options
     assert not np.isfinite(metrics['loss'])
 
 
-def test_any_optax_transformation_goes_with_groups(bench):
+def test_wrappers_of_optax_go_with_groups(bench):
     minimiser = optax.chain(
         optax.inject_hyperparams(optim.rfn_sam)(rho=0.3), optax.apply_if_finite(optax.identity(), 3)
     )
@@ -349,6 +349,15 @@ def test_sizes_that_do_not_divide(bench, options, message):
             epochs=1, batch_size=B, learning_rate=0.1, momentum=0.9, weight_decay=0, decay_epochs=(), decay_factor=0.1,
             crop_padding=0, flip=False, minimiser={'name': 'rfn_sam'}, **names,
         )  # fmt: skip
+
+
+def test_the_state_of_a_minimizer_that_runs_by_groups_holds_no_key(bench):
+    keeps_a_key = optax.GradientTransformation(lambda params: jax.random.PRNGKey(0), lambda g, key, _: (g, key))
+    run = Run(bench, ConvNet(), optax.chain(optim.rfn_sam(), keeps_a_key), 1, group_size=8)
+    with pytest.raises(
+        errors.InputError, match=r'got uint32\[2\] at \[1\]: move the transformation that keeps it to the descent'
+    ):
+        run.after(1)
 
 
 def test_groups_need_to_know_where_the_minimizer_ends(bench):
