@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from optax import tree_utils
 
-from rfn_jax.core import numerics
+from rfn_jax.core import errors, numerics
 from rfn_jax.optim import masks, neighbourhoods
 
 GradientFunction = Callable[[optax.Params], optax.Updates]
@@ -109,13 +109,15 @@ def climb(
     def gradient_at(e):
         gradient = grad_fn(perturbed(e))
         if jax.tree.structure(gradient) != jax.tree.structure(updates):
-            raise ValueError(
+            raise errors.InputError(
                 f'grad_fn must return a gradient with the structure of params, {jax.tree.structure(updates)}; it '
                 f'returned {jax.tree.structure(gradient)} (jax.value_and_grad and has_aux=True return more than that)'
             )
         shapes = [[jnp.shape(leaf) for leaf in jax.tree.leaves(tree)] for tree in (gradient, updates)]
         if shapes[0] != shapes[1]:
-            raise ValueError(f'grad_fn must return a gradient with the shapes of params, {shapes[1]}, got {shapes[0]}')
+            raise errors.InputError(
+                f'grad_fn must return a gradient with the shapes of params, {shapes[1]}, got {shapes[0]}'
+            )
         return tree_utils.tree_cast_like(gradient, updates)
 
     def step(_, carry):
