@@ -74,7 +74,7 @@ def objective(
       batch_stats: Running statistics before.
       images: Normalized images `[B, H, W, C]`.
       labels: int32 `[B]`.
-      key: Key of dropout, for the modules that have it; each micro-batch folds in its number. Only in training mode.
+      key: Key of dropout, for the modules that have it in training mode; each micro-batch folds in its number.
       train: Whether in training mode.
       micro_batch_size: b, a divisor of B; None for one piece. Micro-batch i holds the examples i, i + B/b, i + 2B/b, ...,
         so that each device has its share of every one where b is a multiple of the number of devices.
@@ -92,7 +92,7 @@ def objective(
             images,
             train=train,
             mutable=['batch_stats', 'auxiliary_logits'] if train else [],
-            rngs={'dropout': key} if train else {},
+            rngs={} if key is None else {'dropout': key},
         )
         values = losses.cross_entropy(logits, labels)
         for auxiliary in jax.tree.leaves(updated.get('auxiliary_logits', {})):
@@ -114,7 +114,7 @@ def objective(
         def body(total, piece):
             *examples, number = piece
             (_, evaluation), gradient = gradient_of(
-                params, *examples, jax.random.fold_in(key, number) if train else None
+                params, *examples, None if key is None else jax.random.fold_in(key, number)
             )
             rest = (gradient, evaluation.accuracy, evaluation.batch_stats)
             return jax.tree.map(jnp.add, total, rest), evaluation.losses
