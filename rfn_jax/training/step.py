@@ -69,7 +69,8 @@ def train_step(
       augment: Function of images `[B, H, W, C]` in [0, 1] and keys `[B]`.
       mesh: Mesh with the axis `'data'`; its size divides B.
       group_size: Examples that share a perturbation, a divisor of B; see above.
-      micro_batch_size: Examples in a piece, a divisor of the examples that share a perturbation; None for one piece.
+      micro_batch_size: Examples in a piece, a divisor of the examples that share a perturbation, and of those that
+        `optim.esam` keeps where they are more; None for one piece.
       shard_state: Whether the state is cut over the devices, as `sharding.of_state(state, mesh, cut=True)` does it, or whole
         on each. Parameters are gathered for each evaluation; with groups, the whole state while they are computed.
       scan: Whether a call makes k steps, in a `lax.scan` over a `Batch` with an axis k in front. The host then takes no part
