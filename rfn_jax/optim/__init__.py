@@ -4,7 +4,7 @@ from rfn_jax.optim.asam import asam, rfn_asam
 from rfn_jax.optim.ascent import SamState
 from rfn_jax.optim.averages import AverageState, average_params, ema, swa
 from rfn_jax.optim.diagnostics import diagnostics
-from rfn_jax.optim.esam import esam, rfn_esam
+from rfn_jax.optim.esam import esam, kept_examples, rfn_esam
 from rfn_jax.optim.friendly_sam import FriendlySamState, friendly_sam, rfn_friendly_sam
 from rfn_jax.optim.groups import merged_state, state_change
 from rfn_jax.optim.gsam import gsam, rfn_gsam
@@ -18,8 +18,8 @@ from rfn_jax.optim.schedules import rho_with_learning_rate, step_decay
 
 __all__ = [
     'MASKS', 'MINIMISERS', 'AverageState', 'FriendlySamState', 'LookSamState', 'Optimizer', 'OptimizerState',
-    'SamState', 'asam', 'average_params', 'diagnostics', 'ema', 'esam', 'friendly_sam', 'gsam', 'looksam',
-    'merged_state', 'momentum_sgd', 'no_biases', 'no_normalisation', 'only_normalisation', 'random_sam', 'rfn_asam',
-    'rfn_esam', 'rfn_friendly_sam', 'rfn_gsam', 'rfn_looksam', 'rfn_sam', 'rho_with_learning_rate', 'sam',
+    'SamState', 'asam', 'average_params', 'diagnostics', 'ema', 'esam', 'friendly_sam', 'gsam', 'kept_examples',
+    'looksam', 'merged_state', 'momentum_sgd', 'no_biases', 'no_normalisation', 'only_normalisation', 'random_sam',
+    'rfn_asam', 'rfn_esam', 'rfn_friendly_sam', 'rfn_gsam', 'rfn_looksam', 'rfn_sam', 'rho_with_learning_rate', 'sam',
     'state_change', 'step_decay', 'swa',
 ]  # fmt: skip

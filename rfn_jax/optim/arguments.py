@@ -36,10 +36,17 @@ def check_rho(rho: Any) -> None:
     """Checks a radius: a number of at least 0, or a schedule.
 
     Raises:
-      InputError: It is neither, or negative or not finite.
+      InputTypeError: It is neither.
+      InputError: It is negative or not finite.
     """
-    if not callable(rho):
+    if callable(rho):
+        return
+    try:
         check_number('rho', rho, at_least=0)
+    except errors.InputTypeError:
+        raise errors.InputTypeError(
+            f'rho must be a finite number at least 0 or a schedule (a function of the number of updates), got {rho!r}'
+        ) from None
 
 
 def check_seed(seed: Any) -> None:

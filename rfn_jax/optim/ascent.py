@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from optax import tree_utils
 
-from rfn_jax.core import numerics
+from rfn_jax.core import errors, numerics
 from rfn_jax.optim import masks, neighbourhoods
 
 GradientFunction = Callable[[optax.Params], optax.Updates]
@@ -109,13 +109,15 @@ def climb(
     def gradient_at(e):
         gradient = grad_fn(perturbed(e))
         if jax.tree.structure(gradient) != jax.tree.structure(updates):
-            raise ValueError(
+            raise errors.InputError(
                 f'grad_fn must return a gradient with the structure of params, {jax.tree.structure(updates)}; it '
                 f'returned {jax.tree.structure(gradient)} (jax.value_and_grad and has_aux=True return more than that)'
             )
         shapes = [[jnp.shape(leaf) for leaf in jax.tree.leaves(tree)] for tree in (gradient, updates)]
         if shapes[0] != shapes[1]:
-            raise ValueError(f'grad_fn must return a gradient with the shapes of params, {shapes[1]}, got {shapes[0]}')
+            raise errors.InputError(
+                f'grad_fn must return a gradient with the shapes of params, {shapes[1]}, got {shapes[0]}'
+            )
         return tree_utils.tree_cast_like(gradient, updates)
 
     def step(_, carry):
@@ -138,7 +140,7 @@ def climb(
     )
 
 
-def settle(state: SamState, candidate: optax.Updates, climbed: Climb) -> tuple[optax.Updates, SamState]:
+def settle(state: SamState, climbed: Climb) -> tuple[optax.Updates, SamState]:
     """The gradient that a minimiser returns, always finite, and its next state.
 
     Falling back on the gradient at the parameters instead of zeros would keep it alive through the second evaluation: one
@@ -146,14 +148,13 @@ def settle(state: SamState, candidate: optax.Updates, climbed: Climb) -> tuple[o
 
     Args:
       state: The state before.
-      candidate: The gradient that the method asks for.
-      climbed: The climb of this update.
+      climbed: The climb of this update, with the gradient that the method asks for.
 
     Returns:
-      `candidate` if it is finite, else zeros; and the state.
+      That gradient if it is finite, else zeros; and the state.
     """
-    usable = numerics.all_finite(candidate)
-    chosen = jax.tree.map(lambda c: jnp.where(usable, c, jnp.zeros_like(c)), candidate)
+    usable = numerics.all_finite(climbed.gradient)
+    chosen = jax.tree.map(lambda c: jnp.where(usable, c, jnp.zeros_like(c)), climbed.gradient)
     skipped = jnp.logical_not(climbed.valid & usable)
     return chosen, SamState(
         count=optax.safe_increment(state.count),

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rfn_jax.core import numerics
-from rfn_jax.optim import arguments
+from rfn_jax.core import errors, numerics
+from rfn_jax.optim import arguments, states
 
 
 class AverageState(NamedTuple):
@@ -112,12 +112,11 @@ def average_params(opt_state: Any) -> optax.Params:
       opt_state: State of a chain, of any depth.
 
     Raises:
-      ValueError: There is no average in it, or more than one.
+      InputError: There is no average in it, or more than one.
     """
-    leaves = jax.tree.leaves(opt_state, is_leaf=lambda leaf: isinstance(leaf, AverageState))
-    found = [leaf for leaf in leaves if isinstance(leaf, AverageState)]
+    found = states.of_kind(opt_state, AverageState)
     if len(found) != 1:
-        raise ValueError(f'the optimiser state must hold one average of swa() or ema(), it holds {len(found)}')
+        raise errors.InputError(f'the optimizer state must hold one average of swa() or ema(), it holds {len(found)}')
     return found[0].average
 
 
@@ -132,7 +131,7 @@ def _averaging(method: str, move) -> optax.GradientTransformationExtraArgs:
     ) -> tuple[optax.Updates, AverageState]:
         del extra_args
         if params is None:
-            raise ValueError(f'{method} needs the parameters: call tx.update(grads, opt_state, params)')
+            raise errors.InputError(f'{method} needs the parameters: call tx.update(grads, opt_state, params)')
         return updates, move(state, optax.apply_updates(params, updates))
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

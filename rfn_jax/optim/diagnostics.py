@@ -4,7 +4,7 @@ import jax
 import optax
 
 from rfn_jax.core import errors
-from rfn_jax.optim import ascent
+from rfn_jax.optim import ascent, states
 
 
 def diagnostics(opt_state: optax.OptState) -> dict[str, jax.Array]:
@@ -29,8 +29,7 @@ def diagnostics(opt_state: optax.OptState) -> dict[str, jax.Array]:
       >>> round(float(optim.diagnostics(opt_state)['perturbation_norm']), 4)
       0.4
     """
-    leaves = jax.tree.leaves(opt_state, is_leaf=lambda leaf: isinstance(leaf, ascent.SamState))
-    found = [leaf for leaf in leaves if isinstance(leaf, ascent.SamState)]
+    found = states.of_kind(opt_state, ascent.SamState)
     if len(found) > 1:
         raise errors.InputError(f'the optimizer state must hold one sharpness-aware minimizer, it holds {len(found)}')
     return {name: value for state in found for name, value in state._asdict().items() if name != 'count'}

@@ -98,11 +98,15 @@ def _gradient_of_risen(call: Call, gamma: float) -> ascent.GradientFunction:
                 f'{jnp.shape(after)} at the perturbed parameters'
             )
         rise = (after - before).astype(jnp.float32)
-        # Rounded, since 0.07 * 100 is above 7 in floating point.
-        kept = max(1, math.ceil(round(gamma * rise.shape[0], 6)))
+        kept = kept_examples(gamma, len(rise))
         return call.grad_fn(perturbed, jax.lax.top_k(rise, kept)[1].astype(jnp.int32))
 
     return gradient
+
+
+def kept_examples(gamma: float, count: int) -> int:
+    r"""How many of `count` examples `esam` keeps, :math:`\lceil \gamma B \rceil` and at least 1."""
+    return max(1, math.ceil(round(gamma * count, 6)))  # rounded, since 0.07 * 100 is above 7 in floating point
 
 
 def rfn_esam(

@@ -27,11 +27,7 @@ class FriendlySamState(NamedTuple):
 
 
 def friendly_sam(
-    rho: optax.ScalarOrSchedule = 0.05,
-    *,
-    sigma: float = 1.0,
-    decay: float = 0.9,
-    mask: masks.Mask = None,
+    rho: optax.ScalarOrSchedule = 0.05, *, sigma: float = 1.0, decay: float = 0.9, mask: masks.Mask = None
 ) -> optax.GradientTransformationExtraArgs:
     r"""SAM that climbs along the noise of the minibatch only, without the full gradient's direction.
 

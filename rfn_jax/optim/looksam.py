@@ -26,11 +26,7 @@ class LookSamState(NamedTuple):
 
 
 def looksam(
-    rho: optax.ScalarOrSchedule = 0.05,
-    *,
-    k: int = 5,
-    alpha: float = 0.7,
-    mask: masks.Mask = None,
+    rho: optax.ScalarOrSchedule = 0.05, *, k: int = 5, alpha: float = 0.7, mask: masks.Mask = None
 ) -> optax.GradientTransformationExtraArgs:
     r"""SAM that climbs at every k-th update only, and in between reuses what changes slowly.
 

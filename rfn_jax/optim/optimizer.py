@@ -1,7 +1,9 @@
 """A minimizer and what descends along its gradient, as one optax transformation whose two parts can be run apart."""
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
+import jax
 import optax
 
 
@@ -22,6 +24,9 @@ class Optimizer(optax.GradientTransformationExtraArgs):
 
     It is used wherever a chain is. Training with m-sharpness needs the parts: the minimizer runs once for each group of the
     batch, and the descent once, along the mean of what the groups give.
+
+    Copies and `jax.tree.map` keep the parts. `_replace` makes a plain transformation without them, since another `init` or
+    `update` is no longer that of the parts.
 
     Attributes:
       minimizer: Gives the gradient to descend along, such as `optim.rfn_sam()`; `optax.identity()` for none.
@@ -46,3 +51,16 @@ class Optimizer(optax.GradientTransformationExtraArgs):
         self = super().__new__(cls, init_fn, update_fn)
         self.minimizer, self.descent = minimizer, descent
         return self
+
+    def __getnewargs__(self) -> tuple[Any, Any]:
+        """What copies are made from."""
+        return self.minimizer, self.descent
+
+    @classmethod
+    def _make(cls, functions: Iterable[Any]) -> optax.GradientTransformationExtraArgs:
+        return optax.GradientTransformationExtraArgs(*functions)
+
+
+jax.tree_util.register_pytree_node(
+    Optimizer, lambda tx: ((tx.minimizer, tx.descent), None), lambda _, parts: Optimizer(*parts)
+)

@@ -82,7 +82,7 @@ def sharpness_aware(
         radius = rho(sam.count) if callable(rho) else rho
         call = Call(params, updates, grad_fn, radius, sam.count, mask, extra_args)
         climbed, after = (gradient(call), None) if memory is None else gradient(call, state)
-        chosen, sam = ascent.settle(sam, climbed.gradient, climbed)
+        chosen, sam = ascent.settle(sam, climbed)
         return chosen, sam if memory is None else after._replace(sam=sam)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -4,7 +4,7 @@ Axes: `B` examples of the set, `b` of a micro-batch.
 """
 
 import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from rfn_jax import optim
 from rfn_jax.core import errors, losses
 
 
@@ -74,16 +75,20 @@ def objective(
       batch_stats: Running statistics before.
       images: Normalized images `[B, H, W, C]`.
       labels: int32 `[B]`.
-      key: Key of dropout, for the modules that have it; each micro-batch folds in its number. Only in training mode.
+      key: Key of dropout, for the modules that have it in training mode; each micro-batch folds in its number.
       train: Whether in training mode.
-      micro_batch_size: b, a divisor of B; None for one piece. Micro-batch i holds the examples i, i + B/b, i + 2B/b, ...,
-        so that each device has its share of every one where b is a multiple of the number of devices.
+      micro_batch_size: b, a divisor of the number of examples wherever they are more; None for one piece. Micro-batch i holds
+        the examples i, i + B/b, i + 2B/b, ..., so that each device has its share of every one where b is a multiple of the
+        number of devices.
       gather: What is done to the parameters before each evaluation: where they are cut over devices, their placement.
       spread: What is done to some of the examples before their gradient is taken: their placement.
 
     Returns:
       The `Objective`. In training mode it uses the statistics of the examples whatever the parameters, and in evaluation
       mode it leaves the running ones alone.
+
+    Raises:
+      InputError: At an evaluation, b does not divide the examples.
     """
 
     def mean_loss(params, images, labels, key):
@@ -92,7 +97,7 @@ def objective(
             images,
             train=train,
             mutable=['batch_stats', 'auxiliary_logits'] if train else [],
-            rngs={'dropout': key} if train else {},
+            rngs={} if key is None else {'dropout': key},
         )
         values = losses.cross_entropy(logits, labels)
         for auxiliary in jax.tree.leaves(updated.get('auxiliary_logits', {})):
@@ -114,7 +119,7 @@ def objective(
         def body(total, piece):
             *examples, number = piece
             (_, evaluation), gradient = gradient_of(
-                params, *examples, jax.random.fold_in(key, number) if train else None
+                params, *examples, None if key is None else jax.random.fold_in(key, number)
             )
             rest = (gradient, evaluation.accuracy, evaluation.batch_stats)
             return jax.tree.map(jnp.add, total, rest), evaluation.losses
@@ -138,25 +143,36 @@ def objective(
     return Objective(value_and_grad, grad, all_losses)
 
 
-def _pieces(count: int, most: int | None) -> int:
-    """The least number of equal pieces of at most `most` examples."""
-    if most is None:
+def _pieces(count: int, size: int | None) -> int:
+    """Into how many micro-batches of `size` the examples of a gradient are cut; one where they are no more than that."""
+    if size is None or count <= size:
         return 1
-    return next(n for n in range(-(-count // most), count + 1) if count % n == 0)
+    if count % size:
+        raise errors.InputError(
+            f'micro_batch_size must divide the {count} examples of a gradient (esam keeps a share gamma of those that share '
+            f'a perturbation) or be at least {count}, got {size}'
+        )
+    return count // size
 
 
 def check_sizes(
-    batch_size: int, *, group_size: int | str | None, micro_batch_size: int | None, devices: Sequence | int
+    batch_size: int, *, group_size: int | str | None, micro_batch_size: int | None, devices: int, gamma: float = 1.0
 ) -> None:
     """Checks how a batch is cut up.
+
+    Args:
+      batch_size: Examples in a step.
+      group_size: Examples that share a perturbation; see `train_step`.
+      micro_batch_size: Examples that pass through the network at once, or None.
+      devices: Number of devices.
+      gamma: Share of the examples that the minimizer keeps; see `optim.esam`.
 
     Raises:
       InputError: A size does not divide, or is out of its range.
     """
-    count = devices if isinstance(devices, int) else len(devices)
-    if batch_size % count:
-        raise errors.InputError(f'batch_size {batch_size} does not divide over {count} devices')
-    whole = batch_size if group_size is None else batch_size // count if group_size == 'device' else group_size
+    if batch_size % devices:
+        raise errors.InputError(f'batch_size {batch_size} does not divide over {devices} devices')
+    whole = batch_size if group_size is None else batch_size // devices if group_size == 'device' else group_size
     if not _is_count(whole) or batch_size % whole:
         raise errors.InputError(
             f"group_size must be a divisor of batch_size {batch_size}, 'device' or None, got {group_size!r}"
@@ -165,6 +181,7 @@ def check_sizes(
         raise errors.InputError(
             f'micro_batch_size must divide the {whole} examples that share a perturbation, got {micro_batch_size!r}'
         )
+    _pieces(optim.kept_examples(gamma, whole), micro_batch_size)
 
 
 def _is_count(value: Any) -> bool:

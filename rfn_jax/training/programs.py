@@ -6,7 +6,7 @@ import optax
 from jax.sharding import Mesh
 
 from rfn_jax import models, optim
-from rfn_jax.training import objectives, recipe, step
+from rfn_jax.training import recipe, step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +47,7 @@ def program(
     Raises:
       InputError: A size does not fit the devices.
     """
-    objectives.check_sizes(
-        plan.batch_size, group_size=plan.group_size, micro_batch_size=plan.micro_batch_size, devices=mesh.size
-    )
+    plan.check_sizes(mesh.size)
     on_cpu = mesh.devices.flat[0].platform == 'cpu'
     per_call = (1 if on_cpu or streaming else steps_per_epoch) if plan.steps_per_call is None else plan.steps_per_call
     per_call = min(per_call, steps_per_epoch)

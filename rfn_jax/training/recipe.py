@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import optax
 
 from rfn_jax import data, optim
-from rfn_jax.core import checks, errors
+from rfn_jax.core import checks, errors, options
 from rfn_jax.training import objectives
 
 
@@ -28,7 +28,8 @@ class Recipe:
         numbers, `(rho_min, rho_max)`, follows the learning rate between 0 and `learning_rate`.
       group_size: Examples that share a perturbation: a divisor of `batch_size` (m-sharpness), `'device'`, or None for the
         whole batch; see `train_step`.
-      micro_batch_size: Examples that pass through the network at once; None for all that share a perturbation.
+      micro_batch_size: Examples that pass through the network at once; None for all that share a perturbation. It divides
+        them, and those that `optim.esam` keeps where they are more.
       shard_parameters: Whether parameters and the state of the optimiser are cut over the devices, for networks that are
         large; the result is the same.
       steps_per_call: Steps that the host starts together, in one `lax.scan`; the result is the same. By default a whole
@@ -63,11 +64,25 @@ class Recipe:
             checks.integer('steps_per_call', self.steps_per_call, at_least=1)
         if self.decay_epochs and self.decay_epochs[-1] >= self.epochs:
             raise errors.InputError(f'decay_epochs {tuple(self.decay_epochs)} must be below epochs, {self.epochs}')
-        objectives.check_sizes(
-            self.batch_size, group_size=self.group_size, micro_batch_size=self.micro_batch_size, devices=1
-        )
         self.optimizer(steps_per_epoch=1)
+        self.check_sizes(devices=1)
         self.augmentation()
+
+    def check_sizes(self, devices: int) -> None:
+        """Checks how a batch is cut up over devices.
+
+        Raises:
+          InputError: A size does not divide.
+        """
+        parameters = options.parameters(optim.MINIMISERS[self.minimiser['name']])
+        gamma = parameters['gamma'].default if 'gamma' in parameters else 1.0
+        objectives.check_sizes(
+            self.batch_size,
+            group_size=self.group_size,
+            micro_batch_size=self.micro_batch_size,
+            devices=devices,
+            gamma=self.minimiser.get('gamma', gamma),
+        )
 
     def schedule(self, steps_per_epoch: int) -> optax.Schedule:
         """The learning rate as a function of the step."""

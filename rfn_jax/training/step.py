@@ -69,7 +69,8 @@ def train_step(
       augment: Function of images `[B, H, W, C]` in [0, 1] and keys `[B]`.
       mesh: Mesh with the axis `'data'`; its size divides B.
       group_size: Examples that share a perturbation, a divisor of B; see above.
-      micro_batch_size: Examples in a piece, a divisor of the examples that share a perturbation; None for one piece.
+      micro_batch_size: Examples in a piece, a divisor of the examples that share a perturbation, and of those that
+        `optim.esam` keeps where they are more; None for one piece.
       shard_state: Whether the state is cut over the devices, as `sharding.of_state(state, mesh, cut=True)` does it, or whole
         on each. Parameters are gathered for each evaluation; with groups, the whole state while they are computed.
       scan: Whether a call makes k steps, in a `lax.scan` over a `Batch` with an axis k in front. The host then takes no part
@@ -82,7 +83,7 @@ def train_step(
       `accuracy`, before the update, and those of `optim.diagnostics`. With `scan`, they are arrays `[k]`.
 
     Raises:
-      InputError: `tx` cannot be run by groups; or, at the first step, a size does not divide.
+      InputError: `tx` cannot be run by groups; or, at the first step, its state cannot be merged, or a size does not divide.
     """
     if group_size is not None and not isinstance(tx, optim.Optimizer):
         raise errors.InputError(f'group_size {group_size!r} needs an optim.Optimizer, whose minimizer runs by groups')

@@ -3,6 +3,7 @@ import numpy as np
 import optax
 import pytest
 
+from rfn_jax.core import errors
 from rfn_jax.optim import arguments
 
 NAN = float('nan')
@@ -41,6 +42,12 @@ def test_ranges():
     ):
         with pytest.raises(ValueError, match=f'^{message}$'):
             check()
+
+
+def test_what_is_no_radius_is_told_that_a_schedule_would_do():
+    allowed = r'a finite number at least 0 or a schedule \(a function of the number of updates\)'
+    with pytest.raises(errors.InputTypeError, match=rf"^rho must be {allowed}, got '0\.4'$"):
+        arguments.check_rho('0.4')
 
 
 def test_a_schedule_is_a_radius():

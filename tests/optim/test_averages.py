@@ -11,7 +11,7 @@ import pytest
 import textbook
 
 from rfn_jax import optim
-from rfn_jax.core import sharding
+from rfn_jax.core import errors, sharding
 
 # A path of weights w_0, w_1, ..., whatever the gradient: w_{t+1} = w_t + STEPS[t].
 START = {'w': np.array([1.0, -2.0, 0.5]), 'b': np.array(3.0)}
@@ -121,9 +121,9 @@ def test_an_average_is_found_at_any_depth():
 
 def test_there_must_be_one_average():
     params = as_arrays(START)
-    with pytest.raises(ValueError, match=r'must hold one average of swa\(\) or ema\(\), it holds 0'):
+    with pytest.raises(errors.InputError, match=r'must hold one average of swa\(\) or ema\(\), it holds 0'):
         optim.average_params(optax.chain(optim.sam(), optax.ema(0.9)).init(params))
-    with pytest.raises(ValueError, match=r'must hold one average of swa\(\) or ema\(\), it holds 2'):
+    with pytest.raises(errors.InputError, match=r'must hold one average of swa\(\) or ema\(\), it holds 2'):
         optim.average_params(optax.chain(optim.swa(), optim.ema()).init(params))
 
 

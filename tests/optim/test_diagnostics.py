@@ -1,3 +1,6 @@
+import doctest
+import importlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,3 +52,9 @@ def test_plain_sgd_has_none():
 def test_two_minimizers_are_one_too_many():
     with pytest.raises(errors.InputError, match='must hold one sharpness-aware minimizer, it holds 2'):
         optim.diagnostics(optax.chain(optim.sam(), optim.sam()).init(PARAMS))
+
+
+def test_the_example_of_the_docstring_runs():
+    results = doctest.testmod(importlib.import_module('rfn_jax.optim.diagnostics'))
+    assert results.attempted > 0
+    assert results.failed == 0

@@ -557,7 +557,9 @@ def test_errors_of_construction_name_the_value(name):
         with pytest.raises(ValueError, match=f'rho must be a finite number at least 0, got {rho}'):
             factory(rho)
     for rho in ('0.4', None, True):
-        with pytest.raises(TypeError, match=f'rho must be a finite number at least 0, got {rho!r}'):
+        with pytest.raises(
+            TypeError, match=rf'rho must be a finite number at least 0 or a schedule \(.*\), got {rho!r}'
+        ):
             factory(rho)
     with pytest.raises(ValueError, match="unknown mask 'no_bias'; did you mean 'no_biases'"):
         factory(mask='no_bias')

@@ -3,8 +3,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+import pytest
 
 from rfn_jax import optim
+from rfn_jax.core import errors
 
 
 class State(NamedTuple):
@@ -46,3 +49,43 @@ def test_a_flag_holds_if_it_holds_in_all_groups():
     yes, no = old._replace(found=jnp.asarray(True)), old
     assert bool(merged(old, [yes] * 3).found)
     assert not bool(merged(old, [yes, yes, no]).found)
+
+
+@pytest.mark.parametrize(('start', 'ends', 'expected'), [(3, [0] * 6, 0), (131_072, [0] * 127, 0), (3, [0, 0, 4], 1)])
+def test_a_counter_that_starts_again_does_so_and_is_the_rounded_mean_where_groups_disagree(start, ends, expected):
+    old = state(start, 1.0, True, [0.0])
+    found = merged(old, [old._replace(count=jnp.int32(end)) for end in ends])
+    assert (int(found.count), found.count.dtype) == (expected, jnp.int32)
+
+
+def test_micro_steps_of_multisteps_start_again():
+    tx = optax.MultiSteps(optim.sam(0.1), 2)
+    params, gradient = jnp.ones(3), jnp.arange(3.0)
+    found = tx.init(params)
+    for mini_step, gradient_step in ((1, 0), (0, 1), (1, 1)):
+        _, new = tx.update(gradient, found, params, grad_fn=lambda params: params)
+        found = merged(found, [new] * 4)
+        jax.tree.map(np.testing.assert_array_equal, found, new)
+        assert (int(found.mini_step), int(found.gradient_step)) == (mini_step, gradient_step)
+
+
+def test_narrow_floats_are_averaged_in_float32_and_keep_their_type():
+    old = {'w': jnp.asarray([1.0], jnp.bfloat16)}
+    found = merged(old, [{'w': jnp.asarray([value], jnp.bfloat16)} for value in (256, 1, 1, 1, 1, 1, 1, 2)])
+    assert found['w'].dtype == jnp.bfloat16
+    assert float(found['w'][0]) == 33  # a sum in bfloat16 would stay at 256
+
+
+@pytest.mark.parametrize(
+    ('leaf', 'message'),
+    [
+        (jax.random.key(0), r"got key<fry>\[\] at \['rng'\]"),
+        (jax.random.PRNGKey(0), r"got uint32\[2\] at \['rng'\]"),
+        (jnp.uint32(1), r"got uint32\[\] at \['rng'\]"),
+        (jnp.arange(3), r"got int32\[3\] at \['rng'\]"),
+    ],
+    ids=['key', 'key data', 'unsigned', 'array'],
+)
+def test_what_has_no_mean_is_refused(leaf, message):
+    with pytest.raises(errors.InputError, match=r'may hold floats, booleans and counters .*' + message):
+        optim.state_change({'rng': leaf}, {'rng': leaf})

@@ -159,8 +159,7 @@ def esam(f, *, rho, beta, gamma, seed=0, mask=None):
 
 def friendly_sam(f, *, rho, sigma, decay, mask=None):
     """Li et al. 2024, as in the authors' code: the moving average is that before this gradient."""
-    m = f.mask(mask)
-    average = None
+    m, average = f.mask(mask), None
 
     def rule(t, w):
         nonlocal average

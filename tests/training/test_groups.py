@@ -248,7 +248,7 @@ def test_a_step_that_is_not_finite_leaves_everything_finite(bench, name, options
     assert not np.isfinite(metrics['loss'])
 
 
-def test_any_optax_transformation_goes_with_groups(bench):
+def test_wrappers_of_optax_go_with_groups(bench):
     minimiser = optax.chain(
         optax.inject_hyperparams(optim.rfn_sam)(rho=0.3), optax.apply_if_finite(optax.identity(), 3)
     )
@@ -330,6 +330,13 @@ def test_one_step_of_rfn_needs_at_most_a_copy_of_parameters_and_gradients_more_t
 # Errors
 
 
+def recipe_of(minimiser, batch_size=B, **sizes):
+    return training.Recipe(
+        epochs=1, batch_size=batch_size, learning_rate=0.1, momentum=0.9, weight_decay=0, decay_epochs=(),
+        decay_factor=0.1, crop_padding=0, flip=False, minimiser=minimiser, **sizes,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
@@ -343,12 +350,48 @@ def test_one_step_of_rfn_needs_at_most_a_copy_of_parameters_and_gradients_more_t
 def test_sizes_that_do_not_divide(bench, options, message):
     with pytest.raises(errors.InputError, match=message):
         Run(bench, ConvNet(), optim.rfn_sam(), 1, **options).after(1)
-    names = {'group_size': None, 'micro_batch_size': None, **options}
     with pytest.raises(errors.InputError, match=message):
-        training.Recipe(
-            epochs=1, batch_size=B, learning_rate=0.1, momentum=0.9, weight_decay=0, decay_epochs=(), decay_factor=0.1,
-            crop_padding=0, flip=False, minimiser={'name': 'rfn_sam'}, **names,
-        )  # fmt: skip
+        recipe_of({'name': 'rfn_sam'}, **options)
+
+
+ESAM_SIZES = [
+    ({'micro_batch_size': 8}, {'gamma': 0.4}, 13),
+    ({'group_size': 16, 'micro_batch_size': 4}, {'gamma': 0.6}, 10),
+    ({'group_size': 8, 'micro_batch_size': 2}, {'name': 'rfn_esam', 'gamma': 0.3}, 3),
+    ({'batch_size': 24, 'micro_batch_size': 8}, {}, 12),  # the gamma of the paper
+]
+
+
+@pytest.mark.parametrize(('sizes', 'options', 'kept'), ESAM_SIZES)
+def test_micro_batches_divide_what_esam_keeps(bench, sizes, options, kept):
+    size = sizes['micro_batch_size']
+    message = (
+        rf'micro_batch_size must divide the {kept} examples of a gradient \(esam .* or be at least {kept}, got {size}'
+    )
+    spec = {'name': 'esam', **options}
+    with pytest.raises(errors.InputError, match=message):
+        recipe_of(spec, **sizes)
+    of_step = {'batch' if name == 'batch_size' else name: value for name, value in sizes.items()}
+    with pytest.raises(errors.InputError, match=message):
+        Run(bench, ConvNet(), optim.MINIMISERS.make_from(spec), 1, **of_step).after(1)
+    recipe_of(spec, **sizes | {'micro_batch_size': None})
+    recipe_of({'name': 'sam'}, **sizes)
+
+
+def test_what_esam_keeps_may_be_less_than_a_micro_batch(bench):
+    recipe_of({'name': 'esam', 'gamma': 0.25}, micro_batch_size=16)
+    minimiser = optim.esam(0.3, gamma=0.25)
+    pieces = Run(bench, ConvNet(norm=False), minimiser, 1, micro_batch_size=16).after(2)
+    assert_close(pieces, Run(bench, ConvNet(norm=False), minimiser, 1).after(2))
+
+
+def test_the_state_of_a_minimizer_that_runs_by_groups_holds_no_key(bench):
+    keeps_a_key = optax.GradientTransformation(lambda params: jax.random.PRNGKey(0), lambda g, key, _: (g, key))
+    run = Run(bench, ConvNet(), optax.chain(optim.rfn_sam(), keeps_a_key), 1, group_size=8)
+    with pytest.raises(
+        errors.InputError, match=r'got uint32\[2\] at \[1\]: move the transformation that keeps it to the descent'
+    ):
+        run.after(1)
 
 
 def test_groups_need_to_know_where_the_minimizer_ends(bench):

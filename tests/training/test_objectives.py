@@ -95,6 +95,18 @@ def test_a_step_draws_new_dropout_each_time_and_alike_on_all_devices(group_size)
     np.testing.assert_allclose(*results, rtol=1e-5)
 
 
+@pytest.mark.parametrize('micro_batch_size', [None, 4])
+def test_without_dropout_no_key_is_needed(micro_batch_size):
+    module = Noisy(dropout=0.0)
+    params = params_of(module)
+    found = objectives.objective(
+        module, {}, jnp.asarray(IMAGES), jnp.asarray(LABELS), micro_batch_size=micro_batch_size
+    )
+    expected = objective(module, micro_batch_size=micro_batch_size)
+    for a, b in ((found.losses(params), expected.losses(params)), (found.grad(params), expected.grad(params))):
+        jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
 class Normed(nn.Module):
     """Batch normalization, dropout, an auxiliary head and a dense layer."""
 
