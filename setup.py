@@ -1,24 +1,46 @@
 """Packaging of rfn_jax: metadata, dependencies, extras and the console script."""
 
 import pathlib
+import re
 
 import setuptools
 
 ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(
+    r"^__version__ = '(.+)'", (ROOT / 'rfn_jax/core/version.py').read_text(encoding='utf-8'), re.MULTILINE
+)[1]
 
 setuptools.setup(
     name='rfn_jax',
-    version='0.1.0',
-    description='Surrogates trained in large flat neighbourhoods (RFN / l-SAM) and the transfer of their adversarial '
+    version=VERSION,
+    description='Surrogates trained in large flat neighborhoods (RFN / l-SAM) and the transfer of their adversarial '
     'examples, in JAX',
     long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
+    author='The rfn_jax authors',
+    project_urls={'Paper': 'https://arxiv.org/abs/2304.02688'},
     license='Apache-2.0',
+    license_files=['LICENSE'],
+    keywords='adversarial examples, transferability, sharpness-aware minimization, SAM, JAX, Flax, optax',
+    classifiers=[
+        'Development Status :: 4 - Beta',
+        'Intended Audience :: Science/Research',
+        'Operating System :: MacOS',
+        'Operating System :: POSIX :: Linux',
+        'Programming Language :: Python :: 3',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Programming Language :: Python :: 3.13',
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+        'Typing :: Typed',
+    ],
     python_requires='>=3.11',
-    # `configs/` stays at the top level for people to edit; installed, it is the package `rfn_jax.configs`.
-    packages=[*setuptools.find_packages(include=['rfn_jax', 'rfn_jax.*']), 'rfn_jax.configs'],
-    package_dir={'rfn_jax.configs': 'configs'},
+    # `rfn_jax/configs` is a link to `configs`, which stays at the top level for people to edit. With this `package_dir` an
+    # editable installation is a path, so that `import rfn_jax` works beside a clone of that name too.
+    packages=setuptools.find_packages(include=['rfn_jax', 'rfn_jax.*']),
+    package_dir={'': '.'},
     package_data={
+        'rfn_jax': ['py.typed'],
         'rfn_jax.attacks': ['README.md'],
         'rfn_jax.models': ['README.md', 'sizes.csv'],
         'rfn_jax.optim': ['README.md'],

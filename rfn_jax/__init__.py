@@ -1,12 +1,12 @@
 """Transferable adversarial examples from surrogates trained in large flat neighborhoods (RFN / l-SAM).
 
-Rooms load when they are first used, so that importing the package costs what its minimizers need: jax and optax.
+Rooms load when they are first used, so that importing the package costs nothing and `rfn-jax --help` does not wait for jax.
 """
 
 import importlib
 from typing import TYPE_CHECKING
 
-from rfn_jax.optim import rfn_sam
+from rfn_jax.core.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from rfn_jax import (
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
         transfer,
     )
     from rfn_jax.models import Classifier
+    from rfn_jax.optim import rfn_sam
     from rfn_jax.storage import load
 
-__version__ = '0.1.0'
 __all__ = [
     'Classifier', 'attacks', 'bench', 'core', 'data', 'experiment', 'load', 'models', 'optim', 'report', 'rfn_sam',
     'storage', 'training', 'transfer',
 ]  # fmt: skip
 
-_ATTRIBUTES = {'Classifier': 'models', 'load': 'storage'}
+_ATTRIBUTES = {'Classifier': 'models', 'load': 'storage', 'rfn_sam': 'optim'}
 
 
 def __getattr__(name: str):

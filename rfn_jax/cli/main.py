@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from rfn_jax.cli import bench, listing, settings, weights
 from rfn_jax.core import console as console_lib
 from rfn_jax.core import errors
+from rfn_jax.core.version import __version__
 
 # Each command with its one-line summary and the stages that it runs, in order.
 STAGES = {
@@ -64,6 +65,9 @@ def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ('-h', '--help', 'help'):
         print(_usage())
         return 0 if arguments else 2
+    if arguments[0] in ('-V', '--version'):
+        print(f'rfn-jax {__version__}')
+        return 0
     command, rest = arguments[0], arguments[1:]
     if command in OTHERS:
         return OTHERS[command][1](rest)

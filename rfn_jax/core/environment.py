@@ -8,7 +8,9 @@ import re
 
 from jax.sharding import Mesh
 
-PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'rfn_jax')
+from rfn_jax.core.version import __version__
+
+PACKAGES = ('jax', 'jaxlib', 'flax', 'optax')
 NVIDIA = pathlib.Path('/proc/driver/nvidia/version')
 
 
@@ -17,7 +19,8 @@ def describe(mesh: Mesh) -> dict[str, str]:
     device = mesh.devices.flat[0]
     found = {
         'python': platform.python_version(),
-        **{name: _version(name) for name in PACKAGES},
+        **{name: importlib.metadata.version(name) for name in PACKAGES},
+        'rfn_jax': __version__,
         'platform': f'{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores',
         'devices': f'{mesh.size} x {device.device_kind}',
         'runtime': ' '.join(device.client.platform_version.split()),
@@ -26,10 +29,3 @@ def describe(mesh: Mesh) -> dict[str, str]:
         driver = re.search(r'\b\d+\.\d+(\.\d+)?\b', NVIDIA.read_text(encoding='utf-8'))
         found['driver'] = f'NVIDIA {driver.group()}' if driver else 'NVIDIA'
     return found
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:  # a source tree on the path that is not installed
-        return 'not installed'

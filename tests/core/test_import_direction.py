@@ -1,8 +1,6 @@
 import ast
 import pathlib
 import re
-import subprocess
-import sys
 
 import pytest
 
@@ -24,7 +22,7 @@ LEVELS = {
     'experiment': 6,
     'cli': 7,
 }
-FILES = sorted(path for path in ROOT.rglob('*.py') if path != ROOT / '__init__.py')
+FILES = sorted(path for path in ROOT.rglob('*.py') if path.parent != ROOT)
 
 
 def room_of(path):
@@ -91,36 +89,6 @@ def test_the_rule_forbids_upwards_sideways_and_the_root():
 
 def test_every_room_was_walked():
     assert {room_of(path) for path in FILES} >= LEVELS.keys() - {'landscape'}
-
-
-def test_importing_is_light_and_starts_no_backend():
-    script = (
-        'import sys, rfn_jax\n'
-        'from jax._src import xla_bridge\n'
-        'from rfn_jax import attacks, data, models, optim\n'
-        'heavy = {"tensorflow", "torch", "matplotlib", "pandas", "tensorflow_datasets", "sklearn", "grain", "orbax", "PIL"}\n'
-        'print(sorted(heavy & sys.modules.keys()), xla_bridge.backends_are_initialized())\n'
-        'import jax\n'
-        'jax.devices()\n'
-        'print(xla_bridge.backends_are_initialized())\n'
-    )
-    run = subprocess.run([sys.executable, '-W', 'error', '-c', script], capture_output=True, text=True, check=False)
-    assert run.stderr == ''
-    assert run.stdout.split('\n')[:2] == ['[] False', 'True']
-
-
-def test_every_public_name_of_the_root_and_of_the_rooms_is_there_after_importing_the_root():
-    script = (
-        'import rfn_jax\n'
-        'for name in rfn_jax.__all__:\n'
-        '    part = getattr(rfn_jax, name)\n'
-        '    for inner in getattr(part, "__all__", ()):\n'
-        '        getattr(part, inner)\n'
-        'import jax\n'
-        'print(rfn_jax.attacks.example_keys(jax.random.key(0), [1, 2]).shape, "data" in dir(rfn_jax))\n'
-    )
-    run = subprocess.run([sys.executable, '-W', 'error', '-c', script], capture_output=True, text=True, check=False)
-    assert (run.stderr, run.stdout) == ('', '(2,) True\n')
 
 
 def test_the_readme_lists_the_rooms_with_their_levels():

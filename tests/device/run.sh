@@ -40,13 +40,13 @@ if ! $python -c 'import jax' 2>/dev/null; then
   echo "run.sh: $python has no jax; name another one by PYTHON=" >&2
   exit 1
 fi
-# Not installed: a copy with the configs where an installation has them. An installation comes first.
+# Not installed: a copy. An installation comes first.
 if ! $python -P -c 'import rfn_jax.configs' 2>/dev/null; then
   mkdir -p "$room/site"
   if compgen -G "${WHEELS:-.wheels}/*.whl" >/dev/null; then
     $python -m pip install -q --no-index --no-deps --no-compile --target "$room/site" "${WHEELS:-.wheels}"/*.whl
   fi
-  cp -r rfn_jax "$room/site/" && cp -r configs "$room/site/rfn_jax/"
+  cp -rL rfn_jax "$room/site/"
   export PYTHONPATH=$room/site
 fi
 export PYTHONSAFEPATH=1 TF_CPP_MIN_LOG_LEVEL=2
