@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from rfn_jax.core.errors import InputError
-from rfn_jax.data import SOURCES, cifar10, in_memory
+from rfn_jax.data import SOURCES, in_memory, tfds_source
 
 NAMES = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')
 COUNTS = {'train_examples': 300, 'validation_examples': 120, 'test_examples': 70}
@@ -30,7 +30,9 @@ def test_what_is_known_without_reading_an_image_is_right(splits):
 
 @needs_data
 def test_opening_decodes_nothing(monkeypatch):
-    monkeypatch.setattr(cifar10.TfdsSource, '__getitem__', lambda self, position: pytest.fail('an image was decoded'))
+    monkeypatch.setattr(
+        tfds_source.TfdsSource, '__getitem__', lambda self, position: pytest.fail('an image was decoded')
+    )
     splits = SOURCES.make('cifar10', **COUNTS)
     assert [len(part) for part in (splits.train, splits.validation, splits.test)] == list(COUNTS.values())
 

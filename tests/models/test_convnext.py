@@ -11,7 +11,8 @@ from textbook_layers import drawn, images_of
 
 from rfn_jax import models
 from rfn_jax.core import errors
-from rfn_jax.models import convnext, layers
+from rfn_jax.models import layers
+from rfn_jax.models.families import convnext
 
 O0 = {'xla_backend_optimization_level': 0}
 TINY = {'patch_size': 2, 'depths': (1, 2), 'widths': (4, 6), 'kernel_size': 3}

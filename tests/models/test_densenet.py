@@ -7,7 +7,7 @@ from textbook_layers import batch_norm, conv, randomised, relu
 
 from rfn_jax import models
 from rfn_jax.core import errors
-from rfn_jax.models import densenet
+from rfn_jax.models.families import densenet
 
 O0 = {'xla_backend_optimization_level': 0}
 SMALL_STEM = {'stem_kernel': 3, 'stem_strides': 1, 'stem_pool': False}

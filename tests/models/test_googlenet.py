@@ -6,7 +6,7 @@ import pytest
 from branched import network, params_of, trace, variables_of
 
 from rfn_jax.core import errors
-from rfn_jax.models import googlenet
+from rfn_jax.models.families import googlenet
 
 
 @pytest.mark.parametrize(

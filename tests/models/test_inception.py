@@ -6,7 +6,8 @@ import pytest
 from branched import network, params_of, trace, variables_of
 
 from rfn_jax.core import errors
-from rfn_jax.models import branches, inception
+from rfn_jax.models import branches
+from rfn_jax.models.families import inception
 
 O0 = {'xla_backend_optimization_level': 0}
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rfn_jax.core import errors
-from rfn_jax.models import mlp
+from rfn_jax.models.families import mlp
 
 
 @pytest.mark.parametrize('widths', [(4, 3), ()])

@@ -6,7 +6,8 @@ from shapes import calls, count, draws, normed, places, rows
 
 from rfn_jax import models
 from rfn_jax.core import errors
-from rfn_jax.models import hooks, mobilenet_v3
+from rfn_jax.models import hooks
+from rfn_jax.models.families import mobilenet_v3
 
 BLOCKS = ((3, 16, 8, True, 'relu', 2), (5, 24, 8, True, 'hard_swish', 1), (3, 24, 16, False, 'relu', 1))
 

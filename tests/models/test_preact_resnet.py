@@ -7,7 +7,7 @@ from textbook_layers import batch_norm, conv, randomised, relu
 
 from rfn_jax import models
 from rfn_jax.core import errors
-from rfn_jax.models import preact_resnet
+from rfn_jax.models.families import preact_resnet
 
 
 def network(variables, x, *, stage_sizes, block, final_norm):

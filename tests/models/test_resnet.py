@@ -7,7 +7,8 @@ from textbook_layers import batch_norm, conv, randomised, relu
 
 from rfn_jax import models
 from rfn_jax.core import errors
-from rfn_jax.models import hooks, resnet
+from rfn_jax.models import hooks
+from rfn_jax.models.families import resnet
 
 
 def network(variables, x, *, stage_sizes, block, shortcut, stem_strides=1):

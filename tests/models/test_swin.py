@@ -12,7 +12,8 @@ from textbook_layers import drawn, images_of
 
 from rfn_jax import models
 from rfn_jax.core import errors
-from rfn_jax.models import layers, swin
+from rfn_jax.models import layers
+from rfn_jax.models.families import swin
 from rfn_jax.models.weights import layout
 
 O0 = {'xla_backend_optimization_level': 0}

@@ -8,7 +8,7 @@ from textbook_layers import batch_norm, conv, randomised, relu
 
 from rfn_jax import models
 from rfn_jax.core import errors
-from rfn_jax.models import vgg
+from rfn_jax.models.families import vgg
 
 SMALL = {'stages': ((3, 4), (5,))}
 LARGE = {**SMALL, 'pool_size': 2, 'hidden_widths': (7, 8)}

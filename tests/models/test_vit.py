@@ -11,7 +11,7 @@ from textbook_layers import drawn, images_of
 
 from rfn_jax import models
 from rfn_jax.core import errors
-from rfn_jax.models import vit
+from rfn_jax.models.families import vit
 from rfn_jax.models.weights import layout
 
 O0 = {'xla_backend_optimization_level': 0}

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import numpy as np
 
-from rfn_jax.models import mobilenet_v2, swin, vgg
+from rfn_jax.models.families import mobilenet_v2, swin, vgg
 
 Rules = tuple[tuple[str, str], ...]
 

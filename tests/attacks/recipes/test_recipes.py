@@ -231,7 +231,7 @@ def test_momentum_is_normalised_for_each_image(norm, problem):
 @pytest.fixture(scope='module')
 def softmax_regression():
     """A surrogate fitted to the digits in a second, and the validation images that it classifies correctly."""
-    splits = data.digits.digits()
+    splits = data.digits()
 
     def loss_fn(variables, images, labels):
         return optax.softmax_cross_entropy_with_integer_labels(linear_logits(variables, images), labels).mean()
