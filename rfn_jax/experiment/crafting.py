@@ -23,7 +23,7 @@ class Job:
       crafted: What the result tables say of it.
       attack: The attack.
       directory: Where it lies.
-      origin: What its images are made from, for its manifest.
+      origin: What its images are made from.
     """
 
     network: plan_lib.Network

@@ -1,5 +1,4 @@
 import csv
-import json
 import os
 import pathlib
 import shutil
@@ -172,12 +171,12 @@ def test_a_config_that_the_data_refuse_does_not_take_the_directory(tmp_path):
 def test_a_surrogate_that_is_trained_again_is_measured_again(copy):
     shutil.rmtree(copy / 'surrogates' / 'resnet-rfn' / 'seed0')
     other = small_experiment.get_config().to_dict()
-    before = json.loads((copy / 'adversarial' / 'resnet-rfn-seed0' / 'bim' / 'manifest.json').read_text())
+    before = storage.load_adversarial_set(copy / 'adversarial' / 'resnet-rfn-seed0' / 'bim')
     shutil.copytree(copy / 'surrogates' / 'resnet-rfn' / 'seed1', copy / 'surrogates' / 'resnet-rfn' / 'seed0')
     run(other, copy)
-    after = json.loads((copy / 'adversarial' / 'resnet-rfn-seed0' / 'bim' / 'manifest.json').read_text())
-    assert before['origin']['weights_sha256'] != after['origin']['weights_sha256']
-    assert before['sha256'] != after['sha256']
+    after = storage.load_adversarial_set(copy / 'adversarial' / 'resnet-rfn-seed0' / 'bim')
+    assert before.origin['weights_sha256'] != after.origin['weights_sha256']
+    assert not np.array_equal(before.images, after.images)
 
 
 def test_stages_never_reach_back(tmp_path, copy):
@@ -240,7 +239,7 @@ def test_a_run_killed_at_three_points_gives_the_tables_of_an_undisturbed_one(fin
     points = (
         work / 'surrogates' / 'resnet-sgd' / 'seed1' / 'checkpoints' / '2',
         work / 'results' / 'validation' / 'resnet-rfn-seed0.json',
-        work / 'adversarial' / 'resnet-early_stopped-seed0' / 'mi' / 'manifest.json',
+        work / 'adversarial' / 'resnet-early_stopped-seed0' / 'mi' / 'adversarial.npz',
     )
     for point in points:
         assert not point.exists()
