@@ -6,7 +6,7 @@ import numpy as np
 
 from rfn_jax import data, training, transfer
 from rfn_jax.core import digests, errors, io, tables
-from rfn_jax.experiment import crafting, examples
+from rfn_jax.experiment import crafting, examples, selection
 from rfn_jax.experiment import inputs as inputs_lib
 from rfn_jax.experiment import plan as plan_lib
 from rfn_jax.experiment import workdir as workdir_lib
@@ -47,7 +47,7 @@ def measure(plan: plan_lib.Plan, workdir: workdir_lib.Workdir) -> None:
     """
     inputs = inputs_lib.Inputs(plan, workdir)
     eligible = inputs.test_examples()
-    jobs = list(crafting.jobs(inputs))
+    jobs = list(crafting.jobs(inputs, selection.stops(inputs)))
     for job in jobs:  # all are there before the first is measured
         job.images(eligible)
     _check_targets(inputs, jobs)
