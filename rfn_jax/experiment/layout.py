@@ -41,7 +41,7 @@ def last_config(directory: os.PathLike | str) -> dict:
 
 
 def check_last_config(directory: os.PathLike | str, config: Mapping) -> None:
-    """Checks that a config is the one that a work directory was last used with, as its tables may be of that one only.
+    """Checks that a config is the one that a work directory was last used with: a report shows the results of that one only.
 
     Raises:
       InputError: It is another one; the message names what differs.

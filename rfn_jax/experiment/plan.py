@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import flax.linen as nn
 
 from rfn_jax import attacks, data, models, training
-from rfn_jax.core import checks, errors, options
+from rfn_jax.core import checks, digests, errors, options
 from rfn_jax.experiment import definitions
 
 NAME = re.compile(r'[A-Za-z0-9_.]+')
@@ -167,6 +167,7 @@ class Plan:
       validation: What the early-stopping epoch is chosen with.
       validation_attack: Its attack.
       evaluation: How the reported figures are measured.
+      config_sha256: Hash of the whole config.
     """
 
     seed: int
@@ -178,6 +179,7 @@ class Plan:
     validation: Validation
     validation_attack: Attack
     evaluation: Evaluation
+    config_sha256: str
 
     def of_role(self, role: str) -> list[Network]:
         """The networks of one role, in the order of the config."""
@@ -251,6 +253,7 @@ def read(config: Mapping) -> Plan:
         validation=validation,
         validation_attack=_attack(validation.attack),
         evaluation=evaluation,
+        config_sha256=digests.of_plain(config),
     )
 
 

@@ -12,6 +12,7 @@ from rfn_jax.experiment import plan as plan_lib
 from rfn_jax.experiment import workdir as workdir_lib
 
 CHOSEN = 'early_stopping.csv'
+TABLES = ('transfer_validation.csv', 'natural_validation.csv', CHOSEN)
 
 
 def select(plan: plan_lib.Plan, workdir: workdir_lib.Workdir) -> None:
@@ -75,12 +76,12 @@ def stops(inputs: inputs_lib.Inputs) -> dict[tuple[str, str], int]:
 def _tables(plan: plan_lib.Plan, parts: list[dict]) -> dict[str, bytes]:
     """The tables of what was measured of all surrogates, and of what is chosen by it, by the names of their files."""
     measured = [_rows(part) for part in parts]
-    by_kind = {
-        'transfer_validation.csv': (transfer.TransferRow, [row for rows, _ in measured for row in rows]),
-        'natural_validation.csv': (transfer.NaturalRow, [row for _, rows in measured for row in rows]),
-        CHOSEN: (transfer.EarlyStoppingRow, _chosen(plan, parts)),
-    }
-    return {name: tables.content(*table) for name, table in by_kind.items()}
+    contents = (
+        tables.content(transfer.TransferRow, [row for rows, _ in measured for row in rows]),
+        tables.content(transfer.NaturalRow, [row for _, rows in measured for row in rows]),
+        tables.content(transfer.EarlyStoppingRow, _chosen(plan, parts)),
+    )
+    return dict(zip(TABLES, contents, strict=True))
 
 
 def _chosen(plan: plan_lib.Plan, parts: list[dict]) -> list[transfer.EarlyStoppingRow]:

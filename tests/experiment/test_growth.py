@@ -10,6 +10,7 @@ import small_experiment
 
 from rfn_jax import data, experiment, storage, training, transfer
 from rfn_jax.core import console, errors, tables
+from rfn_jax.report import results
 
 
 def opening(config, directory):
@@ -131,6 +132,35 @@ def test_what_is_added_is_what_a_new_run_makes(config, copy, tmp_path):
     run(config, tmp_path / 'new')
     for name in ('transfer.csv', 'natural.csv', 'summary.csv', 'gains.csv', 'examples.csv'):
         assert (copy / 'results' / name).read_bytes() == (tmp_path / 'new' / 'results' / name).read_bytes()
+
+
+def test_a_report_shows_the_config_that_was_measured(config, copy, monkeypatch):
+    measured = []
+    successes = transfer.successes
+    monkeypatch.setattr(transfer, 'successes', lambda *a, **k: measured.append(a) or successes(*a, **k))
+    config.name = 'renamed'
+    run(config, copy)
+    assert results.read(copy).config['name'] == 'renamed'
+    assert measured == []  # the figures are the same
+    config.evaluation.examples = 30
+    opened = opening(config, copy)
+    experiment.craft(*opened)
+    with pytest.raises(errors.InputError, match='was measured with another config'):
+        results.read(copy)
+    experiment.measure(*opened)
+    assert {row.n for row in results.read(copy).transfer} == {30}
+    assert measured
+
+
+def test_a_report_shows_the_choice_that_was_measured_with(config, copy):
+    config.validation.examples = 40
+    opened = opening(config, copy)
+    experiment.select(*opened)
+    experiment.craft(*opened)
+    with pytest.raises(errors.InputError, match='was measured with another config'):
+        results.read(copy)
+    experiment.measure(*opened)
+    assert {row.n for row in results.read(copy).transfer_validation} == {40}
 
 
 def test_what_is_dropped_leaves_the_tables_and_stays_on_disk(config, copy, work):
