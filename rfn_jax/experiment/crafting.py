@@ -100,9 +100,11 @@ def craft(plan: plan_lib.Plan, workdir: workdir_lib.Workdir) -> None:
       RunError: A checkpoint cannot be read, or a file not written.
     """
     inputs = inputs_lib.Inputs(plan, workdir)
-    all_jobs = list(
-        jobs(inputs, selection.stops(inputs) if plan.early_stopping else {})
-    )  # checked before the first is made
+    all_jobs = list(jobs(inputs, selection.stops(inputs) if plan.early_stopping else {}))  # all can be made
+    for target in plan.of_role('target'):
+        workdir.digest(target, target.last_epoch)  # is trained
+    workdir.bind()
+    workdir.define_references(plan)
     examples = inputs.choose_test_examples()
     for job in all_jobs:
         there = storage.load_made_from(job.directory, job.origin)

@@ -54,6 +54,8 @@ def measure(plan: plan_lib.Plan, workdir: workdir_lib.Workdir) -> None:
     for job in jobs:  # all are there before the first is measured
         job.images(eligible)
     _check_targets(inputs, jobs)
+    workdir.bind()
+    workdir.define_references(plan)
     noted, made_from = _noted(workdir), _inputs(inputs, jobs, eligible)
     if noted.get('inputs') != made_from or not _are_there(workdir, noted.get('tables')):
         _write_tables(inputs, jobs, eligible)

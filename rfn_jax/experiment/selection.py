@@ -29,6 +29,8 @@ def select(plan: plan_lib.Plan, workdir: workdir_lib.Workdir) -> None:
     surrogates = plan.of_role('surrogate')
     origins = [_origin(inputs, network) for network in surrogates]
     paths = [_path(workdir, network) for network in surrogates]
+    workdir.bind()
+    workdir.define_references(plan)
     missing = [
         (network, origin, path)
         for network, origin, path in zip(surrogates, origins, paths, strict=True)

@@ -151,9 +151,12 @@ def test_a_lost_epoch_is_trained_again(copy, finished):
     assert contents(copy) == contents(finished)
 
 
-def test_a_run_killed_before_the_environment_was_written_gets_it(copy):
+@pytest.mark.parametrize('text', [None, '{', '[]'])
+def test_an_environment_that_is_missing_or_damaged_is_noted_again(copy, text):
     (copy / 'environment.json').unlink()
-    opening(small_experiment.get_config().to_dict(), copy)
+    if text:
+        (copy / 'environment.json').write_text(text)
+    experiment.train(*opening(small_experiment.get_config().to_dict(), copy))
     assert io.read_json(copy / 'environment.json')['devices'].startswith('8 x ')
 
 
@@ -186,6 +189,7 @@ def test_stages_never_reach_back(tmp_path, copy):
     for stage in (experiment.select, experiment.craft, experiment.measure):
         with pytest.raises(errors.InputError, match='train it first'):
             stage(*empty)
+    assert not (tmp_path / 'empty').exists()
     plan, workdir = opening(config, copy)
     shutil.rmtree(copy / 'adversarial')
     with pytest.raises(errors.InputError, match='craft it first'):
