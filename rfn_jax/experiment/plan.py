@@ -287,7 +287,7 @@ def _targets(sections: Sections) -> list[Network]:
     networks = []
     for role, entries in (('target', sections.targets), ('validation_target', sections.validation_targets)):
         for name, entry in entries.items():
-            what, keys = f'{role} {name!r}', {f'{role}s.{name}': entry}
+            what = f'{role} {name!r}'
             if is_reference(entry):
                 start = options.call(what, Reference, entry)
                 definition = definitions.of_reference(f'{role}s.{name}', start)
@@ -295,7 +295,8 @@ def _targets(sections: Sections) -> list[Network]:
                 continue
             target = options.call(what, Target, entry)
             recipe = _recipe(sections, {**sections.optim, **target.optim}, TARGET_TRAINING)
-            definition = definitions.of_training(sections, keys)
+            own = {'model': target.model, 'optim': definitions.bound('optim', target.optim)}
+            definition = definitions.of_training(sections, {f'{role}s.{name}': own})
             networks.append(Network(role, name, 'sgd', 0, _checked(target.model), recipe, None, definition))
     return networks
 

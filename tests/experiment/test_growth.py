@@ -220,8 +220,9 @@ def test_checkpoints_of_unknown_making_are_not_taken(config, copy):
 
 
 def test_what_does_not_change_a_network_may_change(config, copy, work):
-    config.optim.steps_per_call = 5
-    config.optim.streaming = True
+    for optim in (config.optim, config.targets.vgg.optim):
+        optim.steps_per_call = 5
+        optim.streaming = True
     config.name = 'renamed'
     config.evaluation.batch_size = 16
     experiment.train(*opening(config, copy))
@@ -232,8 +233,12 @@ def test_what_does_not_change_a_network_may_change(config, copy, work):
 def test_a_network_that_is_not_there_yet_may_change(config, tmp_path):
     plan, workdir = opening(config, tmp_path)
     experiment.train(plan, workdir, ['targets/mlp'])
+    before = files_of(tmp_path)
     config.targets.vgg.model.stages = ((4,),)
-    opening(config, tmp_path)
+    experiment.train(*opening(config, tmp_path), ['targets'])
+    assert storage.read_network(tmp_path / 'targets' / 'vgg').architecture['stages'] == [[4]]
+    assert experiment.last_config(tmp_path)['targets']['vgg']['model']['stages'] == [[4]]
+    assert files_of(tmp_path).items() > before.items()
 
 
 def not_trained(config):
