@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from rfn_jax import data, models, storage
 from rfn_jax.core import console as console_lib
 from rfn_jax.core import errors, io, sharding
-from rfn_jax.experiment import inputs, layout, pinning
+from rfn_jax.experiment import inputs, layout, pinning, reading
 from rfn_jax.experiment import plan as plan_lib
 from rfn_jax.experiment import workdir as workdir_lib
 
@@ -37,7 +37,7 @@ def open_workdir(
       RunError: A network directory that the config names is damaged.
     """
     config = pinning.pinned(config)
-    plan = plan_lib.read(config)
+    plan = reading.read(config)
     if jax.process_count() > 1:
         raise errors.InputError(f'experiments run on one host so far, not on {jax.process_count()}')
     layout.check_layout(directory)

@@ -2,11 +2,11 @@ import pytest
 from rfn_jax.configs import cifar10, cifar10_cpu, cifar10_cpu_architectures, cifar10_cpu_attacks, digits
 
 from rfn_jax.core import errors
-from rfn_jax.experiment import pinning, plan
+from rfn_jax.experiment import pinning, plan, reading
 
 
 def read(config):
-    return plan.read(pinning.pinned(config))
+    return reading.read(pinning.pinned(config))
 
 
 @pytest.fixture
