@@ -88,8 +88,6 @@ def _run(config: dict, directory: str, stages: Sequence[str], only: Sequence[str
 
     console = console_lib.Console()
     work = [stage for stage in stages if stage != 'report']
-    if only:
-        experiment.read(experiment.pinned(config)).chosen(only)  # before the directory is made
     if work:
         plan, workdir = experiment.open_workdir(config, directory, console)
         for stage in work:

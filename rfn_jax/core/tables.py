@@ -23,8 +23,24 @@ def columns(kind: type) -> tuple[str, ...]:
     return tuple(field.name for field in dataclasses.fields(kind))
 
 
+def content(kind: type[Row], rows: Iterable[Row]) -> bytes:
+    """The content of a table: `\\n` line ends, floats with six digits after the point.
+
+    Args:
+      kind: Dataclass of the rows.
+      rows: The rows.
+    """
+    text = StringIO()
+    writer = csv.writer(text, lineterminator='\n')
+    writer.writerow(columns(kind))
+    for row in rows:
+        values = (getattr(row, name) for name in columns(kind))
+        writer.writerow([f'{value:.6f}' if isinstance(value, float) else value for value in values])
+    return text.getvalue().encode()
+
+
 def write(path: os.PathLike | str, kind: type[Row], rows: Iterable[Row]) -> None:
-    """Writes a table with `\\n` line ends, whole or not at all; floats with six digits after the point.
+    """Writes the `content` of a table, whole or not at all.
 
     Args:
       path: Where to write.
@@ -34,13 +50,7 @@ def write(path: os.PathLike | str, kind: type[Row], rows: Iterable[Row]) -> None
     Raises:
       RunError: It cannot be written.
     """
-    text = StringIO()
-    writer = csv.writer(text, lineterminator='\n')
-    writer.writerow(columns(kind))
-    for row in rows:
-        values = (getattr(row, name) for name in columns(kind))
-        writer.writerow([f'{value:.6f}' if isinstance(value, float) else value for value in values])
-    io.write_bytes(path, text.getvalue().encode())
+    io.write_bytes(path, content(kind, rows))
 
 
 def read(path: os.PathLike | str, kind: type[Row]) -> list[Row]:
@@ -53,12 +63,12 @@ def read(path: os.PathLike | str, kind: type[Row]) -> list[Row]:
     Raises:
       InputError: The file is missing, empty, unreadable or not CSV, lacks a column, or a cell is not of its type.
     """
-    content = io.read_bytes(path)
+    found = io.read_bytes(path)
     try:
-        rows = list(csv.DictReader(StringIO(content.decode(), newline='')))
+        rows = list(csv.DictReader(StringIO(found.decode(), newline='')))
     except (UnicodeDecodeError, csv.Error) as error:
         raise errors.InputError(f'{path} is not a CSV file: {error}') from error
-    if not content:
+    if not found:
         raise errors.InputError(f'{path} is empty')
     column_types = typing.get_type_hints(kind)
     for column in columns(kind):

@@ -15,7 +15,8 @@ from rfn_jax.experiment.measurement import measure
 from rfn_jax.experiment.networks import train
 from rfn_jax.experiment.opening import open_workdir
 from rfn_jax.experiment.pinning import pinned
-from rfn_jax.experiment.plan import Plan, read
+from rfn_jax.experiment.plan import Plan
+from rfn_jax.experiment.reading import read
 from rfn_jax.experiment.selection import select
 from rfn_jax.experiment.workdir import Workdir
 

@@ -1,7 +1,7 @@
 """Stage 3: craft the adversarial sets on the test images."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from etils import epath
@@ -23,7 +23,7 @@ class Job:
       crafted: What the result tables say of it.
       attack: The attack.
       directory: Where it lies.
-      origin: What its images are made from, for its manifest.
+      origin: What its images are made from.
     """
 
     network: plan_lib.Network
@@ -53,14 +53,17 @@ class Job:
         return f'{self.crafted.attack} on {self.network.model}-{self.crafted.training} seed {self.network.seed}'
 
 
-def jobs(inputs: inputs_lib.Inputs) -> Iterator[Job]:
+def jobs(inputs: inputs_lib.Inputs, stops: Mapping[tuple[str, str], int]) -> Iterator[Job]:
     """All adversarial sets of the experiment: surrogate by surrogate, then training, seed and attack.
 
+    Args:
+      inputs: The inputs of the experiment.
+      stops: The epoch that each surrogate and early-stopped training uses.
+
     Raises:
-      InputError: Networks are not trained, or no early-stopping epoch was chosen.
+      InputError: A network is not trained.
     """
     plan, workdir = inputs.plan, inputs.workdir
-    stops = selection.stops(inputs)
     for network in plan.of_role('surrogate'):
         for training in plan.trainings_of(network):
             epoch = stops.get((network.model, training), network.recipe.epochs)
@@ -97,8 +100,13 @@ def craft(plan: plan_lib.Plan, workdir: workdir_lib.Workdir) -> None:
       RunError: A checkpoint cannot be read, or a file not written.
     """
     inputs = inputs_lib.Inputs(plan, workdir)
+    all_jobs = list(jobs(inputs, selection.stops(inputs) if plan.early_stopping else {}))  # all can be made
+    for target in plan.of_role('target'):
+        workdir.digest(target, target.last_epoch)  # is trained
+    workdir.bind()
+    workdir.define_references(plan)
     examples = inputs.choose_test_examples()
-    for job in jobs(inputs):
+    for job in all_jobs:
         there = storage.load_made_from(job.directory, job.origin)
         missing = examples if there is None else examples.take(~np.isin(examples.ids, there.ids))
         if len(missing):

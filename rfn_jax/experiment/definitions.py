@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-# What differs between machines, or concerns other networks or the measuring only, and changes no weights.
+# What differs between machines, or concerns other networks or the measuring only, and changes no bit of the weights.
+# `shard_parameters` is not among it: sums over the devices are then rounded in another order.
 FREE = {
     'data': ('data_dir', 'path', 'test_examples'),
     'optim': ('rho', 'steps_per_call', 'streaming'),  # rho is the value that trainings refer to
@@ -17,9 +18,13 @@ def of_training(sections: Any, entries: Mapping[str, object]) -> dict[str, objec
       sections: The sections of the config.
       entries: What is said of this network alone, by the keys of its entries.
     """
-    shared = {'data': sections.data, 'optim': sections.optim}
-    kept = {name: {k: v for k, v in values.items() if k not in FREE[name]} for name, values in shared.items()}
+    kept = {name: bound(name, getattr(sections, name)) for name in FREE}
     return dict(flat({'seed': sections.seed, 'augmentation': sections.augmentation, **kept, **entries}))
+
+
+def bound(section: str, values: Mapping[str, object]) -> dict[str, object]:
+    """The values of the section `data` or `optim` that a network is held to: all but those of `FREE`."""
+    return {key: value for key, value in values.items() if key not in FREE[section]}
 
 
 def of_reference(key: str, start: Any) -> dict[str, object]:

@@ -1,9 +1,12 @@
-"""The config that a work directory was last used with, and the version of its layout."""
+"""The config that a work directory was last used with, what made it, and the version of its layout."""
 
 import os
 from collections.abc import Mapping
 
-from rfn_jax.core import errors, io
+from etils import epath
+from jax.sharding import Mesh
+
+from rfn_jax.core import environment, errors, io
 from rfn_jax.experiment import definitions, pinning
 
 LAYOUT = 2  # of the first one, directories hold no layout.json
@@ -21,7 +24,13 @@ def check_layout(directory: os.PathLike | str) -> None:
       InputError: It is one of another version.
     """
     path = io.absolute(directory) / 'layout.json'
-    found = io.read_json_object(path).get('version') if path.exists() else 1
+    try:
+        found = io.read_json_object(path).get('version') if path.exists() else 1
+    except errors.InputError as error:
+        raise errors.InputError(
+            f'{error}; if this version of rfn_jax made the directory, write {{"version": {LAYOUT}}} into that file; if not, '
+            'choose another --workdir'
+        ) from error
     if is_bound(directory) and found != LAYOUT:
         raise errors.InputError(
             f'{directory} is a work directory of layout {found}, made by another version of rfn_jax, and this one has layout '
@@ -35,13 +44,21 @@ def last_config(directory: os.PathLike | str) -> dict:
     Raises:
       InputError: There is none, it is damaged, or of another version.
     """
-    config = io.read_json_object(io.absolute(directory) / 'config.json')
+    try:
+        config = io.read_json_object(io.absolute(directory) / 'config.json')
+    except errors.InputError as error:
+        raise errors.InputError(f'{error}; `rfn-jax run --config=FILE` writes it again') from error
     check_layout(directory)
     return config
 
 
+def is_last_config(directory: os.PathLike | str, config: Mapping) -> bool:
+    """Whether a config is the one that a directory was last used with; it is not if that one is missing or damaged."""
+    return _object(io.absolute(directory) / 'config.json') == config
+
+
 def check_last_config(directory: os.PathLike | str, config: Mapping) -> None:
-    """Checks that a config is the one that a work directory was last used with, as its tables may be of that one only.
+    """Checks that a config is the one that a work directory was last used with: a report shows the results of that one only.
 
     Raises:
       InputError: It is another one; the message names what differs.
@@ -55,7 +72,25 @@ def check_last_config(directory: os.PathLike | str, config: Mapping) -> None:
         )
 
 
-def write_config(directory: os.PathLike | str, config: dict) -> None:
+def bind(directory: os.PathLike | str, config: Mapping, mesh: Mesh) -> None:
+    """Makes a config the one that a directory was last used with, and notes in `environment.json` what made it.
+
+    Args:
+      directory: The work directory; made if it is not there.
+      config: The config, with its files pinned.
+      mesh: The devices.
+
+    Raises:
+      InputError: The directory cannot be written.
+    """
+    if not is_last_config(directory, config):
+        write_config(directory, config)
+    path = io.absolute(directory) / 'environment.json'
+    if _object(path) is None:
+        io.write_json(path, environment.describe(mesh))
+
+
+def write_config(directory: os.PathLike | str, config: Mapping) -> None:
     """Writes the config of a work directory, and the version of its layout.
 
     Raises:
@@ -67,3 +102,11 @@ def write_config(directory: os.PathLike | str, config: dict) -> None:
         io.write_json(directory / 'config.json', config)
     except errors.RunError as error:
         raise errors.InputError(f'cannot write to the work directory: {error}') from error
+
+
+def _object(path: epath.Path) -> dict | None:
+    """The object that a JSON file holds; None if it is missing or damaged."""
+    try:
+        return io.read_json_object(path)
+    except errors.InputError:
+        return None

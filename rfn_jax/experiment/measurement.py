@@ -6,12 +6,13 @@ import numpy as np
 
 from rfn_jax import data, training, transfer
 from rfn_jax.core import digests, errors, io, tables
-from rfn_jax.experiment import crafting, examples
+from rfn_jax.experiment import crafting, examples, selection
 from rfn_jax.experiment import inputs as inputs_lib
 from rfn_jax.experiment import plan as plan_lib
 from rfn_jax.experiment import workdir as workdir_lib
 
 TABLES = ('transfer.csv', 'natural.csv', 'summary.csv', 'gains.csv', 'examples.csv', 'examples.npz')
+NOTE = 'measured.json'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,20 +40,52 @@ class Outcome:
 def measure(plan: plan_lib.Plan, workdir: workdir_lib.Workdir) -> None:
     """Writes `transfer.csv`, `natural.csv`, `summary.csv`, `gains.csv` and the examples of the report.
 
-    Nothing is done if they are there, whole, and were written from the same adversarial sets and weights.
+    Nothing is measured if they are there, whole, and were written from the same adversarial sets and weights. Last of all,
+    `measured.json` says which config and tables belong together: a report shows no others.
 
     Raises:
-      InputError: An adversarial set is missing or was made from something else.
+      InputError: The early-stopping epochs were not chosen with this config, or an adversarial set is missing or was made
+        from something else.
       RunError: A checkpoint cannot be read, or a file not written.
     """
     inputs = inputs_lib.Inputs(plan, workdir)
     eligible = inputs.test_examples()
-    jobs = list(crafting.jobs(inputs))
+    jobs = list(crafting.jobs(inputs, selection.stops(inputs)))
     for job in jobs:  # all are there before the first is measured
         job.images(eligible)
     _check_targets(inputs, jobs)
-    if _is_done(workdir, made_from := _inputs(inputs, jobs, eligible)):
-        return
+    workdir.bind()
+    workdir.define_references(plan)
+    noted, made_from = _noted(workdir), _inputs(inputs, jobs, eligible)
+    if noted.get('inputs') != made_from or not _are_there(workdir, noted.get('tables')):
+        _write_tables(inputs, jobs, eligible)
+    digests_now = {name: digests.of_file(workdir.result(name)) for name in (*TABLES, *selection.TABLES)}
+    note = {'config': plan.config_sha256, 'inputs': made_from, 'tables': digests_now}
+    if note != noted:
+        io.write_json(workdir.result(NOTE), note)
+
+
+def _noted(workdir: workdir_lib.Workdir) -> dict:
+    """What is noted of the last measurement; empty if nothing is, or if the file is damaged."""
+    try:
+        return io.read_json_object(workdir.result(NOTE))
+    except errors.InputError:
+        return {}
+
+
+def _are_there(workdir: workdir_lib.Workdir, noted: object) -> bool:
+    """Whether the tables of this stage are those whose hashes were noted."""
+    try:
+        return isinstance(noted, dict) and all(
+            digests.of_file(workdir.result(name)) == noted.get(name) for name in TABLES
+        )
+    except errors.InputError:  # one is missing
+        return False
+
+
+def _write_tables(inputs: inputs_lib.Inputs, jobs: list[crafting.Job], eligible: data.ImageDataset) -> None:
+    """Measures all adversarial sets, and writes the tables of this stage."""
+    workdir = inputs.workdir
     right: dict[str, np.ndarray] = {}
     outcomes = []
     with workdir.console.task('measure', len(jobs)) as advance:
@@ -66,13 +99,12 @@ def measure(plan: plan_lib.Plan, workdir: workdir_lib.Workdir) -> None:
             on_targets = transfer.successes(inputs.targets, attacked, eligible, **inputs.batching)
             outcomes.append(Outcome(job, on_targets, own[job.network.model], right[weights]))
             advance(success=float(np.mean([s.mean() for s in on_targets.values()])))
-    summary, gains = _compare(outcomes, plan.baselines)
+    summary, gains = _compare(outcomes, inputs.plan.baselines)
     tables.write(workdir.result('transfer.csv'), transfer.TransferRow, _transfer_rows(outcomes))
     tables.write(workdir.result('natural.csv'), transfer.NaturalRow, _natural_rows(inputs, outcomes))
     tables.write(workdir.result('summary.csv'), transfer.SummaryRow, summary)
     tables.write(workdir.result('gains.csv'), transfer.GainRow, gains)
     examples.write(inputs, jobs, eligible)
-    io.write_json(workdir.result('measured.json'), {'inputs': made_from, 'tables': _digests(workdir)})
 
 
 def _check_targets(inputs: inputs_lib.Inputs, jobs: list[crafting.Job]) -> None:
@@ -96,24 +128,12 @@ def _check_targets(inputs: inputs_lib.Inputs, jobs: list[crafting.Job]) -> None:
             )
 
 
-def _is_done(workdir: workdir_lib.Workdir, inputs: str) -> bool:
-    """Whether the tables are those that were written from the same inputs."""
-    try:
-        return io.read_json(workdir.result('measured.json')) == {'inputs': inputs, 'tables': _digests(workdir)}
-    except errors.InputError:  # not measured so far, or a file is damaged
-        return False
-
-
 def _inputs(inputs: inputs_lib.Inputs, jobs: list[crafting.Job], eligible: data.ImageDataset) -> str:
     """A hash of everything that the tables depend on."""
     networks = [network for network in inputs.plan.networks if network.role != 'surrogate']
     weights = {network.folder: inputs.workdir.digest(network, network.last_epoch) for network in networks}
     sets = [[job.origin, job.attack.attack.gradient_evaluations] for job in jobs]
     return digests.of_plain([sets, weights, eligible.ids.tolist(), len(inputs.test), inputs.plan.baselines])
-
-
-def _digests(workdir: workdir_lib.Workdir) -> dict[str, str]:
-    return {name: digests.of_file(workdir.result(name)) for name in TABLES}
 
 
 def _transfer_rows(outcomes: list[Outcome]) -> list[transfer.TransferRow]:

@@ -24,18 +24,23 @@ def train(plan: plan_lib.Plan, workdir: workdir_lib.Workdir, only: Sequence[str]
         that several processes can share the work; by default all.
 
     Raises:
-      InputError: The data or the batch size do not fit, or there is no such folder.
+      InputError: The data or the batch size do not fit, there is no such folder, or what is there of a network was made from
+        something else.
       RunError: A training diverged or could not be saved.
     """
     inputs = inputs_lib.Inputs(plan, workdir)
+    chosen = plan.chosen(only)
+    for network in chosen:
+        _check_known(network, workdir)
+    workdir.bind()
     # Seeds, which are next to each other, share what is compiled.
-    for _, seeds in itertools.groupby(plan.chosen(only), key=lambda n: (n.role, n.model, n.training)):
+    for _, seeds in itertools.groupby(chosen, key=lambda n: (n.role, n.model, n.training)):
         missing = []
         for network in seeds:
+            _check_known(network, workdir)  # again: another process may have made it meanwhile
             if network.recipe is None:
                 _tell_accuracy(network, inputs)
                 continue
-            _check_known(network, workdir)
             if not _is_trained(network, workdir):
                 missing.append(network)
         if missing:
@@ -43,13 +48,14 @@ def train(plan: plan_lib.Plan, workdir: workdir_lib.Workdir, only: Sequence[str]
 
 
 def _check_known(network: plan_lib.Network, workdir: workdir_lib.Workdir) -> None:
-    """Checks that checkpoints are not there without what says how they were made."""
+    """Checks that what is there of a network says how it was made, and was made from the same config."""
     folder = workdir.network(network)
-    if (folder / 'checkpoints').exists() and not workdir.is_defined(network):
+    if network.recipe and (folder / 'checkpoints').exists() and not workdir.is_defined(network):
         raise errors.InputError(
             f'{folder} has checkpoints and no definition.json, which says what they were trained by: restore it, or delete '
             'the folder to train the network again'
         )
+    workdir.check_definition(network)
 
 
 def _is_trained(network: plan_lib.Network, workdir: workdir_lib.Workdir) -> bool:
@@ -109,8 +115,9 @@ def _initial(network: plan_lib.Network, inputs: inputs_lib.Inputs) -> models.Cla
 
 
 def _describe(network: plan_lib.Network, inputs: inputs_lib.Inputs) -> None:
-    """Writes down what a network is and what decides on it, if that is not there."""
+    """Writes down what a network is and what decides on it; if that is there, it must be the same."""
     if inputs.workdir.is_defined(network):
+        inputs.workdir.check_definition(network)
         return
     info, classifier = inputs.splits.info, opening.template(network, inputs.splits.info)
     origin = {'training': network.training, 'seed': network.seed, 'data': inputs.plan.data.get('name')}

@@ -9,8 +9,8 @@ from jax.sharding import Mesh
 
 from rfn_jax import data, models, storage
 from rfn_jax.core import console as console_lib
-from rfn_jax.core import environment, errors, io, sharding
-from rfn_jax.experiment import inputs, layout, pinning
+from rfn_jax.core import errors, io, sharding
+from rfn_jax.experiment import inputs, layout, pinning, reading
 from rfn_jax.experiment import plan as plan_lib
 from rfn_jax.experiment import workdir as workdir_lib
 
@@ -18,19 +18,18 @@ from rfn_jax.experiment import workdir as workdir_lib
 def open_workdir(
     config: Mapping, directory: os.PathLike | str, console: console_lib.Console
 ) -> tuple[plan_lib.Plan, workdir_lib.Workdir]:
-    """Checks a config, and opens or makes the work directory of an experiment.
+    """Checks a config against the work directory of an experiment, and writes nothing: the stages do.
 
     A work directory can grow: the config may add networks, attacks, seeds and examples, or leave some out. What is there of a
     network must have been made from the same model, data and recipe.
 
     Args:
       config: Nested mapping of plain values; see `configs/digits.py`.
-      directory: The work directory; made if it is not there.
+      directory: The work directory; the first stage makes it if it is not there.
       console: Where to tell the progress.
 
     Returns:
-      The plan and the work directory, which all stages take. A new directory also gets `environment.json`: versions,
-      platform and devices.
+      The plan and the work directory, which all stages take.
 
     Raises:
       InputError: The config is wrong, or the directory cannot be written, is of another version, or holds networks that were
@@ -38,20 +37,17 @@ def open_workdir(
       RunError: A network directory that the config names is damaged.
     """
     config = pinning.pinned(config)
-    plan = plan_lib.read(config)
+    plan = reading.read(config)
     if jax.process_count() > 1:
         raise errors.InputError(f'experiments run on one host so far, not on {jax.process_count()}')
     layout.check_layout(directory)
-    workdir = workdir_lib.Workdir(io.absolute(directory), console, _mesh(plan, console))
-    workdir.check_definitions(plan)
-    if not (layout.is_bound(directory) and layout.last_config(directory) == config):
-        # What only the data can tell is found out before anything is written.
-        _check_networks(plan)
-        layout.write_config(directory, config)
+    workdir = workdir_lib.Workdir(io.absolute(directory), console, _mesh(plan, console), config)
+    for network in plan.networks:
+        workdir.check_definition(network)
+    if not layout.is_last_config(directory, config):
+        _check_networks(plan)  # what only the data and the files can tell
     elif '://' not in str(directory) and not os.access(directory, os.W_OK):
         raise errors.InputError(f'cannot write to the work directory {directory}: permission denied')
-    if not (workdir.directory / 'environment.json').exists():
-        io.write_json(workdir.directory / 'environment.json', environment.describe(workdir.mesh))
     return plan, workdir
 
 
@@ -80,7 +76,10 @@ def template(network: plan_lib.Network, info: data.DataInfo) -> models.Classifie
 
 
 def _check_networks(plan: plan_lib.Plan) -> None:
-    """Traces every network and every attack on it, without computing anything: sizes, classes and layers must fit."""
+    """Traces every network and every attack on it, without computing anything: sizes, classes and layers must fit.
+
+    Networks from elsewhere must be whole, too.
+    """
     _check_validation_targets(plan)
     splits = inputs.open_data(plan)
     surrogates = {}
@@ -101,6 +100,16 @@ def _check_networks(plan: plan_lib.Plan) -> None:
 
         for surrogate in surrogates.values():
             jax.eval_shape(run, surrogate, images, labels)
+    _check_references(plan, splits.info.image_shape)
+
+
+def _check_references(plan: plan_lib.Plan, image_shape: tuple[int, int, int]) -> None:
+    """Reads each network from elsewhere as a whole: one that was copied halfway would only be found when it is used."""
+    for network in {network.start: network for network in plan.networks if network.start}.values():
+        try:
+            storage.load(network.start.network, network.start.epoch, image_shape=image_shape)
+        except errors.RunError as error:
+            raise pinning.damaged(network.title, error) from error
 
 
 def _check_validation_targets(plan: plan_lib.Plan) -> None:

@@ -47,14 +47,22 @@ def _pin(key: str, entry: dict) -> None:
     if not isinstance(entry['network'], str) or not entry['network']:
         raise errors.InputError(f'{key}.network must be a network directory, got {entry["network"]!r}')
     entry['network'] = str(io.absolute(entry['network']))
-    with storage.checkpoints(entry['network'], entry.get('epoch')) as (store, epoch):
-        entry['epoch'] = epoch
-        found = storage.read_network(entry['network']).sha256(store.digest(epoch))
+    try:
+        with storage.checkpoints(entry['network'], entry.get('epoch')) as (store, epoch):
+            entry['epoch'] = epoch
+            found = storage.read_network(entry['network']).sha256(store.digest(epoch))
+    except errors.RunError as error:
+        raise damaged(f'{key}.network', error) from error
     if entry.setdefault('sha256', found) != found:
         raise errors.InputError(
             f'{key}.sha256 is {entry["sha256"]!r}, and the network in {entry["network"]} has {found!r}: it was imported or '
             'trained again from something else'
         )
+
+
+def damaged(what: str, error: errors.RunError) -> errors.RunError:
+    """The error of a damaged network from elsewhere with the way out, to be raised by the caller."""
+    return errors.RunError(f'{what}: {error}; make that network again, or name another one in the config')
 
 
 def variables_sha256(reference: plan.Reference) -> str:

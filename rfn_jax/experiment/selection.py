@@ -12,6 +12,7 @@ from rfn_jax.experiment import plan as plan_lib
 from rfn_jax.experiment import workdir as workdir_lib
 
 CHOSEN = 'early_stopping.csv'
+TABLES = ('transfer_validation.csv', 'natural_validation.csv', CHOSEN)
 
 
 def select(plan: plan_lib.Plan, workdir: workdir_lib.Workdir) -> None:
@@ -28,6 +29,8 @@ def select(plan: plan_lib.Plan, workdir: workdir_lib.Workdir) -> None:
     surrogates = plan.of_role('surrogate')
     origins = [_origin(inputs, network) for network in surrogates]
     paths = [_path(workdir, network) for network in surrogates]
+    workdir.bind()
+    workdir.define_references(plan)
     missing = [
         (network, origin, path)
         for network, origin, path in zip(surrogates, origins, paths, strict=True)
@@ -39,45 +42,58 @@ def select(plan: plan_lib.Plan, workdir: workdir_lib.Workdir) -> None:
         for network, origin, path in missing:
             io.write_json(path, {'origin': origin, **_measure(inputs, network, examples)})
 
-    parts = [_rows(io.read_json_object(path)) for path in paths]
-    rows = [row for part, _ in parts for row in part]
-    tables.write(workdir.result('transfer_validation.csv'), transfer.TransferRow, rows)
-    natural = [row for _, part in parts for row in part]
-    tables.write(workdir.result('natural_validation.csv'), transfer.NaturalRow, natural)
-    chosen = [
-        transfer.EarlyStoppingRow(surrogate, name, stops, *transfer.best_epoch(rows, surrogate, stops))
-        for surrogate in plan.surrogate_models()
-        for name, stops in plan.early_stopping.items()
-    ]
-    tables.write(workdir.result(CHOSEN), transfer.EarlyStoppingRow, chosen)
+    for name, content in _tables(plan, [io.read_json_object(path) for path in paths]).items():
+        io.write_bytes(workdir.result(name), content)
 
 
 def stops(inputs: inputs_lib.Inputs) -> dict[tuple[str, str], int]:
     """The epoch that each surrogate and early-stopped training uses, as `select` chose it.
 
     Raises:
-      InputError: It was not chosen, or with other networks or another validation.
+      InputError: Networks are not trained; or no epoch was chosen, or with other networks or another validation; or a table
+        of `select` is not the one that its figures give.
     """
     plan, workdir = inputs.plan, inputs.workdir
-    if not plan.early_stopping:
-        return {}
-    rows = tables.read(workdir.result(CHOSEN), transfer.EarlyStoppingRow)
-    chosen = {
-        (row.surrogate, row.training): row.epoch for row in rows if plan.early_stopping.get(row.training) == row.stops
-    }
-    for surrogate in plan.surrogate_models():
-        for name in plan.early_stopping:
-            if (surrogate, name) not in chosen:
-                raise errors.InputError(
-                    f'{workdir.result(CHOSEN)} has no epoch of {surrogate}-{name}; choose it first (rfn-jax select)'
-                )
-    for network in plan.of_role('surrogate'):
-        if _read(_path(workdir, network)).get('origin') != _origin(inputs, network):
+    surrogates = plan.of_role('surrogate')
+    origins = [_origin(inputs, network) for network in surrogates]
+    if not workdir.result(CHOSEN).exists():
+        raise errors.InputError(
+            f'{workdir.result(CHOSEN)} is not there; choose the early-stopping epochs first (rfn-jax select)'
+        )
+    parts = [_read(_path(workdir, network)) for network in surrogates]
+    if [part.get('origin') for part in parts] != origins:
+        raise errors.InputError(
+            f'{workdir.result(CHOSEN)} was chosen with other networks or another validation; choose again (rfn-jax select)'
+        )
+    for name, content in _tables(plan, parts).items():
+        path = workdir.result(name)
+        if not path.exists() or io.read_bytes(path) != content:
             raise errors.InputError(
-                f'{workdir.result(CHOSEN)} was chosen with other networks or another validation; choose again (rfn-jax '
-                'select)'
+                f'{path} is missing, or not the table that this config and the figures in {workdir.result("validation")} '
+                'give; choose again (rfn-jax select)'
             )
-    return chosen
+    return {(row.surrogate, row.training): row.epoch for row in _chosen(plan, parts)}
+
+
+def _tables(plan: plan_lib.Plan, parts: list[dict]) -> dict[str, bytes]:
+    """The tables of what was measured of all surrogates, and of what is chosen by it, by the names of their files."""
+    measured = [_rows(part) for part in parts]
+    contents = (
+        tables.content(transfer.TransferRow, [row for rows, _ in measured for row in rows]),
+        tables.content(transfer.NaturalRow, [row for _, rows in measured for row in rows]),
+        tables.content(transfer.EarlyStoppingRow, _chosen(plan, parts)),
+    )
+    return dict(zip(TABLES, contents, strict=True))
+
+
+def _chosen(plan: plan_lib.Plan, parts: list[dict]) -> list[transfer.EarlyStoppingRow]:
+    """The early-stopping epoch of each surrogate and early-stopped training."""
+    rows = [row for part in parts for row in _rows(part)[0]]
+    return [
+        transfer.EarlyStoppingRow(surrogate, name, stops, *transfer.best_epoch(rows, surrogate, stops))
+        for surrogate in plan.surrogate_models()
+        for name, stops in plan.early_stopping.items()
+    ]
 
 
 def _path(workdir: workdir_lib.Workdir, network: plan_lib.Network) -> epath.Path:

@@ -7,7 +7,7 @@ results/                                       tables
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from etils import epath
 from jax.sharding import Mesh
@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from rfn_jax import models, storage
 from rfn_jax.core import console as console_lib
 from rfn_jax.core import errors, io
-from rfn_jax.experiment import definitions
+from rfn_jax.experiment import definitions, layout
 from rfn_jax.experiment import plan as plan_lib
 
 
@@ -27,11 +27,24 @@ class Workdir:
       directory: The directory.
       console: Where to tell the progress.
       mesh: The devices.
+      config: The config that it is used with now, with its files pinned.
     """
 
     directory: epath.Path
     console: console_lib.Console
     mesh: Mesh
+    config: Mapping
+
+    def bind(self) -> None:
+        """Makes the config the one that the directory was last used with.
+
+        A stage does so when it has found that it can run, and before it writes anything: one that is refused leaves the
+        directory as it was.
+
+        Raises:
+          InputError: The directory cannot be written.
+        """
+        layout.bind(self.directory, self.config, self.mesh)
 
     def result(self, name: str) -> epath.Path:
         """The path of a file in `results/`."""
@@ -51,11 +64,11 @@ class Workdir:
         """The classifiers after each of some epochs, one after another.
 
         Raises:
-          InputError: An epoch has not been trained so far.
+          InputError: An epoch has not been trained so far, or the network was made from another config.
           RunError: A checkpoint cannot be read.
         """
         for epoch in epochs:
-            self._check_trained(network)
+            self._check_usable(network)
             try:
                 yield storage.load(self.network(network), epoch, image_shape=image_shape)
             except errors.RunError as error:
@@ -72,7 +85,7 @@ class Workdir:
 
         Raises like `classifiers`.
         """
-        self._check_trained(network)
+        self._check_usable(network)
         with storage.checkpoints(self.network(network), epoch) as (store, _):
             return storage.read_network(self.network(network)).sha256(store.digest(epoch))
 
@@ -88,26 +101,38 @@ class Workdir:
         """
         io.write_json(self._definition(network), dict(network.definition))
 
-    def check_definitions(self, plan: plan_lib.Plan) -> None:
-        """Checks that what is there of the networks of a plan was made from the same model, data and recipe.
+    def define_references(self, plan: plan_lib.Plan) -> None:
+        """Writes down what the networks from elsewhere are, where that is not there; raises like `define`."""
+        for network in plan.networks:
+            if network.recipe is None and not self.is_defined(network):
+                self.define(network)
+
+    def check_definition(self, network: plan_lib.Network) -> None:
+        """Checks that what is there of a network, if anything is, was made from the same model, data and recipe.
 
         Raises:
-          InputError: Something else; the message names the keys and both values.
+          InputError: Something else, with the keys and both values; or the file that says so is damaged.
         """
-        for network in plan.networks:
-            if not self.is_defined(network):
-                continue
-            different = definitions.differences(io.read_json_object(self._definition(network)), network.definition)
-            if different:
-                more = f' (and {len(different) - 5} more)' if len(different) > 5 else ''
-                raise errors.InputError(
-                    f'{self._definition(network).parent} was made from another config: {"; ".join(different[:5])}{more}; '
-                    'choose another --workdir, or another name for the network'
-                )
+        if not self.is_defined(network):
+            return
+        path = self._definition(network)
+        try:
+            there = io.read_json_object(path)
+        except errors.InputError as error:
+            again = 'train the network again' if network.recipe else 'note anew which network is used'
+            raise errors.InputError(f'{error}; restore it, or delete {path.parent} to {again}') from error
+        different = definitions.differences(there, network.definition)
+        if different:
+            more = f' (and {len(different) - 5} more)' if len(different) > 5 else ''
+            raise errors.InputError(
+                f'{path.parent} was made from another config: {"; ".join(different[:5])}{more}; choose another --workdir, or '
+                'another name for the network'
+            )
 
     def _definition(self, network: plan_lib.Network) -> epath.Path:
         return self.directory / network.folder / 'definition.json'
 
-    def _check_trained(self, network: plan_lib.Network) -> None:
+    def _check_usable(self, network: plan_lib.Network) -> None:
         if network.recipe and not self.is_defined(network):
             raise errors.InputError(f'{network.title} is not trained yet; train it first (rfn-jax train)')
+        self.check_definition(network)

@@ -68,7 +68,8 @@ def read(workdir: os.PathLike | str) -> Results:
       The results. Gains, early stopping, validation and examples may be empty: not every experiment has them.
 
     Raises:
-      InputError: A file is missing, empty or damaged, or lacks a column.
+      InputError: A file is missing, empty or damaged, or lacks a column; or the tables are those of another config, or do not
+        belong together.
     """
     workdir = io.absolute(workdir)
     found = Results(
@@ -83,7 +84,7 @@ def read(workdir: os.PathLike | str) -> Results:
         gains=_read_rows(workdir, 'gains', GainRow),
         examples=_read_rows(workdir, 'examples', ExampleRow),
     )
-    _check_measured(workdir / 'results')
+    _check_measured(workdir, found.config)
     if not set(groups(found.summary)) <= set(groups(found.transfer)):
         raise _remedy(f'summary.csv and transfer.csv of {workdir / "results"} do not belong together')
     return found
@@ -157,16 +158,22 @@ def rates_by_target(rows: Sequence[TransferRow]) -> dict[tuple[str, str], dict[s
 
 
 def _remedy(message: str) -> errors.InputError:
-    return errors.InputError(f'{message}; make it with `rfn-jax run`')
+    return errors.InputError(f'{message}; `rfn-jax run` makes it again')
 
 
-def _check_measured(results: epath.Path) -> None:
-    """Checks that the tables are those that were written together, where it is noted which they are."""
+def _check_measured(workdir: epath.Path, config: dict) -> None:
+    """Checks that the tables are those that belong together, and to the config, where it is noted which they are."""
+    results = workdir / 'results'
     if not (results / 'measured.json').exists():
         return
-    for name, digest in _read_dict(results / 'measured.json').get('tables', {}).items():
+    noted = _read_dict(results / 'measured.json')
+    if noted.get('config') != digests.of_plain(config):
+        raise _remedy(f'{results} was measured with another config than that in {workdir / "config.json"}')
+    if not isinstance(noted.get('tables'), dict):
+        raise _remedy(f'{results / "measured.json"} is damaged: it has no tables')
+    for name, digest in noted['tables'].items():
         if digests.of_file(results / name) != digest:
-            raise _remedy(f'{results / name} is not the one that was measured')
+            raise _remedy(f'{results / name} is not the one that was there when {results} was measured')
 
 
 def _read_dict(path: epath.Path) -> dict:

@@ -1,6 +1,11 @@
-"""Adversarial sets on disk: `adversarial.npz` with a JSON manifest beside it."""
+"""Adversarial sets on disk: one file, `adversarial.npz`, that also says what its images were made from.
+
+It holds `images`, `ids` and `labels`, and two strings: `origin` as JSON, and `sha256`, the hash of all the others. Being one
+file, a set is replaced whole or not at all.
+"""
 
 import dataclasses
+import json
 import os
 
 import numpy as np
@@ -45,35 +50,37 @@ class AdversarialSet:
 
 
 def save(adversarial: AdversarialSet, directory: os.PathLike | str) -> None:
-    """Writes `adversarial.npz`, then `manifest.json` with its origin and the SHA-256 of the first.
+    """Writes `adversarial.npz`, in place of the set that is there.
 
     Raises:
-      RunError: The disk is full or the directory cannot be written; an older set stays as it was or is not taken for
-        this one, since the hash in its manifest differs.
+      RunError: The disk is full or the directory cannot be written; an older set stays as it was.
     """
-    content = io.npz_bytes(images=adversarial.images, ids=adversarial.ids, labels=adversarial.labels)
-    directory = epath.Path(directory)
-    io.write_bytes(directory / 'adversarial.npz', content)
-    manifest = {'origin': adversarial.origin, 'sha256': digests.of_bytes(content)}
-    io.write_json(directory / 'manifest.json', manifest)
+    arrays = {'images': adversarial.images, 'ids': adversarial.ids, 'labels': adversarial.labels}
+    arrays['origin'] = np.array(json.dumps(adversarial.origin, sort_keys=True))
+    io.write_bytes(_path(directory), io.npz_bytes(**arrays, sha256=np.array(digests.of_arrays(arrays))))
 
 
 def load(directory: os.PathLike | str) -> AdversarialSet:
     """Reads an adversarial set and checks its hash; nothing is unpickled.
 
     Raises:
-      InputError: A file is missing, or is not the one that the manifest describes.
+      InputError: The file is missing or damaged.
     """
-    directory = epath.Path(directory)
-    manifest = io.read_json(directory / 'manifest.json')
+    path = _path(directory)
+    content = io.read_bytes(path)
     try:
-        content = (directory / 'adversarial.npz').read_bytes()
-        if digests.of_bytes(content) != manifest['sha256']:
-            raise ValueError('its SHA-256 is not the one in manifest.json')
-        with io.npz_arrays(content) as arrays:
-            return AdversarialSet(arrays['images'], arrays['ids'], arrays['labels'], manifest['origin'])
+        with io.npz_arrays(content) as file:
+            arrays = {name: file[name] for name in ('images', 'ids', 'labels', 'origin')}
+            if digests.of_arrays(arrays) != str(file['sha256']):
+                raise ValueError('its SHA-256 is not the one that was saved')
+        origin = json.loads(str(arrays.pop('origin')))
+        return AdversarialSet(**arrays, origin=origin)
     except io.DAMAGED as error:
-        raise errors.InputError(f'could not read {directory / "adversarial.npz"}: {error}') from error
+        raise errors.InputError(f'{path} is damaged: {error}; delete it, and make it again') from error
+
+
+def _path(directory: os.PathLike | str) -> epath.Path:
+    return epath.Path(directory) / 'adversarial.npz'
 
 
 def load_made_from(directory: os.PathLike | str, origin: dict) -> AdversarialSet | None:

@@ -16,7 +16,7 @@ class Parts:
 
     Args:
       directory: A folder of their own; made when the first is saved. Parts of another origin in it are deleted.
-      origin: What they are made from, as in the manifest of the set: plain JSON values.
+      origin: What they are made from: plain JSON values.
 
     Raises:
       InputError: The directory holds something else.

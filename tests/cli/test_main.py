@@ -62,6 +62,8 @@ def test_train_can_be_limited_to_some_networks(tmp_path, capsys):
     capsys.readouterr()
     message = refused(capsys, 'train', f'--workdir={tmp_path}', '--only=targets/mpl')
     assert "unknown network 'targets/mpl'; did you mean 'targets/mlp'" in message
+    refused(capsys, 'train', *RUN, f'--workdir={tmp_path / "new"}', '--only=targets/mpl')
+    assert not (tmp_path / 'new').exists()
 
 
 def test_a_work_directory_goes_on_with_its_last_config(finished, tmp_path):

@@ -151,9 +151,12 @@ def test_a_lost_epoch_is_trained_again(copy, finished):
     assert contents(copy) == contents(finished)
 
 
-def test_a_run_killed_before_the_environment_was_written_gets_it(copy):
+@pytest.mark.parametrize('text', [None, '{', '[]'])
+def test_an_environment_that_is_missing_or_damaged_is_noted_again(copy, text):
     (copy / 'environment.json').unlink()
-    opening(small_experiment.get_config().to_dict(), copy)
+    if text:
+        (copy / 'environment.json').write_text(text)
+    experiment.train(*opening(small_experiment.get_config().to_dict(), copy))
     assert io.read_json(copy / 'environment.json')['devices'].startswith('8 x ')
 
 
@@ -172,12 +175,12 @@ def test_a_config_that_the_data_refuse_does_not_take_the_directory(tmp_path):
 def test_a_surrogate_that_is_trained_again_is_measured_again(copy):
     shutil.rmtree(copy / 'surrogates' / 'resnet-rfn' / 'seed0')
     other = small_experiment.get_config().to_dict()
-    before = json.loads((copy / 'adversarial' / 'resnet-rfn-seed0' / 'bim' / 'manifest.json').read_text())
+    before = storage.load_adversarial_set(copy / 'adversarial' / 'resnet-rfn-seed0' / 'bim')
     shutil.copytree(copy / 'surrogates' / 'resnet-rfn' / 'seed1', copy / 'surrogates' / 'resnet-rfn' / 'seed0')
     run(other, copy)
-    after = json.loads((copy / 'adversarial' / 'resnet-rfn-seed0' / 'bim' / 'manifest.json').read_text())
-    assert before['origin']['weights_sha256'] != after['origin']['weights_sha256']
-    assert before['sha256'] != after['sha256']
+    after = storage.load_adversarial_set(copy / 'adversarial' / 'resnet-rfn-seed0' / 'bim')
+    assert before.origin['weights_sha256'] != after.origin['weights_sha256']
+    assert not np.array_equal(before.images, after.images)
 
 
 def test_stages_never_reach_back(tmp_path, copy):
@@ -186,6 +189,7 @@ def test_stages_never_reach_back(tmp_path, copy):
     for stage in (experiment.select, experiment.craft, experiment.measure):
         with pytest.raises(errors.InputError, match='train it first'):
             stage(*empty)
+    assert not (tmp_path / 'empty').exists()
     plan, workdir = opening(config, copy)
     shutil.rmtree(copy / 'adversarial')
     with pytest.raises(errors.InputError, match='craft it first'):
@@ -193,23 +197,74 @@ def test_stages_never_reach_back(tmp_path, copy):
     (copy / 'results' / 'test_examples.json').unlink()
     with pytest.raises(errors.InputError, match='holds no test examples for these targets; craft on them first'):
         experiment.measure(plan, workdir)
-    (copy / 'results' / 'early_stopping.csv').write_text('surrogate,training,stops,epoch,success_rate\n')
-    with pytest.raises(errors.InputError, match='has no epoch of resnet-early_stopped; choose it first'):
+    (copy / 'results' / 'early_stopping.csv').unlink()
+    with pytest.raises(
+        errors.InputError, match=r'early_stopping\.csv is not there; choose .* first \(rfn-jax select\)'
+    ):
         experiment.craft(plan, workdir)
 
 
-def test_later_stages_read_the_chosen_epochs_and_leave_the_file_alone(copy):
+def test_later_stages_leave_the_tables_of_the_choice_alone(copy):
     plan, workdir = opening(small_experiment.get_config().to_dict(), copy)
-    path = copy / 'results' / 'early_stopping.csv'
-    (chosen,) = rows(copy, 'early_stopping.csv')
-    other = '2' if chosen['epoch'] == '4' else '4'
-    path.write_text(path.read_text().replace(f',{chosen["epoch"]},', f',{other},'))
-    written = path.read_bytes()
+    names = ('early_stopping.csv', 'transfer_validation.csv', 'natural_validation.csv')
+    before = {name: (copy / 'results' / name).stat().st_mtime_ns for name in names}
+    shutil.rmtree(copy / 'adversarial' / 'resnet-early_stopped-seed0')
+    (copy / 'results' / 'transfer.csv').unlink()
     experiment.craft(plan, workdir)
     experiment.measure(plan, workdir)
-    assert path.read_bytes() == written
+    assert {name: (copy / 'results' / name).stat().st_mtime_ns for name in names} == before
+    (chosen,) = rows(copy, 'early_stopping.csv')
     used = {row['epoch'] for row in rows(copy, 'transfer.csv') if row['training'] == 'early_stopped'}
-    assert used == {other}
+    assert used == {chosen['epoch']}
+
+
+def test_a_choice_by_seeds_that_are_left_out_now_is_not_used(copy):
+    config = small_experiment.get_config()
+    config.seeds = 1
+    opened = opening(config.to_dict(), copy)
+    for stage in (experiment.craft, experiment.measure):
+        with pytest.raises(
+            errors.InputError, match=r'not the table that this config .* choose again \(rfn-jax select\)'
+        ):
+            stage(*opened)
+    for stage in (experiment.select, experiment.craft, experiment.measure):
+        stage(*opened)
+    assert {row['seed'] for row in rows(copy, 'transfer_validation.csv')} == {'0'}
+
+
+@pytest.mark.parametrize('stopped_before', ['transfer_validation.csv', 'natural_validation.csv', 'early_stopping.csv'])
+def test_a_choice_that_was_stopped_halfway_is_not_used(copy, monkeypatch, stopped_before):
+    opened = opening(small_experiment.get_config().to_dict(), copy)
+    path = copy / 'results' / 'validation' / 'resnet-sgd-seed0.json'
+    part = json.loads(path.read_text())
+    for row in (*part['transfer'], *part['natural']):  # as if the surrogate had been measured anew
+        row.update({'success_rate': row['epoch'] / 8} if 'kind' in row else {'accuracy': row['epoch'] / 8})
+    path.write_text(json.dumps(part))
+    write = io.write_bytes
+
+    def stop(path, content):
+        if path.name == stopped_before:
+            raise KeyboardInterrupt
+        write(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(io, 'write_bytes', stop)
+        with pytest.raises(KeyboardInterrupt):
+            experiment.select(*opened)
+    for stage in (experiment.craft, experiment.measure):
+        with pytest.raises(errors.InputError, match=f'{stopped_before} is missing, or not the table .* choose again'):
+            stage(*opened)
+    experiment.select(*opened)
+    experiment.craft(*opened)
+    assert rows(copy, 'early_stopping.csv')[0]['epoch'] == '4'
+
+
+@pytest.mark.parametrize('name', ['transfer_validation.csv', 'early_stopping.csv'])
+def test_a_changed_table_of_the_choice_is_not_used(copy, name):
+    path = copy / 'results' / name
+    path.write_text(path.read_text().replace(',sgd,', ',rfn,', 1))
+    with pytest.raises(errors.InputError, match=f'{name} is missing, or not the table'):
+        experiment.measure(*opening(small_experiment.get_config().to_dict(), copy))
 
 
 def test_an_unreadable_surrogate_is_one_clear_line(copy):
@@ -240,7 +295,7 @@ def test_a_run_killed_at_three_points_gives_the_tables_of_an_undisturbed_one(fin
     points = (
         work / 'surrogates' / 'resnet-sgd' / 'seed1' / 'checkpoints' / '2',
         work / 'results' / 'validation' / 'resnet-rfn-seed0.json',
-        work / 'adversarial' / 'resnet-early_stopped-seed0' / 'mi' / 'manifest.json',
+        work / 'adversarial' / 'resnet-early_stopped-seed0' / 'mi' / 'adversarial.npz',
     )
     for point in points:
         assert not point.exists()

@@ -10,6 +10,7 @@ import small_experiment
 
 from rfn_jax import data, experiment, storage, training, transfer
 from rfn_jax.core import console, errors, tables
+from rfn_jax.report import results
 
 
 def opening(config, directory):
@@ -97,7 +98,7 @@ def test_an_attack_a_target_and_a_seed_train_and_craft_only_what_is_new(config, 
     stayed = {path for path, time in before.items() if now[path] == time}
     networks = {path for path in before if 'adversarial' not in path.parts}
     assert networks <= stayed
-    assert {path.name for path in before.keys() - stayed} <= {'adversarial.npz', 'manifest.json'}
+    assert {path.name for path in before.keys() - stayed} <= {'adversarial.npz'}
     counts = collections.Counter(name for name, _ in crafted)
     assert counts['pgd'] == 2 * 3
     found = rows(copy)
@@ -131,6 +132,35 @@ def test_what_is_added_is_what_a_new_run_makes(config, copy, tmp_path):
     run(config, tmp_path / 'new')
     for name in ('transfer.csv', 'natural.csv', 'summary.csv', 'gains.csv', 'examples.csv'):
         assert (copy / 'results' / name).read_bytes() == (tmp_path / 'new' / 'results' / name).read_bytes()
+
+
+def test_a_report_shows_the_config_that_was_measured(config, copy, monkeypatch):
+    measured = []
+    successes = transfer.successes
+    monkeypatch.setattr(transfer, 'successes', lambda *a, **k: measured.append(a) or successes(*a, **k))
+    config.name = 'renamed'
+    run(config, copy)
+    assert results.read(copy).config['name'] == 'renamed'
+    assert measured == []  # the figures are the same
+    config.evaluation.examples = 30
+    opened = opening(config, copy)
+    experiment.craft(*opened)
+    with pytest.raises(errors.InputError, match='was measured with another config'):
+        results.read(copy)
+    experiment.measure(*opened)
+    assert {row.n for row in results.read(copy).transfer} == {30}
+    assert measured
+
+
+def test_a_report_shows_the_choice_that_was_measured_with(config, copy):
+    config.validation.examples = 40
+    opened = opening(config, copy)
+    experiment.select(*opened)
+    experiment.craft(*opened)
+    with pytest.raises(errors.InputError, match='was measured with another config'):
+        results.read(copy)
+    experiment.measure(*opened)
+    assert {row.n for row in results.read(copy).transfer_validation} == {40}
 
 
 def test_what_is_dropped_leaves_the_tables_and_stays_on_disk(config, copy, work):
@@ -189,20 +219,100 @@ def test_checkpoints_of_unknown_making_are_not_taken(config, copy):
         experiment.train(*opening(config, copy))
 
 
-def test_what_does_not_change_a_network_may_change(config, copy):
-    config.optim.steps_per_call = 5
-    config.optim.streaming = True
+def test_what_does_not_change_a_network_may_change(config, copy, work):
+    for optim in (config.optim, config.targets.vgg.optim):
+        optim.steps_per_call = 5
+        optim.streaming = True
     config.name = 'renamed'
     config.evaluation.batch_size = 16
-    opening(config, copy)
+    experiment.train(*opening(config, copy))
     assert json.loads((copy / 'config.json').read_text())['name'] == 'renamed'
+    assert not work[0]
 
 
 def test_a_network_that_is_not_there_yet_may_change(config, tmp_path):
     plan, workdir = opening(config, tmp_path)
     experiment.train(plan, workdir, ['targets/mlp'])
+    before = files_of(tmp_path)
     config.targets.vgg.model.stages = ((4,),)
-    opening(config, tmp_path)
+    experiment.train(*opening(config, tmp_path), ['targets'])
+    assert storage.read_network(tmp_path / 'targets' / 'vgg').architecture['stages'] == [[4]]
+    assert experiment.last_config(tmp_path)['targets']['vgg']['model']['stages'] == [[4]]
+    assert files_of(tmp_path).items() > before.items()
+
+
+def not_trained(config):
+    config.targets.new = {'model': {'name': 'mlp', 'widths': (16,)}, 'optim': {'epochs': 4, 'decay_epochs': (3,)}}
+    config.validation_targets.another = {'model': {'name': 'mlp', 'widths': (8,)}}
+
+
+@pytest.mark.parametrize(
+    ('stage', 'change', 'message'),
+    [
+        (lambda *opened: experiment.train(*opened, ['targets/mpl']), not_trained, 'unknown network'),
+        (experiment.select, not_trained, 'train it first'),
+        (experiment.craft, not_trained, 'train it first'),
+        (experiment.craft, lambda c: c.validation.update(examples=20), 'choose again'),
+        (experiment.measure, not_trained, 'train it first'),
+        (experiment.measure, lambda c: c.evaluation.update(examples=75), 'craft on them first'),
+        (experiment.measure, lambda c: c.attacks.bim.update(steps=4), 'craft it first'),
+    ],
+)
+def test_a_stage_that_cannot_run_leaves_the_directory_as_it_was(config, copy, stage, change, message):
+    before = {path: path.stat().st_mtime_ns for path in copy.rglob('*') if path.is_file()}
+    change(config)
+    with pytest.raises(errors.InputError, match=message):
+        stage(*opening(config, copy))
+    assert {path: path.stat().st_mtime_ns for path in copy.rglob('*') if path.is_file()} == before
+
+
+@pytest.mark.parametrize('role', ['targets/mlp', 'validation_targets/mlp_deep', 'surrogates/resnet-rfn/seed0'])
+def test_a_network_that_another_run_has_made_meanwhile_is_not_used(config, copy, role):
+    opened = opening(config, copy)
+    path = copy / role / 'definition.json'
+    path.write_text(json.dumps({**json.loads(path.read_text()), 'optim.learning_rate': 0.1}))
+    for stage in (experiment.train, experiment.measure):
+        with pytest.raises(errors.InputError, match=r'optim\.learning_rate is 0\.1 there and 0\.05 here'):
+            stage(*opened)
+
+
+@pytest.mark.parametrize('other', ['targets/vgg', 'surrogates/resnet-sgd/seed1'])
+def test_a_network_that_another_run_makes_while_one_is_trained_is_not_touched(config, tmp_path, monkeypatch, other):
+    config.seeds = 2
+    trained = []
+
+    def fit(*_, directory, **__):
+        trained.append(str(directory.relative_to(tmp_path)))
+        path = tmp_path / other / 'definition.json'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('{"seed": 7}')
+
+    monkeypatch.setattr(training, 'fit', fit)
+    with pytest.raises(errors.InputError, match=f'{other} was made from another config'):
+        experiment.train(*opening(config, tmp_path), ['targets', 'surrogates'] if 'vgg' in other else ['surrogates'])
+    assert trained == ['targets/mlp' if 'vgg' in other else 'surrogates/resnet-sgd/seed0']
+
+
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [
+        ('layout.json', r'write {"version": 2} into that file; if not, choose another --workdir'),
+        ('targets/mlp/definition.json', r'restore it, or delete .*targets/mlp to train the network again'),
+    ],
+)
+def test_a_damaged_file_is_named_with_the_way_out(config, copy, name, message):
+    (copy / name).write_text('{')
+    with pytest.raises(errors.InputError, match=f'{name} is not a JSON file: .*{message}'):
+        opening(config, copy)
+
+
+def test_a_damaged_config_is_written_again_by_a_run_that_is_given_it(config, copy, work):
+    (copy / 'config.json').write_text('{')
+    with pytest.raises(errors.InputError, match=r'config\.json is not .*; `rfn-jax run --config=FILE` writes it again'):
+        experiment.last_config(copy)
+    run(config, copy)
+    assert experiment.last_config(copy)['name'] == config.name
+    assert not work[0]
 
 
 @pytest.mark.parametrize('version', [None, 1, 3])

@@ -1,5 +1,6 @@
 import json
 import pathlib
+import shutil
 
 import jax
 import numpy as np
@@ -105,6 +106,38 @@ def test_the_data_must_fit(config, tmp_path):
     with pytest.raises(errors.InputError, match=r'target imported: the network in .* has 7 classes, and the data 10'):
         opening(config, tmp_path / 'work')
     assert not pathlib.Path(tmp_path / 'work').exists()
+
+
+def test_every_stage_holds_a_network_from_elsewhere_to_what_it_was(config, tmp_path):
+    save(tmp_path / 'mlp', MLP)
+    save(tmp_path / 'other', MLP, seed=1)
+    config['validation_targets'] = {'imported': {'network': str(tmp_path / 'mlp')}}
+    opened = opening(config, tmp_path / 'work')
+    experiment.train(*opened, ['targets', 'surrogates'])
+    path = tmp_path / 'work' / 'validation_targets' / 'imported' / 'definition.json'
+    for stage in (experiment.select, experiment.craft, experiment.measure):
+        path.unlink(missing_ok=True)
+        stage(*opened)
+        assert json.loads(path.read_text()) == {'validation_targets.imported.sha256': sha256(tmp_path / 'mlp')}
+    config['validation_targets']['imported']['network'] = str(tmp_path / 'other')
+    with pytest.raises(errors.InputError, match=r'validation_targets\.imported\.sha256 is .* there and'):
+        opening(config, tmp_path / 'work')
+
+
+@pytest.mark.parametrize('lost', ['variables', 'd', 'meta'])
+@pytest.mark.parametrize('role', ['targets', 'surrogates'])
+def test_a_network_that_was_copied_halfway_is_told_when_the_experiment_opens(config, tmp_path, role, lost):
+    save(tmp_path / 'mlp', MLP)
+    config[role]['imported'] = {'network': str(tmp_path / 'mlp')}
+    opening(config, tmp_path / 'work')
+    for path in list((tmp_path / 'mlp' / 'checkpoints').rglob(lost)):
+        shutil.rmtree(path)
+    with pytest.raises(
+        errors.RunError, match=r'imported.*: could not read .*; make that network again, or name another'
+    ) as e:
+        opening(config, tmp_path / 'work')
+    assert '\n' not in str(e.value)
+    assert not (tmp_path / 'work').exists()
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,11 @@ import pytest
 from rfn_jax.configs import cifar10, cifar10_cpu, cifar10_cpu_architectures, cifar10_cpu_attacks, digits
 
 from rfn_jax.core import errors
-from rfn_jax.experiment import pinning, plan
+from rfn_jax.experiment import pinning, plan, reading
 
 
 def read(config):
-    return plan.read(pinning.pinned(config))
+    return reading.read(pinning.pinned(config))
 
 
 @pytest.fixture
@@ -54,7 +54,12 @@ def test_what_decides_on_a_network_is_its_own_and_the_shared_sections(config):
     assert (surrogate['trainings.rfn.rho'], surrogate['optim.epochs'], surrogate['data.name']) == (0.4, 40, 'digits')
     assert (target['targets.vit.optim.epochs'], target['targets.vit.model.width']) == (30, 48)
     assert not any(key.startswith(('trainings', 'surrogates', 'optim.rho')) for key in target)
-    config['optim']['steps_per_call'] = 5
+    for optim in (
+        config['optim'],
+        config['targets']['vit']['optim'],
+        config['validation_targets']['mlp_deep']['optim'],
+    ):
+        optim |= {'steps_per_call': 5, 'streaming': True}
     config['evaluation']['examples'] = 3
     config['attacks']['bim']['steps'] = 3
     assert {network.folder: network.definition for network in read(config).networks} == by_folder

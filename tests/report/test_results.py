@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from rfn_jax.core import errors
+from rfn_jax.core import digests, errors
 from rfn_jax.report import results
 
 TABLES = ('transfer', 'natural', 'transfer_validation', 'natural_validation', 'early_stopping', 'summary', 'gains')
@@ -174,3 +174,46 @@ def test_a_summary_of_what_was_not_measured_is_an_error(workdir):
     workdir.replace('summary.csv', ',bim,', ',mi_fgsm,')
     with pytest.raises(errors.InputError, match=r'do not belong together.*`rfn-jax run`'):
         results.read(workdir.path)
+
+
+@pytest.fixture
+def noted(workdir):
+    """The work directory, with the note on which config and tables belong together."""
+    names = [*(f'{name}.csv' for name in TABLES), 'examples.csv', 'examples.npz']
+    config = json.loads((workdir.path / 'config.json').read_text())
+    note = {
+        'config': digests.of_plain(config),
+        'tables': {name: digests.of_file(workdir.file(name)) for name in names},
+    }
+    workdir.file('measured.json').write_text(json.dumps(note))
+    assert results.read(workdir.path).config == config
+    return workdir
+
+
+def test_results_of_another_config_are_not_shown(noted):
+    config = json.loads((noted.path / 'config.json').read_text())
+    (noted.path / 'config.json').write_text(json.dumps({**config, 'seed': 1}))
+    with pytest.raises(errors.InputError, match=r'was measured with another config than that in .*`rfn-jax run`'):
+        results.read(noted.path)
+
+
+@pytest.mark.parametrize('name', TABLES)
+def test_a_table_that_was_not_there_when_the_others_were_measured_is_an_error(noted, name):
+    lines = noted.file(f'{name}.csv').read_text().splitlines()
+    noted.file(f'{name}.csv').write_text('\n'.join([*lines, lines[-1]]) + '\n')
+    with pytest.raises(errors.InputError, match=rf'{name}\.csv is not the one that was there when .*`rfn-jax run`'):
+        results.read(noted.path)
+
+
+@pytest.mark.parametrize('text', ['{', '[]', '{}'])
+def test_a_damaged_note_is_an_error(noted, text):
+    noted.file('measured.json').write_text(text)
+    with pytest.raises(errors.InputError, match='`rfn-jax run`'):
+        results.read(noted.path)
+
+
+def test_a_note_without_tables_is_an_error(noted):
+    config = json.loads((noted.path / 'config.json').read_text())
+    noted.file('measured.json').write_text(json.dumps({'config': digests.of_plain(config), 'tables': []}))
+    with pytest.raises(errors.InputError, match=r'measured\.json is damaged: it has no tables'):
+        results.read(noted.path)

@@ -1,11 +1,11 @@
-import hashlib
-import io
 import json
+import os
 
 import numpy as np
 import pytest
 
-from rfn_jax.core.errors import InputError
+from rfn_jax.core import digests, io
+from rfn_jax.core.errors import InputError, RunError
 from rfn_jax.storage import AdversarialSet, load_made_from
 from rfn_jax.storage import load_adversarial_set as load
 from rfn_jax.storage import save_adversarial_set as save
@@ -26,12 +26,13 @@ def saved(adversarial, tmp_path):
     return tmp_path / 'set'
 
 
-def replace_archive(directory, content):
-    """Puts other bytes in place of the archive, with the right hash in the manifest."""
+def rewrite(directory, **changes):
+    """Changes arrays of the file, or leaves them out where None is given, and gives it the right hash."""
+    with np.load(directory / 'adversarial.npz') as file:
+        arrays = {name: file[name] for name in file.files if name != 'sha256'} | changes
+    arrays = {name: array for name, array in arrays.items() if array is not None}
+    content = io.npz_bytes(**arrays, sha256=np.array(digests.of_arrays(arrays)))
     (directory / 'adversarial.npz').write_bytes(content)
-    manifest = json.loads((directory / 'manifest.json').read_text())
-    manifest['sha256'] = hashlib.sha256(content).hexdigest()
-    (directory / 'manifest.json').write_text(json.dumps(manifest))
 
 
 def test_a_saved_set_is_loaded_as_it_was(adversarial, saved):
@@ -43,45 +44,65 @@ def test_a_saved_set_is_loaded_as_it_was(adversarial, saved):
     assert loaded.origin == ORIGIN
 
 
-def test_the_manifest_has_the_origin_and_the_hash_of_the_archive(saved):
-    manifest = json.loads((saved / 'manifest.json').read_text())
-    digest = hashlib.sha256((saved / 'adversarial.npz').read_bytes()).hexdigest()
-    assert manifest == {'origin': ORIGIN, 'sha256': digest}
+def test_a_set_is_one_file_that_numpy_reads(adversarial, saved):
+    assert [path.name for path in saved.iterdir()] == ['adversarial.npz']
+    with np.load(saved / 'adversarial.npz', allow_pickle=False) as file:
+        assert sorted(file.files) == ['ids', 'images', 'labels', 'origin', 'sha256']
+        np.testing.assert_array_equal(file['images'], adversarial.images)
+        assert json.loads(str(file['origin'])) == ORIGIN
 
 
 def test_saving_again_replaces_the_set(adversarial, saved):
     other = AdversarialSet(255 - adversarial.images, adversarial.ids, adversarial.labels, {'seed': 4})
     save(other, saved)
     np.testing.assert_array_equal(load(saved).images, 255 - adversarial.images)
-    assert sorted(path.name for path in saved.iterdir()) == ['adversarial.npz', 'manifest.json']
+    assert load(saved).origin == {'seed': 4}
+    assert [path.name for path in saved.iterdir()] == ['adversarial.npz']
 
 
-def test_a_changed_archive_is_refused(adversarial, saved, tmp_path):
-    save(AdversarialSet(255 - adversarial.images, adversarial.ids, adversarial.labels, ORIGIN), tmp_path / 'other')
-    (saved / 'adversarial.npz').write_bytes((tmp_path / 'other' / 'adversarial.npz').read_bytes())
-    with pytest.raises(InputError, match=r'adversarial\.npz: its SHA-256 is not the one in manifest\.json'):
-        load(saved)
+@pytest.mark.parametrize('step', [1, 2])
+def test_a_set_that_grows_is_the_old_or_the_new_one_wherever_saving_stops(adversarial, tmp_path, monkeypatch, step):
+    some = AdversarialSet(adversarial.images[:4], adversarial.ids[:4], adversarial.labels[:4], ORIGIN)
+    save(some, tmp_path)
+    replace, done = os.replace, []
+
+    def stop_at(source, destination):  # the process stops before its `step`-th file is in place
+        done.append(destination)
+        if len(done) == step:
+            raise OSError('stopped')
+        replace(source, destination)
+
+    monkeypatch.setattr(os, 'replace', stop_at)
+    if step == 1:
+        with pytest.raises(RunError, match=r'could not write .*adversarial\.npz: stopped'):
+            save(adversarial, tmp_path)
+        np.testing.assert_array_equal(load(tmp_path).images, some.images)
+    else:
+        save(adversarial, tmp_path)
+        np.testing.assert_array_equal(load(tmp_path).images, adversarial.images)
+    assert [path.name for path in tmp_path.iterdir()] == ['adversarial.npz']
 
 
-def test_a_truncated_archive_is_refused(saved):
-    content = (saved / 'adversarial.npz').read_bytes()
-    (saved / 'adversarial.npz').write_bytes(content[: len(content) // 2])
-    with pytest.raises(InputError, match='SHA-256'):
+@pytest.mark.parametrize('change', [{'images': np.zeros((7, 4, 3, 2), np.uint8)}, {'origin': np.array('{}')}])
+def test_a_changed_file_is_refused(saved, change):
+    with np.load(saved / 'adversarial.npz') as file:
+        (saved / 'adversarial.npz').write_bytes(io.npz_bytes(**{**file, **change}))
+    with pytest.raises(InputError, match=r'adversarial\.npz is damaged: its SHA-256 is not .*; delete it, and make it'):
         load(saved)
 
 
 @pytest.mark.parametrize('keep', [0, 3, 100, -1])
-def test_a_truncated_archive_is_refused_even_with_its_own_hash(saved, keep):
-    replace_archive(saved, (saved / 'adversarial.npz').read_bytes()[:keep])
-    with pytest.raises(InputError, match=r'could not read .*adversarial\.npz'):
+def test_a_truncated_file_is_refused(saved, keep):
+    (saved / 'adversarial.npz').write_bytes((saved / 'adversarial.npz').read_bytes()[:keep])
+    with pytest.raises(InputError, match=r'adversarial\.npz is damaged'):
         load(saved)
 
 
-def test_a_damaged_archive_is_refused_even_with_its_own_hash(saved):
+def test_flipped_bytes_are_refused(saved):
     content = bytearray((saved / 'adversarial.npz').read_bytes())
     content[60:70] = bytes(10)
-    replace_archive(saved, bytes(content))
-    with pytest.raises(InputError, match=r'could not read .*adversarial\.npz'):
+    (saved / 'adversarial.npz').write_bytes(bytes(content))
+    with pytest.raises(InputError, match=r'adversarial\.npz is damaged'):
         load(saved)
 
 
@@ -91,32 +112,29 @@ class Trap:
 
 
 def test_pickled_objects_are_refused_and_never_unpickled(adversarial, saved):
-    content = io.BytesIO()
-    np.savez(content, images=np.array([Trap()], dtype=object), ids=adversarial.ids, labels=adversarial.labels)
-    replace_archive(saved, content.getvalue())
+    images = np.array([Trap()], dtype=object)
+    with (saved / 'adversarial.npz').open('wb') as file:
+        np.savez(file, images=images, ids=adversarial.ids, labels=adversarial.labels, origin='{}', sha256='')
     with pytest.raises(InputError, match='allow_pickle=False'):
         load(saved)
 
 
-def test_a_missing_array_is_refused(adversarial, saved):
-    content = io.BytesIO()
-    np.savez(content, images=adversarial.images, ids=adversarial.ids)
-    replace_archive(saved, content.getvalue())
-    with pytest.raises(InputError, match='labels'):
+@pytest.mark.parametrize('name', ['images', 'ids', 'labels', 'origin'])
+def test_a_missing_array_is_refused(saved, name):
+    rewrite(saved, **{name: None})
+    with pytest.raises(InputError, match=f'adversarial.npz is damaged: .*{name}'):
         load(saved)
 
 
-@pytest.mark.parametrize('name', ['adversarial.npz', 'manifest.json'])
-def test_a_missing_file_is_named(saved, name):
-    (saved / name).unlink()
-    with pytest.raises(InputError, match=f'could not read .*{name}.*No such file'):
+def test_a_missing_file_is_named(saved):
+    (saved / 'adversarial.npz').unlink()
+    with pytest.raises(InputError, match=r'could not read .*adversarial\.npz.*No such file'):
         load(saved)
 
 
-@pytest.mark.parametrize('text', ['{', '[]', '3', '{"sha256": "00"}', '{}'])
-def test_a_damaged_manifest_is_refused(saved, text):
-    (saved / 'manifest.json').write_text(text)
-    with pytest.raises(InputError, match='set'):
+def test_an_origin_that_is_not_json_is_refused(saved):
+    rewrite(saved, origin=np.array('{'))
+    with pytest.raises(InputError, match=r'adversarial\.npz is damaged'):
         load(saved)
 
 

@@ -348,43 +348,52 @@ def test_instructions_that_no_state_dict_needs(tmp_path, instructions):
     assert (dict(vars(collections.OrderedDict)), dict(unpickling.FUNCTIONS)) == before
 
 
+EXCEEDS = 'exceeds its storage of 12 numbers'
+IMPOSSIBLE = 'an impossible offset, shape or stride'
+SHAPE = 'a tensor of the impossible shape'
+UNFIT = 'shape and strides do not fit together'
+SIZE = 'a storage of an impossible size'
+SHORT = "its storage '0' is cut short"
+NO_FILE = 'PATH is damaged or not a file of PyTorch: '
+
+
 @BOTH
 @pytest.mark.parametrize(
-    ('shape', 'strides', 'offset', 'numel'),
+    ('shape', 'strides', 'offset', 'numel', 'reason'),
     [
-        ((13,), (1,), 0, None),
-        ((12,), (1,), 1, None),
-        ((3, 4), (4, 2), 0, None),
-        ((13,), (0,), 0, None),
-        ((12, 12), (0, 1), 0, None),
-        ((2**40,), (0,), 0, None),
-        ((2**80,), (0,), 0, None),
-        ((2**40, 2**40), (0, 0), 0, None),
-        ((2**40, 0, 2**40), (1, 1, 1), 0, None),
-        ((12,), (-1,), 11, None),
-        ((-12,), (1,), 0, None),
-        ((-3, -4), (4, 1), 0, None),
-        ((12,), (1,), -1, None),
-        ((), (), 12, None),
-        ((12,), (), 0, None),
-        ((1,) * 33, (1,) * 33, 0, None),
-        ((2.0,), (1,), 0, None),
-        ((True,), (1,), 0, None),
-        (('2',), (1,), 0, None),
-        ([12], [1], 0, None),
-        (12, 1, 0, None),
-        ((12,), (1,), None, None),
-        ((12,), (1,), 0, -1),
-        ((12,), (1,), 0, 2**60),
-        ((12,), (1,), 0, 13),
-        ((13,), (1,), 0, 13),
-        ((12,), (1,), 0, 'a'),
+        ((13,), (1,), 0, None, EXCEEDS),
+        ((12,), (1,), 1, None, EXCEEDS),
+        ((3, 4), (4, 2), 0, None, EXCEEDS),
+        ((13,), (0,), 0, None, EXCEEDS),
+        ((12, 12), (0, 1), 0, None, EXCEEDS),
+        ((2**40,), (0,), 0, None, EXCEEDS),
+        ((2**80,), (0,), 0, None, IMPOSSIBLE),
+        ((2**40, 2**40), (0, 0), 0, None, SHAPE),
+        ((2**40, 0, 2**40), (1, 1, 1), 0, None, SHAPE),
+        ((12,), (-1,), 11, None, IMPOSSIBLE),
+        ((-12,), (1,), 0, None, IMPOSSIBLE),
+        ((-3, -4), (4, 1), 0, None, IMPOSSIBLE),
+        ((12,), (1,), -1, None, IMPOSSIBLE),
+        ((), (), 12, None, EXCEEDS),
+        ((12,), (), 0, None, UNFIT),
+        ((1,) * 33, (1,) * 33, 0, None, UNFIT),
+        ((2.0,), (1,), 0, None, IMPOSSIBLE),
+        ((True,), (1,), 0, None, IMPOSSIBLE),
+        (('2',), (1,), 0, None, IMPOSSIBLE),
+        ([12], [1], 0, None, UNFIT),
+        (12, 1, 0, None, UNFIT),
+        ((12,), (1,), None, None, IMPOSSIBLE),
+        ((12,), (1,), 0, -1, SIZE),
+        ((12,), (1,), 0, 2**60, SIZE),
+        ((12,), (1,), 0, 13, SHORT),
+        ((13,), (1,), 0, 13, SHORT),
+        ((12,), (1,), 0, 'a', 'something that is no storage'),
     ],
 )
-def test_tensors_lie_inside_their_storage(tmp_path, write, shape, strides, offset, numel):
+def test_tensors_lie_inside_their_storage(tmp_path, write, shape, strides, offset, numel, reason):
     array = numbers('float32', (12,))
     write(tmp_path / 'f', {'w': torch_files.view('0', array, shape, strides, offset, numel)}, {'0': array})
-    refusal(tmp_path / 'f')
+    assert reason in refusal(tmp_path / 'f')
 
 
 @BOTH
@@ -404,19 +413,20 @@ def test_arguments_of_tensors_are_checked(tmp_path, write):
     array = numbers('float32', (12,))
     function, (storage, *rest) = torch_files.tensor('0', array).function, torch_files.tensor('0', array).arguments
     v3 = Global('torch._utils', '_rebuild_tensor_v3')
+    float32, float64 = Global('torch', 'float32'), Global('torch', 'float64')
     wrong = [
-        Call(function, ('0', *rest)),
-        Call(function, (storage, *rest[:2])),
-        Call(function, (storage, *rest, {'conj': True})),
-        Call(Global('torch._utils', '_rebuild_tensor'), (storage, *rest[:3], Global('torch', 'float64'))),
-        Call(v3, (storage, *rest, 'float32')),
-        Call(v3, (storage, *rest, Global('torch', 'Tensor'))),
-        Call(v3, (storage, *rest, Global('torch', 'float64'))),
-        Call(v3, (storage, *rest, Global('torch', 'float32'), {'neg': True})),
+        (Call(function, ('0', *rest)), 'a tensor without a storage'),
+        (Call(function, (storage, *rest[:2])), f'{NO_FILE}TypeError'),
+        (Call(function, (storage, *rest, {'conj': True})), 'still to be conjugated or negated'),
+        (Call(Global('torch._utils', '_rebuild_tensor'), (storage, *rest[:3], float64)), f'{NO_FILE}TypeError'),
+        (Call(v3, (storage, *rest, 'float32')), 'a tensor without a type'),
+        (Call(v3, (storage, *rest, Global('torch', 'Tensor'))), "KeyError('torch.Tensor')"),
+        (Call(v3, (storage, *rest, float64)), 'exceeds its storage of 6 numbers'),
+        (Call(v3, (storage, *rest, float32, {'neg': True})), 'still to be conjugated or negated'),
     ]
-    for value in wrong:
+    for value, reason in wrong:
         write(tmp_path / 'f', [value], {'0': array})
-        refusal(tmp_path / 'f')
+        assert reason in refusal(tmp_path / 'f')
 
 
 def test_views_do_not_multiply_a_file(tmp_path):
@@ -575,7 +585,7 @@ def test_a_file_with_a_wrong_byte_anywhere(tmp_path, write):
 @pytest.mark.parametrize('content', [b'', b'\x80', b'PK\3\4', b'{}', bytes(100)])
 def test_files_of_something_else(tmp_path, content):
     (tmp_path / 'f').write_bytes(content)
-    refusal(tmp_path / 'f')
+    assert refusal(tmp_path / 'f').startswith(f'{NO_FILE}ValueError')
 
 
 def test_files_that_cannot_be_read(tmp_path):

@@ -1,0 +1,77 @@
+"""From a config to a plan: every value is checked, and no file is touched."""
+
+import re
+from collections.abc import Mapping
+
+from rfn_jax import attacks, data
+from rfn_jax.core import checks, digests, errors, options
+from rfn_jax.experiment import plan, roles
+from rfn_jax.experiment import sections as sections_lib
+
+NAME = re.compile(r'[A-Za-z0-9_.]+')
+
+
+def read(config: Mapping) -> plan.Plan:
+    """Reads and checks a config.
+
+    Args:
+      config: Nested mapping of plain values whose files are pinned, as `pinning.pinned` gives it.
+
+    Returns:
+      The plan.
+
+    Raises:
+      InputError: A section, name or option is unknown or missing, or a value is out of its range.
+    """
+    sections = options.call('the config', sections_lib.Sections, config)
+    for name in ('surrogates', 'targets', 'trainings', 'attacks', 'validation_targets', 'early_stopping'):
+        if not config[name] and name != 'early_stopping':
+            raise errors.InputError(f'{name} must have at least one entry')
+        for entry in config[name]:
+            if not NAME.fullmatch(entry):
+                raise errors.InputError(f'the names in {name} may hold letters, digits, _ and . only, got {entry!r}')
+    checks.integer('seeds', sections.seeds, at_least=1)
+    checks.integer('seed', sections.seed, at_least=0, at_most=2**32 - 1)
+    data.SOURCES[str(sections.data.get('name'))]  # an unknown name is told before anything is read
+    _check_trainings(sections)
+    for name, entry in sections.validation_targets.items():
+        for target, other in sections.targets.items():
+            if name == target or entry == other:
+                raise plan.reported_on_itself(name, target)
+    options.call('augmentation', data.CropAndFlip, sections.augmentation)
+    validation = options.call('validation', plan.Validation, sections.validation)
+    evaluation = options.call('evaluation', plan.Evaluation, sections.evaluation)
+    checks.integer('validation.examples', validation.examples, at_least=1)
+    checks.integer('validation.every_epochs', validation.every_epochs, at_least=1)
+    checks.integer('evaluation.examples', evaluation.examples, at_least=1)
+    checks.integer('evaluation.batch_size', evaluation.batch_size, at_least=1)
+    return plan.Plan(
+        seed=sections.seed,
+        data=sections.data,
+        networks=(*roles.targets(sections), *roles.surrogates(sections)),
+        early_stopping=sections.early_stopping,
+        baselines=tuple(sections.baselines),
+        attacks={name: _attack(spec) for name, spec in sections.attacks.items()},
+        validation=validation,
+        validation_attack=_attack(validation.attack),
+        evaluation=evaluation,
+        config_sha256=digests.of_plain(config),
+    )
+
+
+def _check_trainings(sections: sections_lib.Sections) -> None:
+    for name, of in sections.early_stopping.items():
+        checks.one_of(f'training that {name!r} stops:', of, sections.trainings)
+        if name in sections.trainings:
+            raise errors.InputError(f'early_stopping has the name {name!r}, which is a training')
+    for name in sections.baselines:
+        checks.one_of('training in baselines:', name, [*sections.trainings, *sections.early_stopping])
+
+
+def _attack(spec: Mapping) -> plan.Attack:
+    """The attack of a spec, whose examples can be stored."""
+    attack = attacks.make_from(spec)
+    attack.limits.check_levels()
+    if attack.targeted:
+        raise errors.InputError(f'attack {attack.name!r} is targeted; experiments have no target labels')
+    return plan.Attack(spec, attack)

@@ -1,0 +1,73 @@
+"""The networks of a config: its targets, validation targets and surrogates, each with its recipe and its definition."""
+
+from collections.abc import Mapping
+
+from rfn_jax import models, training
+from rfn_jax.core import options
+from rfn_jax.experiment import definitions, plan
+from rfn_jax.experiment import sections as sections_lib
+
+TARGET_TRAINING = {'name': 'sgd'}  # how targets that are trained here are trained
+
+
+def targets(sections: sections_lib.Sections) -> list[plan.Network]:
+    """The targets, then the validation targets, in the order of the config.
+
+    Raises:
+      InputError: An option is unknown, missing, or out of its range.
+    """
+    networks = []
+    for role, entries in (('target', sections.targets), ('validation_target', sections.validation_targets)):
+        for name, entry in entries.items():
+            what = f'{role} {name!r}'
+            if plan.is_reference(entry):
+                start = options.call(what, plan.Reference, entry)
+                definition = definitions.of_reference(f'{role}s.{name}', start)
+                networks.append(plan.Network(role, name, 'imported', 0, None, None, start, definition))
+                continue
+            target = options.call(what, sections_lib.Target, entry)
+            recipe = _recipe(sections, {**sections.optim, **target.optim}, TARGET_TRAINING)
+            own = {'model': target.model, 'optim': definitions.bound('optim', target.optim)}
+            definition = definitions.of_training(sections, {f'{role}s.{name}': own})
+            networks.append(plan.Network(role, name, 'sgd', 0, _checked(target.model), recipe, None, definition))
+    return networks
+
+
+def surrogates(sections: sections_lib.Sections) -> list[plan.Network]:
+    """The surrogates: model by model, then training and seed; trainings that are baselines first, the others by name.
+
+    Raises:
+      InputError: An option is unknown, missing, or out of its range.
+    """
+    names = sorted(sections.trainings, key=lambda name: (name not in sections.baselines, name))
+    networks = []
+    for name, entry in sections.surrogates.items():
+        spec, start, keys = None, None, {}
+        if plan.is_reference(entry):
+            start = options.call(f'surrogate {name!r}', plan.Reference, entry)
+            keys = definitions.of_reference(f'surrogates.{name}', start)
+        else:
+            spec, keys = _checked(entry), {f'surrogates.{name}': entry}
+        for training_name in names:
+            minimizer = sections.trainings[training_name]
+            recipe = _recipe(sections, sections.optim, minimizer)
+            definition = definitions.of_training(sections, {**keys, f'trainings.{training_name}': minimizer})
+            networks += [
+                plan.Network('surrogate', name, training_name, seed, spec, recipe, start, definition)
+                for seed in range(sections.seeds)
+            ]
+    return networks
+
+
+def _checked(spec: Mapping) -> Mapping:
+    """The spec, after its module was built once for some number of classes."""
+    models.from_spec(spec, num_classes=2)
+    return spec
+
+
+def _recipe(sections: sections_lib.Sections, optim: Mapping, minimizer: Mapping) -> training.Recipe:
+    values = {**optim, **sections.augmentation, 'minimiser': dict(minimizer)}
+    values.pop('rho', None)  # the value that trainings refer to
+    if 'group_size' in minimizer:  # of this training, not of its minimizer
+        values['group_size'] = values['minimiser'].pop('group_size')
+    return options.call('optim', training.Recipe, values)
