@@ -1,6 +1,6 @@
 import pytest
-from rfn_jax.configs import cifar10, cifar10_cpu, cifar10_cpu_architectures, cifar10_cpu_attacks, digits
 
+from rfn_jax.configs import cifar10, cifar10_cpu, cifar10_cpu_architectures, cifar10_cpu_attacks, digits
 from rfn_jax.core import errors
 from rfn_jax.experiment import pinning, plan, reading
 
