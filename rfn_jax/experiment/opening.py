@@ -39,8 +39,7 @@ def open_workdir(
     """
     config = pinning.pinned(config)
     plan = plan_lib.read(config)
-    if jax.process_count() > 1:
-        raise errors.InputError(f'experiments run on one host so far, not on {jax.process_count()}')
+    sharding.check_one_host()
     layout.check_layout(directory)
     workdir = workdir_lib.Workdir(io.absolute(directory), console, _mesh(plan, console))
     workdir.check_definitions(plan)

@@ -48,9 +48,10 @@ def fit(
       console: Where to tell the progress.
 
     Raises:
-      InputError: A checkpoint is of another model.
+      InputError: A checkpoint is of another model, or there are several hosts.
       RunError: The loss or the parameters are not finite, or a checkpoint cannot be saved.
     """
+    sharding.check_one_host()
     recipe, mesh = program.recipe, program.mesh
     directory = io.absolute(directory)
     with checkpoints.CheckpointStore(directory / 'checkpoints', keep_all=keep_all) as store:

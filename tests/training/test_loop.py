@@ -102,6 +102,14 @@ def test_a_damaged_newest_checkpoint_is_reported_and_made_again(bench, tmp_path,
     assert digest(bench.state(tmp_path / 'other', 3)) == digest(bench.state(tmp_path, 3))
 
 
+def test_several_hosts_are_refused(bench, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(jax, 'process_count', lambda: 2)
+        with pytest.raises(errors.InputError, match='run on one host so far, not on 2; start one process'):
+            bench.fit(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_learning_rate_decays_at_the_epoch(bench, tmp_path):
     bench.fit(tmp_path, decay_epochs=(2,))
     rates = [json.loads(line)['learning_rate'] for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
