@@ -91,8 +91,10 @@ def absolute(path: os.PathLike | str) -> epath.Path:
     """The absolute path, with `~` for the home directory; in a bucket the path itself.
 
     Raises:
-      InputError: It is a bucket of a kind that cannot be used here.
+      InputError: It is no path, or a bucket of a kind that cannot be used here.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise errors.InputTypeError(f'a path must be a string or a path object, got {path!r:.80}')
     if not _is_remote(path):
         return epath.Path(os.path.abspath(os.path.expanduser(path)))
     scheme = os.fspath(path).split('://')[0]

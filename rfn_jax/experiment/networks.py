@@ -9,6 +9,7 @@ from rfn_jax.experiment import inputs as inputs_lib
 from rfn_jax.experiment import opening
 from rfn_jax.experiment import plan as plan_lib
 from rfn_jax.experiment import workdir as workdir_lib
+from rfn_jax.storage import description
 
 
 def train(plan: plan_lib.Plan, workdir: workdir_lib.Workdir, only: Sequence[str] = ()) -> None:
@@ -36,7 +37,9 @@ def train(plan: plan_lib.Plan, workdir: workdir_lib.Workdir, only: Sequence[str]
                 _tell_accuracy(network, inputs)
                 continue
             _check_known(network, workdir)
-            if not _is_trained(network, workdir):
+            if _is_trained(network, workdir):
+                _describe(network, inputs)
+            else:
                 missing.append(network)
         if missing:
             _train(missing, inputs)
@@ -45,7 +48,7 @@ def train(plan: plan_lib.Plan, workdir: workdir_lib.Workdir, only: Sequence[str]
 def _check_known(network: plan_lib.Network, workdir: workdir_lib.Workdir) -> None:
     """Checks that checkpoints are not there without what says how they were made."""
     folder = workdir.network(network)
-    if (folder / 'checkpoints').exists() and not workdir.is_defined(network):
+    if _epochs(network, workdir) and not workdir.is_defined(network):
         raise errors.InputError(
             f'{folder} has checkpoints and no definition.json, which says what they were trained by: restore it, or delete '
             'the folder to train the network again'
@@ -53,11 +56,13 @@ def _check_known(network: plan_lib.Network, workdir: workdir_lib.Workdir) -> Non
 
 
 def _is_trained(network: plan_lib.Network, workdir: workdir_lib.Workdir) -> bool:
-    if not (workdir.network(network) / 'checkpoints').exists():
-        return False
-    keep_all = network.role == 'surrogate'
-    with training.CheckpointStore(workdir.network(network) / 'checkpoints', keep_all=keep_all) as store:
-        return training.needed_epochs(network.recipe, keep_all) <= set(store.epochs())
+    needed = training.needed_epochs(network.recipe, keep_all=network.role == 'surrogate')
+    return needed <= _epochs(network, workdir)
+
+
+def _epochs(network: plan_lib.Network, workdir: workdir_lib.Workdir) -> set[int]:
+    """The epochs that have checkpoints."""
+    return set(training.CheckpointStore(workdir.network(network) / 'checkpoints').epochs())
 
 
 def _train(networks: Sequence[plan_lib.Network], inputs: inputs_lib.Inputs) -> None:
@@ -109,8 +114,9 @@ def _initial(network: plan_lib.Network, inputs: inputs_lib.Inputs) -> models.Cla
 
 
 def _describe(network: plan_lib.Network, inputs: inputs_lib.Inputs) -> None:
-    """Writes down what a network is and what decides on it, if that is not there."""
-    if inputs.workdir.is_defined(network):
+    """Writes down what a network is and what decides on it, where that is not there."""
+    folder = inputs.workdir.network(network)
+    if inputs.workdir.is_defined(network) and (folder / description.FILE).exists():
         return
     info, classifier = inputs.splits.info, opening.template(network, inputs.splits.info)
     origin = {'training': network.training, 'seed': network.seed, 'data': inputs.plan.data.get('name')}
@@ -126,7 +132,7 @@ def _describe(network: plan_lib.Network, inputs: inputs_lib.Inputs) -> None:
         class_names=info.class_names,
         origin=origin,
     )
-    storage.describe(inputs.workdir.network(network), described)
+    description.write(folder, described)
     inputs.workdir.define(network)
 
 

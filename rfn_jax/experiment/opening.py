@@ -67,7 +67,7 @@ def template(network: plan_lib.Network, info: data.DataInfo) -> models.Classifie
         return models.abstract(module, info.image_shape, **shared)
     start = network.start
     try:
-        found = storage.fits(start.network, start.epoch, image_shape=info.image_shape)
+        found = storage.template(start.network, start.epoch, image_shape=info.image_shape)
     except errors.InputError as error:
         raise errors.InputError(f'{network.title}: {error}') from error
     if found.num_classes != info.num_classes:

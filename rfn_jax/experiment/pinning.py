@@ -47,9 +47,8 @@ def _pin(key: str, entry: dict) -> None:
     if not isinstance(entry['network'], str) or not entry['network']:
         raise errors.InputError(f'{key}.network must be a network directory, got {entry["network"]!r}')
     entry['network'] = str(io.absolute(entry['network']))
-    with storage.checkpoints(entry['network'], entry.get('epoch')) as (store, epoch):
-        entry['epoch'] = epoch
-        found = storage.read_network(entry['network']).sha256(store.digest(epoch))
+    store, entry['epoch'] = storage.open_checkpoint(entry['network'], entry.get('epoch'))
+    found = storage.read_network(entry['network']).sha256(store.digest(entry['epoch']))
     if entry.setdefault('sha256', found) != found:
         raise errors.InputError(
             f'{key}.sha256 is {entry["sha256"]!r}, and the network in {entry["network"]} has {found!r}: it was imported or '
@@ -59,5 +58,5 @@ def _pin(key: str, entry: dict) -> None:
 
 def variables_sha256(reference: plan.Reference) -> str:
     """The hash of the variables of a network directory, whatever they are computed in."""
-    with storage.checkpoints(reference.network, reference.epoch) as (store, epoch):
-        return store.digest(epoch)
+    store, epoch = storage.open_checkpoint(reference.network, reference.epoch)
+    return store.digest(epoch)
