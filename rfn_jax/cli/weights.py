@@ -127,17 +127,20 @@ def export_weights(arguments: Sequence[str]) -> int:
         raise errors.InputError(f'--out must end in .safetensors, got {values.out!r}')
 
     from rfn_jax import storage
+    from rfn_jax.core import io
     from rfn_jax.models import weights
 
+    out = io.absolute(values.out)
     network = storage.read_network(values.checkpoint)
     _, epoch = storage.open_checkpoint(values.checkpoint, values.epoch)
+    io.check_writable(out)  # now, and not after the conversion
     classifier = storage.load(values.checkpoint, epoch)
     naming = values.naming or network.origin.get('naming') or weights.namings(classifier)[0]
     state = weights.to_state_dict(classifier, naming=naming)
     about = {**dataclasses.asdict(network), 'epoch': epoch}
-    weights.write_safetensors(values.out, state, {'rfn_jax': json.dumps(about, sort_keys=True)})
+    weights.write_safetensors(out, state, {'rfn_jax': json.dumps(about, sort_keys=True)})
     console_lib.Console().info(
-        f'{values.out}: {len(state)} tensors of {network.architecture["name"]}, naming {naming}; images in [0, 1] are '
+        f'{out}: {len(state)} tensors of {network.architecture["name"]}, naming {naming}; images in [0, 1] are '
         f'normalized with mean {list(network.mean)} and std {list(network.std)} first'
     )
     return 0
