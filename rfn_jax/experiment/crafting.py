@@ -79,7 +79,7 @@ def jobs(inputs: inputs_lib.Inputs) -> Iterator[Job]:
                     **dataclasses.asdict(crafted),
                     'attack_options': entry.options,
                     'experiment_seed': plan.seed,
-                    'weights_sha256': workdir.digest(network, epoch),
+                    'weights_sha256': inputs.digest(network, epoch),
                     'source': inputs.splits.test.source,
                 }
                 if entry.attack.needs_pool:
