@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Sequence
 
 from rfn_jax import data, models, storage, training
-from rfn_jax.core import errors, rng
+from rfn_jax.core import errors, locks, rng
 from rfn_jax.experiment import inputs as inputs_lib
 from rfn_jax.experiment import opening
 from rfn_jax.experiment import plan as plan_lib
@@ -15,7 +15,8 @@ from rfn_jax.storage import description
 def train(plan: plan_lib.Plan, workdir: workdir_lib.Workdir, only: Sequence[str] = ()) -> None:
     """Trains every network of the plan that is not trained yet, and tells the accuracy of those that were there already.
 
-    A surrogate keeps the checkpoints of all epochs. Surrogates of one seed see the same examples in the same order whatever
+    A surrogate keeps the checkpoints of all epochs. While a network is trained, `training.lock` in its folder keeps other
+    processes from it; in a bucket there is no lock. Surrogates of one seed see the same examples in the same order whatever
     their training, so that trainings are compared pair by pair.
 
     Args:
@@ -26,7 +27,7 @@ def train(plan: plan_lib.Plan, workdir: workdir_lib.Workdir, only: Sequence[str]
 
     Raises:
       InputError: The data or the batch size do not fit, or there is no such folder.
-      RunError: A training diverged or could not be saved.
+      RunError: A training diverged or could not be saved, or another process is training the network.
     """
     inputs = inputs_lib.Inputs(plan, workdir)
     # Seeds, which are next to each other, share what is compiled.
@@ -67,7 +68,7 @@ def _epochs(network: plan_lib.Network, workdir: workdir_lib.Workdir) -> set[int]
 
 def _train(networks: Sequence[plan_lib.Network], inputs: inputs_lib.Inputs) -> None:
     """Trains networks that differ in their seed only."""
-    plan, workdir, splits = inputs.plan, inputs.workdir, inputs.splits
+    workdir, splits = inputs.workdir, inputs.splits
     recipe = networks[0].recipe
     streaming = data.is_large(splits.train, splits.info) if recipe.streaming is None else recipe.streaming
     program = training.program(
@@ -78,26 +79,33 @@ def _train(networks: Sequence[plan_lib.Network], inputs: inputs_lib.Inputs) -> N
         streaming=streaming,
     )
     for network in networks:
-        loader = data.loader(
-            splits.train if streaming else inputs.train,
-            splits.info,
-            batch_size=recipe.batch_size,
-            seed=rng.seed_for(plan.seed, f'train {network.role} {network.model} {network.seed}'),
-            mesh=workdir.mesh,
-            streaming=streaming,
-        )
-        _describe(network, inputs)
-        training.fit(
-            _initial(network, inputs),
-            loader,
-            inputs.validation,
-            program,
-            directory=workdir.network(network),
-            keep_all=network.role == 'surrogate',
-            batch_size=plan.evaluation.batch_size,
-            name=f'train {network.title}',
-            console=workdir.console,
-        )
+        with locks.held(workdir.network(network) / 'training.lock'):
+            _describe(network, inputs)
+            _fit(network, program, inputs, streaming)
+
+
+def _fit(network: plan_lib.Network, program: training.Program, inputs: inputs_lib.Inputs, streaming: bool) -> None:
+    """Trains one network; its loader, which may hold the training set on every device, is gone afterwards."""
+    plan, workdir, splits = inputs.plan, inputs.workdir, inputs.splits
+    loader = data.loader(
+        splits.train if streaming else inputs.train,
+        splits.info,
+        batch_size=program.recipe.batch_size,
+        seed=rng.seed_for(plan.seed, f'train {network.role} {network.model} {network.seed}'),
+        mesh=workdir.mesh,
+        streaming=streaming,
+    )
+    training.fit(
+        _initial(network, inputs),
+        loader,
+        inputs.validation,
+        program,
+        directory=workdir.network(network),
+        keep_all=network.role == 'surrogate',
+        batch_size=plan.evaluation.batch_size,
+        name=f'train {network.title}',
+        console=workdir.console,
+    )
 
 
 def _initial(network: plan_lib.Network, inputs: inputs_lib.Inputs) -> models.Classifier:

@@ -165,8 +165,8 @@ def _template(
     except errors.InputError as error:
         if shape == network.image_shape:
             raise errors.InputError(
-                f'the network in {directory} is not what its {description.FILE} says: {error}; if that file is damaged, delete '
-                f'it and {description.AGAIN}'
+                f'the network in {directory} is not what its {description.FILE} says: {error}; if that file is damaged, '
+                f'delete it and {description.AGAIN}'
             ) from error
         raise errors.InputError(
             f'the network in {directory} was made for images of shape {network.image_shape}, and does not fit those of '

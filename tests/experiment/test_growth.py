@@ -2,14 +2,18 @@
 
 import collections
 import json
+import os
 import shutil
+import weakref
 
 import numpy as np
 import pytest
 import small_experiment
 
 from rfn_jax import data, experiment, storage, training, transfer
-from rfn_jax.core import console, errors, tables
+from rfn_jax.core import console, errors, locks, tables
+from rfn_jax.experiment import crafting
+from rfn_jax.experiment import inputs as inputs_lib
 
 
 def opening(config, directory):
@@ -197,6 +201,48 @@ def test_a_network_json_that_was_lost_is_written_again(config, copy, work):
         experiment.train(plan, workdir)
         assert path.read_bytes() == whole
     assert not work[0]  # nothing was trained for it
+
+
+def test_a_network_that_another_process_trains_is_left_to_it(config, tmp_path, work):
+    plan, workdir = opening(config, tmp_path)
+    lock = tmp_path / 'surrogates' / 'resnet-rfn' / 'seed0' / 'training.lock'
+    with locks.held(lock), pytest.raises(errors.RunError, match=rf'{lock} is held by process {os.getpid()} on host'):
+        experiment.train(plan, workdir, ['surrogates'])
+    assert work[0].keys() == {'train surrogate resnet-sgd seed 0'}
+    assert not lock.with_name('definition.json').exists()
+    experiment.train(plan, workdir, ['surrogates'])
+    assert not lock.exists()
+
+
+def test_the_training_set_of_one_seed_is_on_the_devices_at_a_time(config, tmp_path, monkeypatch):
+    config.seeds = 3
+    loader, made = data.loader, []
+
+    def watched_loader(*arguments, **options):
+        assert all(one() is None for one in made)
+        new = loader(*arguments, **options)
+        made.append(weakref.ref(new))
+        return new
+
+    monkeypatch.setattr(data, 'loader', watched_loader)
+    plan, workdir = opening(config, tmp_path)
+    experiment.train(plan, workdir, ['surrogates/resnet-sgd'])
+    assert len(made) == 3
+
+
+def test_a_digest_is_read_once_by_a_stage(config, copy, monkeypatch):
+    plan, workdir = opening(config, copy)
+    read, found = collections.Counter(), type(workdir).digest
+
+    def counted(self, network, epoch):
+        read[network.folder, epoch] += 1
+        return found(self, network, epoch)
+
+    monkeypatch.setattr(type(workdir), 'digest', counted)
+    inputs = inputs_lib.Inputs(plan, workdir)
+    assert len(list(crafting.jobs(inputs))) == 2 * len({job.directory.parent for job in crafting.jobs(inputs)})
+    assert set(read.values()) == {1}
+    assert inputs.digest(plan.networks[0], 4) == found(workdir, plan.networks[0], 4)
 
 
 def test_a_damaged_checkpoint_names_the_remedy_wherever_it_is_read(config, copy):
