@@ -55,13 +55,14 @@ def import_weights(arguments: Sequence[str]) -> int:
     from rfn_jax import models, storage
     from rfn_jax.core import digests, rng
     from rfn_jax.models import sizes, weights
+    from rfn_jax.storage import networks
 
     models.MODELS[values.model]  # an unknown name is told before anything else
     spec = {'name': values.model, **dict(_option(text) for text in values.option)}
     num_classes, image_shape = _classes_and_images(values, sizes.table().get(values.model))
     module = models.from_spec(spec, num_classes=num_classes)
     normalisation = _normalisation(values, values.model in sizes.table() and not values.model.startswith(sizes.CIFAR))
-    storage.check_is_free(values.out)
+    networks.check_is_free(values.out)
     state = weights.read_state_dict(values.weights, entry=values.entry)
     console = console_lib.Console()
     key = rng.key_for(0, 'initialise')
@@ -126,17 +127,20 @@ def export_weights(arguments: Sequence[str]) -> int:
         raise errors.InputError(f'--out must end in .safetensors, got {values.out!r}')
 
     from rfn_jax import storage
+    from rfn_jax.core import io
     from rfn_jax.models import weights
 
+    out = io.absolute(values.out)
     network = storage.read_network(values.checkpoint)
-    with storage.checkpoints(values.checkpoint, values.epoch) as (_, epoch):
-        classifier = storage.load(values.checkpoint, epoch)
+    _, epoch = storage.open_checkpoint(values.checkpoint, values.epoch)
+    io.check_writable(out)  # now, and not after the conversion
+    classifier = storage.load(values.checkpoint, epoch)
     naming = values.naming or network.origin.get('naming') or weights.namings(classifier)[0]
     state = weights.to_state_dict(classifier, naming=naming)
     about = {**dataclasses.asdict(network), 'epoch': epoch}
-    weights.write_safetensors(values.out, state, {'rfn_jax': json.dumps(about, sort_keys=True)})
+    weights.write_safetensors(out, state, {'rfn_jax': json.dumps(about, sort_keys=True)})
     console_lib.Console().info(
-        f'{values.out}: {len(state)} tensors of {network.architecture["name"]}, naming {naming}; images in [0, 1] are '
+        f'{out}: {len(state)} tensors of {network.architecture["name"]}, naming {naming}; images in [0, 1] are '
         f'normalized with mean {list(network.mean)} and std {list(network.std)} first'
     )
     return 0

@@ -30,7 +30,7 @@ def write_bytes(path: os.PathLike | str, content: bytes) -> None:
       RunError: The file could not be written (no space, no permission); what was there before is untouched.
     """
     try:
-        if _is_remote(path):
+        if is_remote(path):
             epath.Path(path).write_bytes(content)
         else:
             _replace(pathlib.Path(os.path.realpath(path)), content)  # a link stays one
@@ -61,7 +61,7 @@ def check_writable(path: os.PathLike | str) -> None:
     Raises:
       RunError: It could not.
     """
-    if _is_remote(path):
+    if is_remote(path):
         return
     path = pathlib.Path(os.path.realpath(path))
     try:
@@ -83,7 +83,8 @@ def _check_is_file_or_free(path: pathlib.Path) -> None:
         raise OSError('it is there already, and not a file')
 
 
-def _is_remote(path: os.PathLike | str) -> bool:
+def is_remote(path: os.PathLike | str) -> bool:
+    """Whether a path is in a bucket."""
     return '://' in os.fspath(path)
 
 
@@ -91,9 +92,11 @@ def absolute(path: os.PathLike | str) -> epath.Path:
     """The absolute path, with `~` for the home directory; in a bucket the path itself.
 
     Raises:
-      InputError: It is a bucket of a kind that cannot be used here.
+      InputError: It is no path, or a bucket of a kind that cannot be used here.
     """
-    if not _is_remote(path):
+    if not isinstance(path, str | os.PathLike):
+        raise errors.InputTypeError(f'a path must be a string or a path object, got {path!r:.80}')
+    if not is_remote(path):
         return epath.Path(os.path.abspath(os.path.expanduser(path)))
     scheme = os.fspath(path).split('://')[0]
     checks.one_of('kind of bucket', scheme, BUCKETS)

@@ -8,6 +8,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from rfn_jax.core import errors
+
 DATA_AXIS = 'data'
 
 
@@ -15,6 +17,18 @@ def data_mesh(devices=None) -> Mesh:
     """A mesh with the single axis `'data'` over `devices` (all by default)."""
     devices = np.asarray(jax.devices() if devices is None else devices)
     return Mesh(devices.reshape(-1), (DATA_AXIS,), axis_types=(AxisType.Auto,))
+
+
+def check_one_host() -> None:
+    """Checks that this process is the only one: compiled steps run on several hosts, what writes files so far does not.
+
+    Raises:
+      InputError: There are several.
+    """
+    if jax.process_count() > 1:
+        raise errors.InputError(
+            f'networks are trained and experiments run on one host so far, not on {jax.process_count()}; start one process'
+        )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

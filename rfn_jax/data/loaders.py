@@ -84,10 +84,10 @@ def loader(
       streaming: Whether batches are decoded while the devices work; by default if the images take more than 1 GiB.
 
     Raises:
-      InputError: `batch_size` does not fit the examples.
+      InputError: `batch_size` does not fit the examples, or the images that are read have another shape than `info` says.
     """
     if is_large(source, info) if streaming is None else streaming:
-        return StreamingLoader(source, batch_size=batch_size, seed=seed, mesh=mesh)
+        return StreamingLoader(source, info, batch_size=batch_size, seed=seed, mesh=mesh)
     return ResidentLoader(reading.in_memory(source, info), batch_size=batch_size, seed=seed, mesh=mesh)
 
 
@@ -124,18 +124,22 @@ def _take(whole: Batch, positions: jax.Array) -> Batch:
 class StreamingLoader:
     """Batches of a training set that stays where it is: each process reads what its devices need; see `Loader`."""
 
-    def __init__(self, source: sources.Source, *, batch_size: int, seed: int, mesh: Mesh):
+    def __init__(self, source: sources.Source, info: info_lib.DataInfo, *, batch_size: int, seed: int, mesh: Mesh):
         self.batch_size, self.seed = batch_size, seed
         self.steps_per_epoch = batches.steps_per_epoch(len(source), batch_size)
-        self._mesh, self._source = mesh, source
+        self._mesh, self._source, self._info = mesh, source, info
 
     def epoch(self, epoch: int, *, steps_per_call: int = 1) -> Iterator[Batch]:
-        """See `Loader.epoch`; the next batches are decoded in the background."""
+        """See `Loader.epoch`; the next batches are decoded in the background.
+
+        Raises:
+          InputError: An image has another shape than the others of the data set.
+        """
         order = np.asarray(batches.epoch_order(len(self._source), self.batch_size, seed=self.seed, epoch=epoch))
         mine = order[:, sharding.local_rows(self.batch_size, self._mesh)]
         rows = steps_per_call > 1
         placed = sharding.rows_sharding(self._mesh) if rows else sharding.batch_sharding(self._mesh)
-        records = reading.read_batches(self._source, mine.ravel(), mine.shape[1])
+        records = reading.read_batches(self._source, self._info, mine.ravel(), mine.shape[1])
         for call in _calls(mine, steps_per_call):
             parts = [next(records) for _ in call]
             images, labels, ids = (np.stack(part) if rows else part[0] for part in zip(*parts, strict=True))

@@ -82,7 +82,7 @@ def jobs(inputs: inputs_lib.Inputs, stops: Mapping[tuple[str, str], int]) -> Ite
                     **dataclasses.asdict(crafted),
                     'attack_options': entry.options,
                     'experiment_seed': plan.seed,
-                    'weights_sha256': workdir.digest(network, epoch),
+                    'weights_sha256': inputs.digest(network, epoch),
                     'source': inputs.splits.test.source,
                 }
                 if entry.attack.needs_pool:
@@ -102,7 +102,7 @@ def craft(plan: plan_lib.Plan, workdir: workdir_lib.Workdir) -> None:
     inputs = inputs_lib.Inputs(plan, workdir)
     all_jobs = list(jobs(inputs, selection.stops(inputs) if plan.early_stopping else {}))  # all can be made
     for target in plan.of_role('target'):
-        workdir.digest(target, target.last_epoch)  # is trained
+        inputs.digest(target, target.last_epoch)  # is trained
     workdir.bind()
     workdir.define_references(plan)
     examples = inputs.choose_test_examples()

@@ -20,6 +20,7 @@ class Inputs:
 
     def __init__(self, plan: plan_lib.Plan, workdir: workdir_lib.Workdir):
         self.plan, self.workdir = plan, workdir
+        self._digests: dict[tuple[str, int], str] = {}
 
     @functools.cached_property
     def splits(self) -> data.Splits:
@@ -60,6 +61,13 @@ class Inputs:
         """The classifier of a network after an epoch; raises like `Workdir.classifiers`."""
         return self.workdir.classifier(network, epoch, self.splits.info.image_shape)
 
+    def digest(self, network: plan_lib.Network, epoch: int) -> str:
+        """The hash of a network after an epoch, which is read once; see `Workdir.digest`."""
+        key = (network.folder, epoch)
+        if key not in self._digests:
+            self._digests[key] = self.workdir.digest(network, epoch)
+        return self._digests[key]
+
     def choose_test_examples(self) -> data.ImageDataset:
         """The eligible test images, the first ones that all targets classify correctly; noted in `test_examples.json`.
 
@@ -99,7 +107,7 @@ class Inputs:
         return {
             'data': {name: value for name, value in self.plan.data.items() if name not in ('data_dir', 'path')},
             'examples': self.plan.evaluation.examples,
-            'targets': {network.model: self.workdir.digest(network, network.last_epoch) for network in targets},
+            'targets': {network.model: self.digest(network, network.last_epoch) for network in targets},
             'source': self.splits.test.source,
         }
 

@@ -114,7 +114,7 @@ def _check_targets(inputs: inputs_lib.Inputs, jobs: list[crafting.Job]) -> None:
       InputError: One is.
     """
     found = {
-        role: {inputs.workdir.digest(n, n.last_epoch): n.model for n in inputs.plan.of_role(role)}
+        role: {inputs.digest(n, n.last_epoch): n.model for n in inputs.plan.of_role(role)}
         for role in ('target', 'validation_target')
     }
     for digest, name in found['validation_target'].items():
@@ -131,7 +131,7 @@ def _check_targets(inputs: inputs_lib.Inputs, jobs: list[crafting.Job]) -> None:
 def _inputs(inputs: inputs_lib.Inputs, jobs: list[crafting.Job], eligible: data.ImageDataset) -> str:
     """A hash of everything that the tables depend on."""
     networks = [network for network in inputs.plan.networks if network.role != 'surrogate']
-    weights = {network.folder: inputs.workdir.digest(network, network.last_epoch) for network in networks}
+    weights = {network.folder: inputs.digest(network, network.last_epoch) for network in networks}
     sets = [[job.origin, job.attack.attack.gradient_evaluations] for job in jobs]
     return digests.of_plain([sets, weights, eligible.ids.tolist(), len(inputs.test), inputs.plan.baselines])
 

@@ -4,17 +4,19 @@ import itertools
 from collections.abc import Sequence
 
 from rfn_jax import data, models, storage, training
-from rfn_jax.core import errors, rng
+from rfn_jax.core import errors, locks, rng
 from rfn_jax.experiment import inputs as inputs_lib
 from rfn_jax.experiment import opening
 from rfn_jax.experiment import plan as plan_lib
 from rfn_jax.experiment import workdir as workdir_lib
+from rfn_jax.storage import description
 
 
 def train(plan: plan_lib.Plan, workdir: workdir_lib.Workdir, only: Sequence[str] = ()) -> None:
     """Trains every network of the plan that is not trained yet, and tells the accuracy of those that were there already.
 
-    A surrogate keeps the checkpoints of all epochs. Surrogates of one seed see the same examples in the same order whatever
+    A surrogate keeps the checkpoints of all epochs. While a network is trained, `training.lock` in its folder keeps other
+    processes from it; in a bucket there is no lock. Surrogates of one seed see the same examples in the same order whatever
     their training, so that trainings are compared pair by pair.
 
     Args:
@@ -26,7 +28,7 @@ def train(plan: plan_lib.Plan, workdir: workdir_lib.Workdir, only: Sequence[str]
     Raises:
       InputError: The data or the batch size do not fit, there is no such folder, or what is there of a network was made from
         something else.
-      RunError: A training diverged or could not be saved.
+      RunError: A training diverged or could not be saved, or another process is training the network.
     """
     inputs = inputs_lib.Inputs(plan, workdir)
     chosen = plan.chosen(only)
@@ -41,7 +43,9 @@ def train(plan: plan_lib.Plan, workdir: workdir_lib.Workdir, only: Sequence[str]
             if network.recipe is None:
                 _tell_accuracy(network, inputs)
                 continue
-            if not _is_trained(network, workdir):
+            if _is_trained(network, workdir):
+                _describe(network, inputs)
+            else:
                 missing.append(network)
         if missing:
             _train(missing, inputs)
@@ -50,7 +54,7 @@ def train(plan: plan_lib.Plan, workdir: workdir_lib.Workdir, only: Sequence[str]
 def _check_known(network: plan_lib.Network, workdir: workdir_lib.Workdir) -> None:
     """Checks that what is there of a network says how it was made, and was made from the same config."""
     folder = workdir.network(network)
-    if network.recipe and (folder / 'checkpoints').exists() and not workdir.is_defined(network):
+    if network.recipe and _epochs(network, workdir) and not workdir.is_defined(network):
         raise errors.InputError(
             f'{folder} has checkpoints and no definition.json, which says what they were trained by: restore it, or delete '
             'the folder to train the network again'
@@ -59,16 +63,18 @@ def _check_known(network: plan_lib.Network, workdir: workdir_lib.Workdir) -> Non
 
 
 def _is_trained(network: plan_lib.Network, workdir: workdir_lib.Workdir) -> bool:
-    if not (workdir.network(network) / 'checkpoints').exists():
-        return False
-    keep_all = network.role == 'surrogate'
-    with training.CheckpointStore(workdir.network(network) / 'checkpoints', keep_all=keep_all) as store:
-        return training.needed_epochs(network.recipe, keep_all) <= set(store.epochs())
+    needed = training.needed_epochs(network.recipe, keep_all=network.role == 'surrogate')
+    return needed <= _epochs(network, workdir)
+
+
+def _epochs(network: plan_lib.Network, workdir: workdir_lib.Workdir) -> set[int]:
+    """The epochs that have checkpoints."""
+    return set(training.CheckpointStore(workdir.network(network) / 'checkpoints').epochs())
 
 
 def _train(networks: Sequence[plan_lib.Network], inputs: inputs_lib.Inputs) -> None:
     """Trains networks that differ in their seed only."""
-    plan, workdir, splits = inputs.plan, inputs.workdir, inputs.splits
+    workdir, splits = inputs.workdir, inputs.splits
     recipe = networks[0].recipe
     streaming = data.is_large(splits.train, splits.info) if recipe.streaming is None else recipe.streaming
     program = training.program(
@@ -79,26 +85,33 @@ def _train(networks: Sequence[plan_lib.Network], inputs: inputs_lib.Inputs) -> N
         streaming=streaming,
     )
     for network in networks:
-        loader = data.loader(
-            splits.train if streaming else inputs.train,
-            splits.info,
-            batch_size=recipe.batch_size,
-            seed=rng.seed_for(plan.seed, f'train {network.role} {network.model} {network.seed}'),
-            mesh=workdir.mesh,
-            streaming=streaming,
-        )
-        _describe(network, inputs)
-        training.fit(
-            _initial(network, inputs),
-            loader,
-            inputs.validation,
-            program,
-            directory=workdir.network(network),
-            keep_all=network.role == 'surrogate',
-            batch_size=plan.evaluation.batch_size,
-            name=f'train {network.title}',
-            console=workdir.console,
-        )
+        with locks.held(workdir.network(network) / 'training.lock'):
+            _describe(network, inputs)
+            _fit(network, program, inputs, streaming)
+
+
+def _fit(network: plan_lib.Network, program: training.Program, inputs: inputs_lib.Inputs, streaming: bool) -> None:
+    """Trains one network; its loader, which may hold the training set on every device, is gone afterwards."""
+    plan, workdir, splits = inputs.plan, inputs.workdir, inputs.splits
+    loader = data.loader(
+        splits.train if streaming else inputs.train,
+        splits.info,
+        batch_size=program.recipe.batch_size,
+        seed=rng.seed_for(plan.seed, f'train {network.role} {network.model} {network.seed}'),
+        mesh=workdir.mesh,
+        streaming=streaming,
+    )
+    training.fit(
+        _initial(network, inputs),
+        loader,
+        inputs.validation,
+        program,
+        directory=workdir.network(network),
+        keep_all=network.role == 'surrogate',
+        batch_size=plan.evaluation.batch_size,
+        name=f'train {network.title}',
+        console=workdir.console,
+    )
 
 
 def _initial(network: plan_lib.Network, inputs: inputs_lib.Inputs) -> models.Classifier:
@@ -115,9 +128,10 @@ def _initial(network: plan_lib.Network, inputs: inputs_lib.Inputs) -> models.Cla
 
 
 def _describe(network: plan_lib.Network, inputs: inputs_lib.Inputs) -> None:
-    """Writes down what a network is and what decides on it; if that is there, it must be the same."""
-    if inputs.workdir.is_defined(network):
-        inputs.workdir.check_definition(network)
+    """Writes down what a network is and what decides on it, where that is not there; what is there must be the same."""
+    inputs.workdir.check_definition(network)
+    folder = inputs.workdir.network(network)
+    if inputs.workdir.is_defined(network) and (folder / description.FILE).exists():
         return
     info, classifier = inputs.splits.info, opening.template(network, inputs.splits.info)
     origin = {'training': network.training, 'seed': network.seed, 'data': inputs.plan.data.get('name')}
@@ -133,7 +147,7 @@ def _describe(network: plan_lib.Network, inputs: inputs_lib.Inputs) -> None:
         class_names=info.class_names,
         origin=origin,
     )
-    storage.describe(inputs.workdir.network(network), described)
+    description.write(folder, described)
     inputs.workdir.define(network)
 
 

@@ -38,8 +38,7 @@ def open_workdir(
     """
     config = pinning.pinned(config)
     plan = reading.read(config)
-    if jax.process_count() > 1:
-        raise errors.InputError(f'experiments run on one host so far, not on {jax.process_count()}')
+    sharding.check_one_host()
     layout.check_layout(directory)
     workdir = workdir_lib.Workdir(io.absolute(directory), console, _mesh(plan, console), config)
     for network in plan.networks:
@@ -64,7 +63,7 @@ def template(network: plan_lib.Network, info: data.DataInfo) -> models.Classifie
         return models.abstract(module, info.image_shape, **shared)
     start = network.start
     try:
-        found = storage.fits(start.network, start.epoch, image_shape=info.image_shape)
+        found = storage.template(start.network, start.epoch, image_shape=info.image_shape)
     except errors.InputError as error:
         raise errors.InputError(f'{network.title}: {error}') from error
     if found.num_classes != info.num_classes:

@@ -48,9 +48,8 @@ def _pin(key: str, entry: dict) -> None:
         raise errors.InputError(f'{key}.network must be a network directory, got {entry["network"]!r}')
     entry['network'] = str(io.absolute(entry['network']))
     try:
-        with storage.checkpoints(entry['network'], entry.get('epoch')) as (store, epoch):
-            entry['epoch'] = epoch
-            found = storage.read_network(entry['network']).sha256(store.digest(epoch))
+        store, entry['epoch'] = storage.open_checkpoint(entry['network'], entry.get('epoch'))
+        found = storage.read_network(entry['network']).sha256(store.digest(entry['epoch']))
     except errors.RunError as error:
         raise damaged(f'{key}.network', error) from error
     if entry.setdefault('sha256', found) != found:
@@ -67,5 +66,5 @@ def damaged(what: str, error: errors.RunError) -> errors.RunError:
 
 def variables_sha256(reference: plan.Reference) -> str:
     """The hash of the variables of a network directory, whatever they are computed in."""
-    with storage.checkpoints(reference.network, reference.epoch) as (store, epoch):
-        return store.digest(epoch)
+    store, epoch = storage.open_checkpoint(reference.network, reference.epoch)
+    return store.digest(epoch)

@@ -120,10 +120,10 @@ def _rows(part: dict) -> tuple[list[transfer.TransferRow], list[transfer.Natural
 
 def _origin(inputs: inputs_lib.Inputs, surrogate: plan_lib.Network) -> dict:
     """What a surrogate's validation figures depend on."""
-    plan, workdir = inputs.plan, inputs.workdir
+    plan = inputs.plan
     networks = [surrogate, *plan.of_role('validation_target')]
     return {
-        'weights': {network.folder: workdir.digest(network, network.last_epoch) for network in networks},
+        'weights': {network.folder: inputs.digest(network, network.last_epoch) for network in networks},
         'epochs': plan.validation.epochs(surrogate.recipe),
         'attack': plan.validation_attack.options,
         'examples': plan.validation.examples,

@@ -6,6 +6,7 @@ adversarial/<surrogate>/<attack>/              adversarial sets
 results/                                       tables
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -69,11 +70,9 @@ class Workdir:
         """
         for epoch in epochs:
             self._check_usable(network)
-            try:
-                yield storage.load(self.network(network), epoch, image_shape=image_shape)
-            except errors.RunError as error:
-                again = 'run rfn-jax train' if network.recipe else 'import the network again'
-                raise errors.RunError(f'{error}; to make it again, delete that folder and {again}') from error
+            with _remedy(network):
+                classifier = storage.load(self.network(network), epoch, image_shape=image_shape)
+            yield classifier
 
     def classifier(self, network: plan_lib.Network, epoch: int, image_shape: tuple[int, int, int]) -> models.Classifier:
         """The classifier after one epoch; raises like `classifiers`."""
@@ -86,7 +85,8 @@ class Workdir:
         Raises like `classifiers`.
         """
         self._check_usable(network)
-        with storage.checkpoints(self.network(network), epoch) as (store, _):
+        with _remedy(network):
+            store, _ = storage.open_checkpoint(self.network(network), epoch)
             return storage.read_network(self.network(network)).sha256(store.digest(epoch))
 
     def is_defined(self, network: plan_lib.Network) -> bool:
@@ -136,3 +136,13 @@ class Workdir:
         if network.recipe and not self.is_defined(network):
             raise errors.InputError(f'{network.title} is not trained yet; train it first (rfn-jax train)')
         self.check_definition(network)
+
+
+@contextlib.contextmanager
+def _remedy(network: plan_lib.Network) -> Iterator[None]:
+    """Tells beside a damaged checkpoint what to do about it."""
+    try:
+        yield
+    except errors.RunError as error:
+        again = 'run rfn-jax train' if network.recipe else 'import the network again'
+        raise errors.RunError(f'{error}; to make it again, delete that folder and {again}') from error

@@ -3,14 +3,14 @@
 from rfn_jax.storage.adversarial_set import AdversarialSet, load_made_from
 from rfn_jax.storage.adversarial_set import load as load_adversarial_set
 from rfn_jax.storage.adversarial_set import save as save_adversarial_set
+from rfn_jax.storage.description import Network
+from rfn_jax.storage.description import read as read_network
 from rfn_jax.storage.interchange import read_folder, read_npz, write_folder
-from rfn_jax.storage.networks import IMPORTED_EPOCH, Network, check_is_free, checkpoints, describe, fits, load
-from rfn_jax.storage.networks import read as read_network
+from rfn_jax.storage.networks import load, open_checkpoint, template
 from rfn_jax.storage.networks import save as save_network
 from rfn_jax.storage.parts import Parts
 
 __all__ = [
-    'IMPORTED_EPOCH', 'AdversarialSet', 'Network', 'Parts', 'check_is_free', 'checkpoints', 'describe', 'fits', 'load',
-    'load_adversarial_set', 'load_made_from', 'read_folder', 'read_network', 'read_npz', 'save_adversarial_set',
-    'save_network', 'write_folder',
+    'AdversarialSet', 'Network', 'Parts', 'load', 'load_adversarial_set', 'load_made_from', 'open_checkpoint', 'read_folder',
+    'read_network', 'read_npz', 'save_adversarial_set', 'save_network', 'template', 'write_folder',
 ]  # fmt: skip

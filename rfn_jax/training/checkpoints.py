@@ -1,4 +1,4 @@
-"""One Orbax checkpoint an epoch, with checksums of our own; the state of the optimizer in the newest ones only.
+"""One Orbax checkpoint an epoch, with checksums of our own; only a few of them keep the state of the optimizer.
 
 Orbax restores flipped bytes in array files without a word, and raises errors of many types for other damage. Each
 checkpoint therefore carries the SHA-256 of its arrays, and whatever goes wrong at a restore becomes one clear error.
@@ -6,6 +6,7 @@ checkpoint therefore carries the SHA-256 of its arrays, and whatever goes wrong 
 
 import contextlib
 import os
+from collections.abc import Collection
 
 import jax
 import numpy as np
@@ -16,32 +17,23 @@ from rfn_jax import models
 from rfn_jax.core import digests, errors, io
 from rfn_jax.training import state as state_lib
 
-RESUMABLE = (
-    2  # newest checkpoints that keep the state of the optimizer: one more than needed, should the newest be damaged
-)
+ITEMS = ('variables', 'optimizer')  # the trees of a checkpoint
 
 
 class CheckpointStore:
     """The checkpoints of one network: `<directory>/<epoch>/{variables,optimizer,meta}`.
 
-    The state of the optimizer, which training resumes from, is there in the two newest checkpoints only. Use it as a context
-    manager, or call `close`.
+    Reading changes nothing on disk. Whoever saves uses it as a context manager, or calls `wait` and `close`.
 
     Args:
       directory: Where they lie; made when the first is saved.
-      keep_all: Whether to keep every epoch (surrogates) or the latest two (targets).
+      keep_all: Whether saving keeps every epoch (surrogates) or the latest two (targets).
     """
 
-    def __init__(self, directory: os.PathLike | str, *, keep_all: bool):
+    def __init__(self, directory: os.PathLike | str, *, keep_all: bool = True):
         self.directory = io.absolute(directory)
-        managers = ocp.checkpoint_managers
-        policy = None if keep_all else managers.LatestN(2)
-        options = ocp.CheckpointManagerOptions(preservation_policy=policy, create=False)
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            self._manager = ocp.CheckpointManager(self.directory, options=options)
-        except OSError as error:
-            raise errors.RunError(f'cannot use {self.directory} for checkpoints: {error.strerror or error}') from error
+        self._keep_all = keep_all
+        self._manager: ocp.CheckpointManager | None = None  # only whoever saves has one: it may write and delete
 
     def __enter__(self) -> 'CheckpointStore':
         return self
@@ -52,8 +44,12 @@ class CheckpointStore:
         self.close()
 
     def epochs(self) -> list[int]:
-        """The epochs whose checkpoints are finished, in order."""
-        return sorted(self._manager.all_steps())
+        """The epochs whose checkpoints are finished, in order.
+
+        Raises:
+          RunError: The directory cannot be read.
+        """
+        return sorted(_guarded(f'read {self.directory}', lambda: ocp.utils.checkpoint_steps(self.directory)))
 
     def save(self, epoch: int, state: state_lib.TrainState) -> None:
         """Saves a state in the background.
@@ -64,36 +60,53 @@ class CheckpointStore:
         # Copies on the host: the next step donates the buffers while Orbax is still writing.
         variables = jax.tree.map(np.array, state.variables)
         optimizer = jax.tree.map(np.array, {'step': state.step, 'opt_state': state.opt_state})
-        trees = {'variables': variables, 'optimizer': optimizer}
+        trees = dict(zip(ITEMS, (variables, optimizer), strict=True))
         meta = {
             'epoch': epoch,
             'leaves': {name: _leaves(tree) for name, tree in trees.items()},
             'sha256': {name: digests.of_arrays(tree) for name, tree in trees.items()},
         }
         items = ocp.args.Composite(
-            variables=ocp.args.StandardSave(variables),
-            optimizer=ocp.args.StandardSave(optimizer),
-            meta=ocp.args.JsonSave(meta),
+            **{name: ocp.args.StandardSave(tree) for name, tree in trees.items()}, meta=ocp.args.JsonSave(meta)
         )
+        if self._manager is None:
+            self._manager = self._make_manager()
         # An error may be that of the save before, which ran in the background.
         what = f'save checkpoints in {self.directory}'
         # Forced, since Orbax would pass over an epoch that is older than the latest one.
         if not _guarded(what, lambda: self._manager.save(epoch, args=items, force=True)):
             raise errors.RunError(f'could not {what}: Orbax passed over epoch {epoch}')
-        self._forget_optimizers(saving=epoch)
 
     def wait(self) -> None:
-        """Waits until everything is on disk.
+        """Waits until everything that was saved is on disk.
 
         Raises:
           RunError: A checkpoint could not be saved.
         """
-        _guarded(f'save checkpoints in {self.directory}', self._manager.wait_until_finished)
-        self._forget_optimizers()
+        if self._manager is not None:
+            _guarded(f'save checkpoints in {self.directory}', self._manager.wait_until_finished)
 
     def resumable(self) -> list[int]:
-        """The epochs, in order, whose checkpoints hold the state of the optimizer."""
-        return [epoch for epoch in self.epochs() if (self._path(epoch) / 'optimizer').exists()]
+        """The epochs, in order, whose checkpoints hold the state of the optimizer.
+
+        Raises:
+          RunError: The directory cannot be read.
+        """
+        return [epoch for epoch in self.epochs() if self._marker(epoch).exists()]
+
+    def forget_optimizers(self, *, keep: Collection[int]) -> None:
+        """Deletes the state of the optimizer in all finished checkpoints but those of the epochs `keep`.
+
+        Raises:
+          RunError: The directory cannot be read.
+        """
+        for epoch in set(self.epochs()) - set(keep):
+            optimizer = self._path(epoch) / 'optimizer'
+            with contextlib.suppress(OSError):  # what stays is tried again after the next epoch
+                if optimizer.exists():
+                    # First of all, so that a state which is deleted in part is not taken for a whole one.
+                    self._marker(epoch).unlink(missing_ok=True)
+                    optimizer.rmtree()
 
     def restore(self, epoch: int, template: state_lib.TrainState) -> state_lib.TrainState:
         """The state saved after `epoch`, as arrays on the host.
@@ -135,38 +148,55 @@ class CheckpointStore:
         self._check(self._meta(epoch), epoch, variables={'batch_stats': {}, **template.variables})
 
     def digest(self, epoch: int) -> str:
-        """The SHA-256 of the variables saved after `epoch`, as noted when they were saved."""
+        """The SHA-256 of the variables saved after `epoch`, as noted when they were saved.
+
+        Raises:
+          RunError: The checkpoint is missing or damaged.
+        """
         return self._meta(epoch)['sha256']['variables']
 
     def set_aside(self, epoch: int) -> epath.Path:
-        """Moves one checkpoint out of the way, and returns where it is now."""
+        """Moves one checkpoint out of the way, and returns where it is now.
+
+        Raises:
+          RunError: It cannot be moved.
+        """
         aside = self.directory.parent / f'damaged_epoch{epoch}'
-        aside.rmtree(missing_ok=True)
-        self._path(epoch).rename(aside)
-        self._manager.reload()
+
+        def move():
+            aside.rmtree(missing_ok=True)
+            self._path(epoch).rename(aside)
+
+        _guarded(f'move {self._path(epoch)} to {aside}', move)
         return aside
 
     def close(self) -> None:
         """Lets go of the directory; a save that failed was reported by `save` or `wait`."""
-        with contextlib.suppress(Exception):
-            self._manager.close()
+        if self._manager is not None:
+            with contextlib.suppress(Exception):
+                self._manager.close()
+
+    def _make_manager(self) -> ocp.CheckpointManager:
+        policy = None if self._keep_all else ocp.checkpoint_managers.LatestN(2)
+        options = ocp.CheckpointManagerOptions(preservation_policy=policy, create=False)
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            return ocp.CheckpointManager(self.directory, options=options)
+        except OSError as error:
+            raise errors.RunError(f'cannot use {self.directory} for checkpoints: {io.reason(error)}') from error
 
     def _path(self, epoch: int) -> epath.Path:
         return self.directory / str(epoch)
 
-    def _forget_optimizers(self, saving: int | None = None) -> None:
-        """Deletes the state of the optimizer in all finished checkpoints but the newest ones, and the one being saved."""
-        newest = sorted({*self.epochs(), *([] if saving is None else [saving])})[-RESUMABLE:]
-        for epoch in self.resumable():
-            if epoch not in newest:
-                with contextlib.suppress(OSError):  # gone with its checkpoint meanwhile
-                    (self._path(epoch) / 'optimizer').rmtree()
+    def _marker(self, epoch: int) -> epath.Path:
+        """The file by which the state of the optimizer counts as being there."""
+        return self._path(epoch) / 'optimizer' / '_METADATA'
 
     def _meta(self, epoch: int) -> dict:
         def read():
-            meta = self._manager.restore(epoch, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
-            for entry in ('leaves', 'sha256'):
-                meta[entry]['variables'], meta[entry]['optimizer']  # KeyError or TypeError if it is damaged
+            meta = ocp.JsonCheckpointHandler().restore(self._path(epoch) / 'meta')
+            if not _is_meta(meta):
+                raise ValueError(f'meta must hold the leaves and the SHA-256 of {" and ".join(ITEMS)}')
             return meta
 
         return _guarded(f'read checkpoint {self._path(epoch)}', read)
@@ -190,12 +220,14 @@ class CheckpointStore:
                 name: jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), template)
                 for name, template in templates.items()
             }
-            arguments = {name: ocp.args.StandardRestore(shape) for name, shape in shapes.items()}
-            restored = self._manager.restore(epoch, args=ocp.args.Composite(**arguments))
-            for name in templates:
+            restored = {}
+            for name, shape in shapes.items():
+                with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+                    arguments = ocp.args.StandardRestore(shape)
+                    restored[name] = checkpointer.restore(self._path(epoch) / name, args=arguments)
                 if digests.of_arrays(restored[name]) != meta['sha256'][name]:
                     raise ValueError(f'the SHA-256 of its {name} is not the one that was saved')
-            return {name: restored[name] for name in templates}
+            return restored
 
         return _guarded(f'read checkpoint {self._path(epoch)}', read)
 
@@ -209,6 +241,13 @@ def _guarded(what: str, work):
         if len(reason) > 240:  # Orbax puts what it did first and the cause last
             reason = f'{reason[:60]} ... {reason[-170:]}'
         raise errors.RunError(f'could not {what}: {type(error).__name__}: {reason}') from error
+
+
+def _is_meta(meta: object) -> bool:
+    """Whether what was read of a checkpoint is what `CheckpointStore.save` writes."""
+    if not isinstance(meta, dict) or not all(isinstance(meta.get(entry), dict) for entry in ('leaves', 'sha256')):
+        return False
+    return all(isinstance(meta['leaves'].get(n), dict) and isinstance(meta['sha256'].get(n), str) for n in ITEMS)
 
 
 def _leaves(tree) -> dict[str, str]:

@@ -34,7 +34,7 @@ def fit(
     at any point, goes on from the newest readable checkpoint that holds the state of the optimizer and ends with the same
     weights, bit for bit where the platform and the number of devices are the same and XLA is deterministic, as on the CPU. A
     checkpoint that cannot be read is reported and moved aside; one that is missing is made again, from the newest state
-    before it or from the start. If all are there, nothing is done.
+    before it or from the start, and training stops after the last one that is missing. If all are there, nothing is done.
 
     Args:
       classifier: The classifier with its initial variables.
@@ -48,38 +48,47 @@ def fit(
       console: Where to tell the progress.
 
     Raises:
-      InputError: A checkpoint is of another model.
+      InputError: A checkpoint is of another model, or there are several hosts.
       RunError: The loss or the parameters are not finite, or a checkpoint cannot be saved.
     """
+    sharding.check_one_host()
     recipe, mesh = program.recipe, program.mesh
     directory = io.absolute(directory)
+    needed = needed_epochs(recipe, keep_all)
     with checkpoints.CheckpointStore(directory / 'checkpoints', keep_all=keep_all) as store:
-        missing = needed_epochs(recipe, keep_all) - set(store.epochs())
+        missing = needed - set(store.epochs())
         if not missing:
             return
+        io.check_writable(directory / 'metrics.jsonl')  # now, and not after the first epoch
+        last = max(missing)
         fresh = state_lib.create(classifier, program.tx)
         done, state = resume.newest_state(store, fresh, console, before=min(missing))
         there = store.epochs()  # without those moved aside
-        log = metrics.MetricsLog(directory / 'metrics.jsonl', keep_epochs=done)
+        log = metrics.MetricsLog(directory / 'metrics.jsonl', keep={*range(1, done + 1), *there})
         state = sharding.place(state, sharding.of_state(state, mesh, cut=recipe.shard_parameters))
         skipped = _skipped(state.opt_state)
-        with console.task(name, recipe.epochs, done=done) as advance:
-            for epoch in range(done + 1, recipe.epochs + 1):
+        with console.task(name, last, done=done) as advance:
+            for epoch in range(done + 1, last + 1):
                 start = time.monotonic()
                 state, figures = epoch_lib.run(program, state, loader, epoch, name=name)
                 latest = classifier.replace(variables=state.variables)
                 figures['validation_accuracy'] = evaluation.accuracy(
                     latest, validation, batch_size=batch_size, mesh=mesh
                 )
-                if epoch not in there:
-                    store.save(epoch, state)
+                # Before the checkpoint: an epoch that has one is not trained again, and its line would be lost.
                 log.write(epoch, **figures, seconds=round(time.monotonic() - start, 3))
+                if epoch not in there:
+                    store.wait()
+                    resume.forget_states(store, needed)
+                    store.save(epoch, state)
                 advance(**epoch_lib.shown(figures))
                 if figures.get('skipped_count', 0) > skipped:
                     skipped = figures['skipped_count']
                     console.info(
                         f'{name}: {skipped} updates up to epoch {epoch} without perturbation, since a gradient was not finite'
                     )
+        store.wait()
+        resume.forget_states(store, needed)
 
 
 def needed_epochs(recipe: Recipe, keep_all: bool) -> set[int]:

@@ -2,35 +2,42 @@
 
 import json
 import os
+from collections.abc import Collection
 
 from rfn_jax.core import io
 
 
 class MetricsLog:
-    """A file with one JSON object a line, each with the key `epoch`.
+    """A file with one JSON object a line, each with the key `epoch`, in the order of the epochs.
 
     Args:
       path: The file; made when the first line is written.
-      keep_epochs: Lines of later epochs, and lines that are damaged, are dropped: a resumed run writes them again.
+      keep: The epochs whose lines stay. Other lines, and those that are damaged, are dropped at the first write.
+
+    Raises:
+      InputError: The file is there and cannot be read.
     """
 
-    def __init__(self, path: os.PathLike | str, *, keep_epochs: int):
+    def __init__(self, path: os.PathLike | str, *, keep: Collection[int]):
         self.path = io.absolute(path)
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
-        self._lines = [line for line in lines if _epoch(line) <= keep_epochs]
+        content = io.read_bytes(self.path) if self.path.exists() else b''
+        lines = content.decode(errors='replace').splitlines()
+        self._lines = {epoch: line for line in lines if (epoch := _epoch(line)) in keep}
 
     def write(self, epoch: int, **values: float) -> None:
-        """Adds the values of an epoch; the file is whole at any time.
+        """Adds the values of an epoch, in place of those that are there; the file is whole at any time.
 
         Raises:
           RunError: The file cannot be written.
         """
-        self._lines.append(json.dumps({'epoch': epoch, **values}))
-        io.write_bytes(self.path, ''.join(f'{line}\n' for line in self._lines).encode())
+        self._lines[epoch] = json.dumps({'epoch': epoch, **values})
+        io.write_bytes(self.path, ''.join(f'{self._lines[key]}\n' for key in sorted(self._lines)).encode())
 
 
-def _epoch(line: str) -> float:
+def _epoch(line: str) -> int | None:
+    """The epoch of a line; None if it is damaged."""
     try:
-        return json.loads(line)['epoch']
-    except (ValueError, KeyError, TypeError):
-        return float('inf')
+        epoch = json.loads(line)['epoch']
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return epoch if type(epoch) is int else None

@@ -6,7 +6,8 @@ import optax
 from jax.sharding import Mesh
 
 from rfn_jax import models, optim
-from rfn_jax.training import recipe, step
+from rfn_jax.training import step
+from rfn_jax.training.recipe import Recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Program:
       step: The compiled step; see `train_step`.
     """
 
-    recipe: recipe.Recipe
+    recipe: Recipe
     steps_per_epoch: int
     steps_per_call: int
     mesh: Mesh
@@ -33,13 +34,13 @@ class Program:
 
 
 def program(
-    classifier: models.Classifier, plan: recipe.Recipe, *, steps_per_epoch: int, mesh: Mesh, streaming: bool = False
+    classifier: models.Classifier, recipe: Recipe, *, steps_per_epoch: int, mesh: Mesh, streaming: bool = False
 ) -> Program:
     """The program of an architecture and a recipe.
 
     Args:
       classifier: A classifier of the architecture, with its normalization; its variables do not count.
-      plan: The hyper-parameters.
+      recipe: The hyper-parameters.
       steps_per_epoch: Steps of an epoch.
       mesh: Mesh with the axis `'data'`; its size must divide the batch size.
       streaming: Whether batches are streamed: then a call makes one step unless the recipe says otherwise.
@@ -47,21 +48,23 @@ def program(
     Raises:
       InputError: A size does not fit the devices.
     """
-    plan.check_sizes(mesh.size)
-    on_cpu = mesh.devices.flat[0].platform == 'cpu'
-    per_call = (1 if on_cpu or streaming else steps_per_epoch) if plan.steps_per_call is None else plan.steps_per_call
+    recipe.check_sizes(mesh.size)
+    per_call = recipe.steps_per_call
+    if per_call is None:
+        on_cpu = mesh.devices.flat[0].platform == 'cpu'
+        per_call = 1 if on_cpu or streaming else steps_per_epoch
     per_call = min(per_call, steps_per_epoch)
-    tx = plan.optimizer(steps_per_epoch)
+    tx = recipe.optimizer(steps_per_epoch)
     compiled = step.train_step(
         classifier.module,
         classifier.mean,
         classifier.std,
         tx,
-        plan.augmentation(),
+        recipe.augmentation(),
         mesh,
-        group_size=plan.group_size,
-        micro_batch_size=plan.micro_batch_size,
-        shard_state=plan.shard_parameters,
+        group_size=recipe.group_size,
+        micro_batch_size=recipe.micro_batch_size,
+        shard_state=recipe.shard_parameters,
         scan=per_call > 1,
     )
-    return Program(plan, steps_per_epoch, per_call, mesh, tx, plan.schedule(steps_per_epoch), compiled)
+    return Program(recipe, steps_per_epoch, per_call, mesh, tx, recipe.schedule(steps_per_epoch), compiled)

@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import pickle
 
@@ -172,6 +173,29 @@ def test_bad_input_is_one_line(arguments, message, capsys, tmp_path, monkeypatch
 def test_bad_exports(arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert message in refused(capsys, 'export-weights', *arguments)
+
+
+@pytest.mark.parametrize(
+    ('out', 'status', 'message'),
+    [
+        ('gs://bucket/w.safetensors', 2, 'gs://bucket/w.safetensors needs a package that is not installed'),
+        ('ftp://bucket/w.safetensors', 2, "unknown kind of bucket 'ftp'"),
+        ('{}/file/w.safetensors', 1, 'could not write'),
+    ],
+)
+def test_what_cannot_be_written_is_told_before_the_weights_are_converted(
+    classifier, tmp_path, capsys, monkeypatch, out, status, message
+):
+    spec = {'name': 'cifar_resnet', 'depth': 8, 'width': 2}
+    storage.save_network(tmp_path / 'w', classifier, architecture=spec, image_shape=(32, 32, 3))
+    (tmp_path / 'file').write_text('')
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None if name == 'gcsfs' else find_spec(name))
+    monkeypatch.setattr(weights, 'to_state_dict', None)  # calling it fails
+    arguments = ['export-weights', f'--checkpoint={tmp_path / "w"}', f'--out={out.format(tmp_path)}']
+    assert main.main(arguments) == status
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
 
 
 @pytest.mark.parametrize('command', ['import-weights', 'export-weights'])

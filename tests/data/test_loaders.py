@@ -29,7 +29,7 @@ def make(kind, devices, seed=3):
     mesh = sharding.data_mesh(jax.devices()[:devices])
     if kind == 'resident':
         return data.ResidentLoader(EXAMPLES, batch_size=16, seed=seed, mesh=mesh)
-    return data.StreamingLoader(Records(), batch_size=16, seed=seed, mesh=mesh)
+    return data.StreamingLoader(Records(), EXAMPLES.info(), batch_size=16, seed=seed, mesh=mesh)
 
 
 @pytest.mark.parametrize('kind', ['resident', 'streaming'])
@@ -86,11 +86,26 @@ def test_a_source_is_read_whole_in_its_order():
     for name in ('images', 'labels', 'ids'):
         np.testing.assert_array_equal(getattr(read, name), getattr(EXAMPLES, name))
     other = data.DataInfo((4, 4, 1), EXAMPLES.class_names, (0.5,), (0.5,))
-    with pytest.raises(InputError, match=r'images of digits are \[8, 8, 1\], not \[4, 4, 1\]'):
-        data.in_memory(Records(), other)
+    for source in (Records(), EXAMPLES):
+        with pytest.raises(InputError, match=r'image .*of digits is \[8, 8, 1\], not \[4, 4, 1\]'):
+            data.in_memory(source, other)
 
 
-@pytest.mark.parametrize('kind', [data.ResidentLoader, data.StreamingLoader])
-def test_a_batch_that_no_epoch_fills_is_refused(kind):
+@pytest.mark.parametrize('streaming', [True, False])
+def test_one_image_of_another_shape_is_told(streaming):
+    class Odd(Records):
+        def __getitem__(self, position):
+            record = super().__getitem__(position)
+            return record._replace(image=record.image[:4]) if position == 17 else record
+
+    mesh = sharding.data_mesh(jax.devices()[:1])
+    with pytest.raises(InputError, match=r'image at position 17 of digits is \[4, 8, 1\], not \[8, 8, 1\]') as caught:
+        list(data.loader(Odd(), EXAMPLES.info(), batch_size=50, seed=0, mesh=mesh, streaming=streaming).epoch(1))
+    assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('streaming', [True, False])
+def test_a_batch_that_no_epoch_fills_is_refused(streaming):
+    mesh = sharding.data_mesh(jax.devices()[:1])
     with pytest.raises(InputError, match=r'batch_size must be 1 to 50, .*got 51'):
-        kind(EXAMPLES, batch_size=51, seed=0, mesh=sharding.data_mesh(jax.devices()[:1]))
+        data.loader(EXAMPLES, EXAMPLES.info(), batch_size=51, seed=0, mesh=mesh, streaming=streaming)

@@ -35,8 +35,8 @@ def pieces(arrays: dict[str, jax.Array], most: int) -> list[dict[str, jax.Array]
 
 def main(folder: str, out: str, epoch: str | None = None) -> None:
     """Writes the files."""
-    with storage.checkpoints(folder, None if epoch is None else int(epoch)) as (_, epoch):
-        classifier = storage.load(folder, epoch)
+    _, epoch = storage.open_checkpoint(folder, None if epoch is None else int(epoch))
+    classifier = storage.load(folder, epoch)
     about = {**dataclasses.asdict(storage.read_network(folder)), 'epoch': epoch}
     arrays = {
         jax.tree_util.keystr(path, simple=True, separator='.'): jnp.asarray(np.asarray(leaf), jnp.bfloat16)

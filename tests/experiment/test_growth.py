@@ -2,14 +2,18 @@
 
 import collections
 import json
+import os
 import shutil
+import weakref
 
 import numpy as np
 import pytest
 import small_experiment
 
 from rfn_jax import data, experiment, storage, training, transfer
-from rfn_jax.core import console, errors, tables
+from rfn_jax.core import console, errors, locks, tables
+from rfn_jax.experiment import crafting, selection
+from rfn_jax.experiment import inputs as inputs_lib
 from rfn_jax.report import results
 
 
@@ -213,6 +217,85 @@ def test_a_network_that_was_left_out_is_held_to_what_it_was(config, copy):
         opening(config, copy)
 
 
+def test_a_network_json_that_was_lost_is_written_again(config, copy, work):
+    plan, workdir = opening(config, copy)
+    path = copy / 'targets' / 'mlp' / 'network.json'
+    whole = path.read_bytes()
+    for damage in (None, b'{'):
+        path.unlink()
+        if damage:
+            path.write_bytes(damage)
+        with pytest.raises(errors.InputError, match='run rfn-jax train, which writes it again in a work directory'):
+            experiment.measure(plan, workdir)
+        path.unlink(missing_ok=True)
+        experiment.train(plan, workdir)
+        assert path.read_bytes() == whole
+    assert not work[0]  # nothing was trained for it
+
+
+def test_a_network_that_another_process_trains_is_left_to_it(config, tmp_path, work):
+    plan, workdir = opening(config, tmp_path)
+    lock = tmp_path / 'surrogates' / 'resnet-rfn' / 'seed0' / 'training.lock'
+    with locks.held(lock), pytest.raises(errors.RunError, match=rf'{lock} is held by process {os.getpid()} on host'):
+        experiment.train(plan, workdir, ['surrogates'])
+    assert work[0].keys() == {'train surrogate resnet-sgd seed 0'}
+    assert not lock.with_name('definition.json').exists()
+    experiment.train(plan, workdir, ['surrogates'])
+    assert not lock.exists()
+
+
+def test_the_training_set_of_one_seed_is_on_the_devices_at_a_time(config, tmp_path, monkeypatch):
+    config.seeds = 3
+    loader, made = data.loader, []
+
+    def watched_loader(*arguments, **options):
+        assert all(one() is None for one in made)
+        new = loader(*arguments, **options)
+        made.append(weakref.ref(new))
+        return new
+
+    monkeypatch.setattr(data, 'loader', watched_loader)
+    plan, workdir = opening(config, tmp_path)
+    experiment.train(plan, workdir, ['surrogates/resnet-sgd'])
+    assert len(made) == 3
+
+
+def test_a_digest_is_read_once_by_a_stage(config, copy, monkeypatch):
+    plan, workdir = opening(config, copy)
+    read, found = collections.Counter(), type(workdir).digest
+
+    def counted(self, network, epoch):
+        read[network.folder, epoch] += 1
+        return found(self, network, epoch)
+
+    monkeypatch.setattr(type(workdir), 'digest', counted)
+    inputs = inputs_lib.Inputs(plan, workdir)
+    jobs = list(crafting.jobs(inputs, selection.stops(inputs)))
+    assert len(jobs) == 2 * len({job.directory.parent for job in jobs})
+    assert set(read.values()) == {1}
+    assert inputs.digest(plan.networks[0], 4) == found(workdir, plan.networks[0], 4)
+
+
+def test_a_damaged_checkpoint_names_the_remedy_wherever_it_is_read(config, copy):
+    plan, workdir = opening(config, copy)
+    (copy / 'targets' / 'mlp' / 'checkpoints' / '4' / 'meta' / 'metadata').write_text('[1]')
+    network = next(n for n in plan.of_role('target') if n.model == 'mlp')
+    for read in (workdir.digest, lambda *what: workdir.classifier(*what, (8, 8, 1))):
+        with pytest.raises(
+            errors.RunError, match=r'checkpoints/4: .*; to make it again, delete that folder and run rfn'
+        ):
+            read(network, 4)
+
+
+def test_an_empty_folder_of_checkpoints_is_that_of_a_network_that_is_not_trained(config, tmp_path):
+    plan, workdir = opening(config, tmp_path)
+    (tmp_path / 'targets' / 'mlp' / 'checkpoints').mkdir(parents=True)
+    with pytest.raises(errors.InputError, match='target mlp is not trained yet'):
+        workdir.digest(plan.of_role('target')[0], 4)
+    experiment.train(plan, workdir, ['targets/mlp'])
+    workdir.digest(plan.of_role('target')[0], 4)
+
+
 def test_checkpoints_of_unknown_making_are_not_taken(config, copy):
     (copy / 'surrogates' / 'resnet-rfn' / 'seed0' / 'definition.json').unlink()
     with pytest.raises(errors.InputError, match=r'resnet-rfn/seed0 has checkpoints and no definition\.json'):
@@ -338,8 +421,8 @@ def test_networks_of_both_loaders_are_the_same_bits(config, copy, tmp_path):
         for epoch in (1, 4):
             found = []
             for directory in (copy, tmp_path / 'streamed'):
-                with storage.checkpoints(directory / folder, epoch) as (store, _):
-                    found.append(store.digest(epoch))
+                store, _ = storage.open_checkpoint(directory / folder, epoch)
+                found.append(store.digest(epoch))
             assert found[0] == found[1]
 
 

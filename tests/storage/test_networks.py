@@ -3,11 +3,13 @@ import shutil
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 import rfn_jax
 from rfn_jax import models, storage, training
 from rfn_jax.core import errors, rng
+from rfn_jax.storage import description, networks
 
 SPEC = {'name': 'resnet', 'stage_sizes': [1], 'widths': [4]}
 SHAPE = (8, 8, 3)
@@ -44,9 +46,9 @@ def test_what_was_saved_is_loaded(classifier, directory):
     assert loaded.module == classifier.module
     found = storage.read_network(directory)
     assert (found.architecture, found.image_shape, found.origin) == (SPEC, SHAPE, {'file': 'x.pth'})
-    with storage.checkpoints(directory) as (store, epoch):
-        assert store.epochs() == [storage.IMPORTED_EPOCH] == [epoch]
-        assert store.digest(epoch) == found.variables_sha256
+    store, epoch = storage.open_checkpoint(directory)
+    assert store.epochs() == [networks.IMPORTED_EPOCH] == [epoch]
+    assert store.digest(epoch) == found.variables_sha256
 
 
 @pytest.mark.parametrize('change', [{'mean': (0.5,)}, {'std': (0.5,)}, {'variables': 1.5}, {}])
@@ -64,7 +66,7 @@ def test_the_checkpoint_of_another_directory_is_told(classifier, directory):
     save(directory.parent / 'other', other)
     shutil.rmtree(directory / 'checkpoints')
     shutil.copytree(directory.parent / 'other' / 'checkpoints', directory / 'checkpoints')
-    for read in (rfn_jax.load, storage.fits):
+    for read in (rfn_jax.load, storage.template):
         with pytest.raises(errors.RunError, match=r'has variables of SHA-256 .*, and its network.json says'):
             read(directory)
 
@@ -76,7 +78,7 @@ def test_positions_are_for_one_size_of_images(tmp_path):
     save(tmp_path / 'vit', vit, spec)
     message = r'was made for images of shape \(8, 8, 3\), and does not fit those of \(16, 16, 3\): .*positions'
     with pytest.raises(errors.InputError, match=message):
-        storage.fits(tmp_path / 'vit', image_shape=(16, 16, 3))
+        storage.template(tmp_path / 'vit', image_shape=(16, 16, 3))
 
 
 def test_other_images_fit_where_no_variable_depends_on_them(classifier, directory):
@@ -112,14 +114,82 @@ def test_damage_is_told(directory):
     path.write_text(json.dumps({**found, 'architecture': {'name': 'resnet', 'stage_sizes': [1], 'widths': [8]}}))
     with pytest.raises(errors.InputError, match='is of another model'):
         rfn_jax.load(directory)
-    for damaged in ({**found, 'mean': 5}, {**found, 'more': 1}, [1], {k: v for k, v in found.items() if k != 'std'}):
+    less = {name: value for name, value in found.items() if name != 'std'}
+    for damaged in ({**found, 'more': 1}, less, [1], 5, None):
         path.write_text(json.dumps(damaged))
-        with pytest.raises(errors.InputError, match=r'network.json is damaged: '):
+        with pytest.raises(
+            errors.InputError, match=r'network\.json (is damaged|must hold a JSON object).*; delete it and run'
+        ):
             storage.read_network(directory)
+    path.unlink()
+    with pytest.raises(
+        errors.InputError, match=r'has checkpoints and no network\.json, .* or import the network again'
+    ):
+        rfn_jax.load(directory)
+
+
+@pytest.mark.parametrize(
+    ('name', 'values', 'message'),
+    [
+        (
+            'image_shape',
+            ['abc', [32], [8, 8, -3], [8, 8, 3.0], 5, None, [8, 8, 3, 3]],
+            r'image_shape must be \(H, W, C\), th',
+        ),
+        ('mean', [5, None, 'abc', ['a'], [], [0.1, 0.2], [float('nan')] * 3], 'mean must be '),
+        ('std', [[0, 0, 0], [-1.0], {}], 'std must be '),
+        ('num_classes', [0, '5', 5.0, None, True], 'num_classes must be an integer of at least 1'),
+        ('class_names', ['abc', 5, [1, 2, 3, 4, 5], ['a']], 'class_names must be '),
+        ('architecture', [None, [], 'resnet'], 'architecture must be a mapping'),
+        ('origin', [None, 'x'], 'origin must be a mapping'),
+        ('variables_sha256', [5, []], 'variables_sha256 must be a string'),
+    ],
+)
+def test_each_wrong_value_is_told_with_the_file_and_the_way_out(directory, name, values, message):
+    path = directory / 'network.json'
+    found = json.loads(path.read_text())
+    for value in values:
+        path.write_text(json.dumps({**found, name: value}))
+        with pytest.raises(
+            errors.InputError, match=rf'network\.json is damaged: {message}.*; delete it and run'
+        ) as caught:
+            rfn_jax.load(directory)
+        assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('path', [None, 5, b'x', []])
+def test_what_is_no_path_is_told(path):
+    with pytest.raises(TypeError, match='a path must be a string or a path object, got') as caught:
+        rfn_jax.load(path)
+    assert isinstance(caught.value, errors.InputError)
+
+
+@pytest.mark.parametrize('shape', [5, 'abc', (32,), (8, 8, 0), (8, 8, 3.0), (8, 8, 3, 1)])
+def test_what_is_no_shape_of_images_is_told(classifier, directory, shape):
+    with pytest.raises(errors.InputError, match=r'^image_shape must be \(H, W, C\), three integers of at least 1, got'):
+        rfn_jax.load(directory, image_shape=shape)
+    with pytest.raises(errors.InputError, match=r'^image_shape must be'):
+        save(directory.parent / 'other', classifier, image_shape=shape)
+
+
+def test_reading_changes_nothing(classifier, tmp_path):
+    description.write(tmp_path, storage.Network.of(classifier, architecture=SPEC, image_shape=SHAPE))
+    with training.CheckpointStore(tmp_path / 'checkpoints') as store:
+        for epoch in (1, 2, 3):  # each with the state of the optimizer
+            store.save(epoch, training.create(classifier, optax.sgd(0.1, momentum=0.9)))
+    before = {path: (path.stat().st_mtime_ns, path.is_dir() or path.read_bytes()) for path in tmp_path.rglob('*')}
+    rfn_jax.load(tmp_path)
+    storage.template(tmp_path, 1, image_shape=(16, 12, 3))
+    storage.read_network(tmp_path)
+    store, _ = storage.open_checkpoint(tmp_path, 2)
+    store.digest(2)
+    assert before == {
+        path: (path.stat().st_mtime_ns, path.is_dir() or path.read_bytes()) for path in tmp_path.rglob('*')
+    }
 
 
 def test_flipped_bits_are_told(directory):
-    variables = directory / 'checkpoints' / str(storage.IMPORTED_EPOCH) / 'variables'
+    variables = directory / 'checkpoints' / str(networks.IMPORTED_EPOCH) / 'variables'
     for path in (path for path in variables.rglob('d/*') if path.is_file()):
         content = bytearray(path.read_bytes())
         content[len(content) // 4 :: 16] = b'x' * len(content[len(content) // 4 :: 16])
@@ -136,7 +206,7 @@ def test_directories_of_earlier_versions_are_refused(tmp_path, name):
 
 
 def test_a_network_in_training_has_the_epochs_that_are_there(classifier, tmp_path):
-    storage.describe(tmp_path, storage.Network.of(classifier, architecture=SPEC, image_shape=SHAPE))
+    description.write(tmp_path, storage.Network.of(classifier, architecture=SPEC, image_shape=SHAPE))
     with pytest.raises(errors.InputError, match='has no checkpoint yet; train it first'):
         rfn_jax.load(tmp_path)
     with training.CheckpointStore(tmp_path / 'checkpoints', keep_all=True) as store:

@@ -27,6 +27,9 @@ def store(trained, tmp_path):
         yield opened
 
 
+STATE = training.TrainState(np.int32(0), {'w': np.ones(2)}, {}, ())
+
+
 def template(bench):
     return training.create(bench.classifier, bench.optimizer())
 
@@ -63,7 +66,14 @@ def test_one_flipped_byte_is_noticed(bench, store):
     store.restore_classifier(1, bench.classifier)  # the epoch before is whole
 
 
-@pytest.mark.parametrize('damage', ['truncate', 'delete', 'metadata', 'meta'])
+META = [
+    *('{', '[1]', '3', 'null', '"x"', '{}', '{"leaves": [], "sha256": {}}'),
+    '{"leaves": {"variables": [], "optimizer": {}}, "sha256": {"variables": "", "optimizer": ""}}',
+    '{"leaves": {"variables": {}, "optimizer": {}}, "sha256": {"variables": 1, "optimizer": ""}}',
+]
+
+
+@pytest.mark.parametrize('damage', ['truncate', 'delete', 'metadata', *META])
 def test_other_damage_is_one_clear_line(bench, store, damage):
     folder = pathlib.Path(store.directory) / '2'
     if damage in ('truncate', 'delete'):
@@ -72,10 +82,14 @@ def test_other_damage_is_one_clear_line(bench, store, damage):
     elif damage == 'metadata':
         (folder / 'variables' / '_METADATA').write_bytes(b'\xff{')
     else:
-        (folder / 'meta' / 'metadata').write_text('{')
+        (folder / 'meta' / 'metadata').write_text(damage)
     with pytest.raises(errors.RunError, match=r'could not read checkpoint .*/checkpoints/2: ') as raised:
         store.restore_classifier(2, bench.classifier)
     assert '\n' not in str(raised.value)
+    if damage in META:
+        for read in (store.digest, lambda epoch: store.check_classifier(epoch, bench.classifier)):
+            with pytest.raises(errors.RunError, match=r'could not read checkpoint .*/checkpoints/2: '):
+                read(2)
 
 
 def test_a_checkpoint_of_another_model_is_refused(store):
@@ -92,8 +106,57 @@ def test_a_missing_epoch_is_refused(bench, store):
 
 def test_a_directory_that_cannot_be_made(tmp_path):
     (tmp_path / 'file').write_text('')
-    with pytest.raises(errors.RunError, match=r'cannot use .*file/checkpoints for checkpoints'):
-        training.CheckpointStore(tmp_path / 'file' / 'checkpoints', keep_all=True)
+    store = training.CheckpointStore(tmp_path / 'file' / 'checkpoints')
+    assert store.epochs() == []
+    with pytest.raises(errors.RunError, match=r'cannot use .*file/checkpoints for checkpoints: Not a directory'):
+        store.save(1, STATE)
+    with pytest.raises(errors.RunError, match=r'could not read .*file: NotADirectoryError'):
+        training.CheckpointStore(tmp_path / 'file').epochs()
+
+
+def test_nothing_is_made_before_the_first_save(tmp_path):
+    with training.CheckpointStore(tmp_path / 'c') as store:
+        assert store.epochs() == store.resumable() == []
+        store.wait()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_counts_when_it_is_whole(tmp_path):
+    with training.CheckpointStore(tmp_path) as store:
+        large = STATE.replace(params={'w': np.zeros(3_000_000)})
+        store.save(1, large)
+        seen = store.epochs(), [path.name for path in tmp_path.iterdir()]
+        store.wait()
+        assert store.epochs() == [1]
+    assert seen == ([], ['1.orbax-checkpoint-tmp']) or seen[0] == [1]  # should the disk have been that fast
+
+
+def test_a_state_that_is_deleted_in_part_is_no_state(tmp_path, monkeypatch):
+    with training.CheckpointStore(tmp_path) as store:
+        for epoch in (1, 2):
+            store.save(epoch, STATE)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store.directory), 'rmtree', lambda *_, **__: (_ for _ in ()).throw(OSError('killed')))
+        store.forget_optimizers(keep=[2])
+    assert (tmp_path / '1' / 'optimizer').exists()
+    assert store.resumable() == [2]
+    store.forget_optimizers(keep=[2])
+    assert not (tmp_path / '1' / 'optimizer').exists()
+    np.testing.assert_array_equal(store.restore(2, STATE).params['w'], STATE.params['w'])
+    assert store.epochs() == [1, 2]
+
+
+def test_reading_changes_nothing(bench, tmp_path):
+    with training.CheckpointStore(tmp_path) as store:
+        for epoch in (1, 2, 3):  # each with the state of the optimizer
+            store.save(epoch, template(bench))
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')}
+    with training.CheckpointStore(tmp_path, keep_all=False) as store:
+        assert store.epochs() == store.resumable() == [1, 2, 3]
+        store.digest(1)
+        store.restore_classifier(2, bench.classifier)
+        store.restore(3, template(bench))
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')} == before
 
 
 FULL_DISK = """

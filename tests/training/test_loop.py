@@ -8,10 +8,46 @@ import pytest
 
 from rfn_jax import models, training
 from rfn_jax.core import digests, errors, rng
+from rfn_jax.training import epoch as epoch_lib
+
+
+class Killed(BaseException):
+    """What a test stops a run with."""
 
 
 def digest(state):
     return digests.of_arrays(jax.tree.map(np.asarray, state))
+
+
+def kill_before(monkeypatch, owner, name, epoch):
+    """Stops a run where it would call a method, of the arguments `(self, epoch, ...)`, for an epoch."""
+    called = getattr(owner, name)
+
+    def method(self, number, *arguments, **options):
+        if number == epoch:
+            raise Killed
+        return called(self, number, *arguments, **options)
+
+    monkeypatch.setattr(owner, name, method)
+
+
+@pytest.fixture
+def epochs_run(monkeypatch):
+    """The epochs that are trained, in order."""
+    found, run = [], epoch_lib.run
+
+    def counted(program, state, loader, epoch, *, name):
+        found.append(epoch)
+        return run(program, state, loader, epoch, name=name)
+
+    monkeypatch.setattr(epoch_lib, 'run', counted)
+    return found
+
+
+def lines(directory):
+    """The metrics of each epoch, without what differs from run to run."""
+    found = [json.loads(line) for line in (directory / 'metrics.jsonl').read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != 'seconds'} for line in found]
 
 
 @pytest.mark.accelerator
@@ -27,8 +63,7 @@ def test_a_run_that_stopped_after_any_epoch_ends_with_the_same_bits(bench, tmp_p
             file.write('{"epoch": 4, "lo')  # cut short by a kill
         bench.fit(part)
         assert digest(bench.state(part, 3)) == digest(whole)
-        lines = [json.loads(line) for line in (part / 'metrics.jsonl').read_text().splitlines()]
-        assert [line['epoch'] for line in lines] == [1, 2, 3]
+        assert lines(part) == lines(tmp_path / 'whole')
 
 
 def test_same_seed_same_bits_and_other_seed_other_bits(bench, tmp_path):
@@ -48,7 +83,54 @@ def test_an_epoch_that_is_missing_is_made_again(bench, tmp_path, missing):
     bench.fit(tmp_path)
     assert {epoch: bench.variables_digest(tmp_path, epoch) for epoch in (1, 2, 3)} == before
     assert digest(bench.state(tmp_path, 3)) == last
-    assert [json.loads(line)['epoch'] for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()] == [1, 2, 3]
+    assert [line['epoch'] for line in lines(tmp_path)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(('owner', 'name'), [(training.MetricsLog, 'write'), (training.CheckpointStore, 'save')])
+def test_a_kill_between_the_metrics_and_the_checkpoint_loses_neither(bench, tmp_path, monkeypatch, owner, name):
+    bench.fit(tmp_path / 'whole')
+    with monkeypatch.context() as patch:
+        kill_before(patch, owner, name, 2)
+        with pytest.raises(Killed):
+            bench.fit(tmp_path / 'killed')
+    bench.fit(tmp_path / 'killed')
+    assert lines(tmp_path / 'killed') == lines(tmp_path / 'whole')
+    assert digest(bench.state(tmp_path / 'killed', 3)) == digest(bench.state(tmp_path / 'whole', 3))
+
+
+def test_a_repair_that_was_killed_goes_on_and_stops_after_the_last_missing_epoch(
+    bench, tmp_path, monkeypatch, epochs_run
+):
+    bench.fit(tmp_path, epochs=6)
+    before = {epoch: bench.variables_digest(tmp_path, epoch) for epoch in range(1, 7)}
+    metrics = lines(tmp_path)
+    for epoch in (2, 3, 4):
+        shutil.rmtree(tmp_path / 'checkpoints' / str(epoch))
+    with monkeypatch.context() as patch:
+        kill_before(patch, training.CheckpointStore, 'save', 4)
+        with pytest.raises(Killed):
+            bench.fit(tmp_path, epochs=6)
+    assert lines(tmp_path) == metrics  # of the later epochs too, which stay
+    epochs_run.clear()
+    bench.fit(tmp_path, epochs=6)
+    assert epochs_run == [4]
+    assert {epoch: bench.variables_digest(tmp_path, epoch) for epoch in range(1, 7)} == before
+    assert lines(tmp_path) == metrics
+    with training.CheckpointStore(tmp_path / 'checkpoints') as store:
+        assert store.resumable() == [5, 6]
+
+
+def test_a_state_before_a_gap_outlives_the_whole_epochs_behind_it(bench, tmp_path, monkeypatch, epochs_run):
+    bench.fit(tmp_path, epochs=6)
+    for epoch in (1, 4):
+        shutil.rmtree(tmp_path / 'checkpoints' / str(epoch))
+    with monkeypatch.context() as patch:
+        kill_before(patch, training.CheckpointStore, 'save', 4)
+        with pytest.raises(Killed):
+            bench.fit(tmp_path, epochs=6)
+    epochs_run.clear()
+    bench.fit(tmp_path, epochs=6)
+    assert epochs_run == [2, 3, 4]  # from the state of epoch 1, which was made again
 
 
 def test_only_the_newest_checkpoints_hold_the_state_of_the_optimizer(bench, tmp_path):
@@ -100,6 +182,28 @@ def test_a_damaged_newest_checkpoint_is_reported_and_made_again(bench, tmp_path,
     assert f'moved to {tmp_path / "other" / "damaged_epoch2"}' in printed
     assert digest(bench.state(tmp_path / 'other', 2)) == whole
     assert digest(bench.state(tmp_path / 'other', 3)) == digest(bench.state(tmp_path, 3))
+
+
+@pytest.mark.parametrize('damaged', [b'\xff\xfe{"epoch": 1}\n', b'[1]\n7\n{"epoch": "1"}\n{"epoch": [1]}\n{}\n', b''])
+def test_damaged_metrics_are_dropped(tmp_path, damaged):
+    (tmp_path / 'metrics.jsonl').write_bytes(b'{"epoch": 3, "loss": 0.5}\n' + damaged + b'{"epoch": 1, "loss": 2.0}\n')
+    training.MetricsLog(tmp_path / 'metrics.jsonl', keep={1, 3}).write(2, loss=1.0)
+    assert [(line['epoch'], line['loss']) for line in lines(tmp_path)] == [(1, 2.0), (2, 1.0), (3, 0.5)]
+
+
+def test_what_cannot_be_written_is_told_before_the_first_epoch(bench, tmp_path, epochs_run):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(errors.RunError, match=r'could not write .*file/metrics\.jsonl'):
+        bench.fit(tmp_path / 'file')
+    assert not epochs_run
+
+
+def test_several_hosts_are_refused(bench, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(jax, 'process_count', lambda: 2)
+        with pytest.raises(errors.InputError, match='run on one host so far, not on 2; start one process'):
+            bench.fit(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_learning_rate_decays_at_the_epoch(bench, tmp_path):

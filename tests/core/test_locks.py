@@ -1,0 +1,106 @@
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from rfn_jax.core import errors, locks
+
+HOLD = """
+import sys, time
+from rfn_jax.core import locks
+with locks.held(sys.argv[1]):
+    print('held', flush=True)
+    time.sleep(600)
+"""
+
+
+@contextlib.contextmanager
+def other_process(path):
+    """Another process that holds the lock."""
+    with subprocess.Popen([sys.executable, '-c', HOLD, str(path)], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == 'held\n'
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_lock_says_who_holds_it_and_is_gone_afterwards(tmp_path):
+    path = tmp_path / 'folder' / 'training.lock'
+    with locks.held(path):
+        assert json.loads(path.read_text()) == {'host': socket.gethostname(), 'pid': os.getpid()}
+    assert not path.exists()
+    with pytest.raises(ZeroDivisionError), locks.held(path):
+        raise ZeroDivisionError
+    assert not path.exists()
+
+
+def test_a_living_process_keeps_its_lock_and_a_killed_one_loses_it(tmp_path):
+    path = tmp_path / 'training.lock'
+    with other_process(path) as process:
+        message = (
+            f'training.lock is held by process {process.pid} on host .*: wait until it is done, or delete that file'
+        )
+        with pytest.raises(errors.RunError, match=message) as caught, locks.held(path):
+            pass
+        assert '\n' not in str(caught.value)
+        assert str(path) in str(caught.value)
+        process.kill()
+        process.wait()
+        assert path.exists()  # left behind
+        with locks.held(path):
+            assert json.loads(path.read_text())['pid'] == os.getpid()
+    assert not path.exists()
+
+
+def test_a_process_of_another_host_is_asked_about(tmp_path):
+    path = tmp_path / 'training.lock'
+    path.write_text(json.dumps({'host': 'elsewhere', 'pid': 17}))
+    with (
+        pytest.raises(errors.RunError, match=r'is held by process 17 on host elsewhere.* delete that file'),
+        locks.held(path),
+    ):
+        pass
+    path.unlink()  # what the message says
+    with locks.held(path):
+        pass
+
+
+@pytest.mark.parametrize('content', ['', '{', '[1]', '{"pid": 1}'])
+def test_what_was_left_damaged_is_taken_over(tmp_path, content):
+    (tmp_path / 'training.lock').write_text(content)
+    with locks.held(tmp_path / 'training.lock'):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_that_was_just_deleted_is_not_held(tmp_path, monkeypatch):
+    path = tmp_path / 'training.lock'
+    lock = fcntl.flock
+
+    def late(descriptor, operation):
+        path.unlink()  # by its holder, who is done
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, 'flock', late)
+    with pytest.raises(errors.RunError, match='try again'), locks.held(path):
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / 'file').write_text('')
+    with (
+        pytest.raises(errors.RunError, match=r'could not write .*file/training\.lock'),
+        locks.held(tmp_path / 'file' / 'training.lock'),
+    ):
+        pass
+
+
+def test_nothing_is_locked_in_a_bucket():
+    with locks.held('gs://bucket/training.lock'), locks.held('gs://bucket/training.lock'):
+        pass
