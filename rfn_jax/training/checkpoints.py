@@ -33,6 +33,7 @@ class CheckpointStore:
     def __init__(self, directory: os.PathLike | str, *, keep_all: bool = True):
         self.directory = io.absolute(directory)
         self._keep_all = keep_all
+        self._forgotten: set[int] = set()  # epochs without an optimizer, so that a bucket is not asked again and again
         self._manager: ocp.CheckpointManager | None = None  # only whoever saves has one: it may write and delete
 
     def __enter__(self) -> 'CheckpointStore':
@@ -69,6 +70,7 @@ class CheckpointStore:
         items = ocp.args.Composite(
             **{name: ocp.args.StandardSave(tree) for name, tree in trees.items()}, meta=ocp.args.JsonSave(meta)
         )
+        self._forgotten.discard(epoch)
         if self._manager is None:
             self._manager = self._make_manager()
         # An error may be that of the save before, which ran in the background.
@@ -92,7 +94,7 @@ class CheckpointStore:
         Raises:
           RunError: The directory cannot be read.
         """
-        return [epoch for epoch in self.epochs() if self._marker(epoch).exists()]
+        return [epoch for epoch in self.epochs() if epoch not in self._forgotten and self._marker(epoch).exists()]
 
     def forget_optimizers(self, *, keep: Collection[int]) -> None:
         """Deletes the state of the optimizer in all finished checkpoints but those of the epochs `keep`.
@@ -100,13 +102,14 @@ class CheckpointStore:
         Raises:
           RunError: The directory cannot be read.
         """
-        for epoch in set(self.epochs()) - set(keep):
+        for epoch in set(self.epochs()) - set(keep) - self._forgotten:
             optimizer = self._path(epoch) / 'optimizer'
             with contextlib.suppress(OSError):  # what stays is tried again after the next epoch
                 if optimizer.exists():
                     # First of all, so that a state which is deleted in part is not taken for a whole one.
                     self._marker(epoch).unlink(missing_ok=True)
                     optimizer.rmtree()
+                self._forgotten.add(epoch)
 
     def restore(self, epoch: int, template: state_lib.TrainState) -> state_lib.TrainState:
         """The state saved after `epoch`, as arrays on the host.
