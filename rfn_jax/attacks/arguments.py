@@ -61,7 +61,7 @@ def keys_of_batch(key: jax.Array, count: int) -> jax.Array:
     Raises:
       InputError: It is neither.
     """
-    if not jnp.issubdtype(getattr(key, 'dtype', None), jax.dtypes.prng_key):
+    if not hasattr(key, 'dtype') or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         raise errors.InputError(f'key must be made by jax.random.key, got {key!r}')
     keys = jax.random.split(key, count) if key.ndim == 0 else key
     if keys.shape != (count,):
@@ -77,7 +77,8 @@ def num_classes(logits: Any, count: int) -> int:
     """
     if getattr(logits, 'ndim', 0) not in (2, 3) or logits.shape[-2] != count:
         raise errors.InputError(f'the surrogate must return logits [{count}, K], got {logits}')
-    return logits.shape[-1]
+    classes: int = logits.shape[-1]
+    return classes
 
 
 def checked_pool(name: str, pool: transforms.Pool | None, images: jax.Array) -> transforms.Pool:
