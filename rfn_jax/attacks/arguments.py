@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from rfn_jax.attacks.inputs import transforms
 from rfn_jax.core import errors
@@ -81,7 +82,7 @@ def num_classes(logits: Any, count: int) -> int:
     return classes
 
 
-def checked_pool(name: str, pool: transforms.Pool | None, images: jax.Array) -> transforms.Pool:
+def checked_pool(name: str, pool: tuple[ArrayLike, ArrayLike] | None, images: jax.Array) -> transforms.Pool:
     """The pool of images `[P, H, W, C]` and labels `[P]` of an attack on images `[B, H, W, C]`, as arrays.
 
     Raises:

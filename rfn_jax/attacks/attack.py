@@ -15,6 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.typing import ArrayLike
 
 from rfn_jax.attacks import arguments, budget
 from rfn_jax.attacks.inputs import transforms
@@ -185,12 +186,12 @@ class Attack(abc.ABC):
     def __call__(
         self,
         surrogate: Surrogate,
-        images: jax.Array,
-        labels: jax.Array,
+        images: ArrayLike,
+        labels: ArrayLike,
         key: jax.Array,
         *,
-        target_labels: jax.Array | None = None,
-        pool: transforms.Pool | None = None,
+        target_labels: ArrayLike | None = None,
+        pool: transforms.Pool | tuple[ArrayLike, ArrayLike] | None = None,
     ) -> jax.Array:
         """Crafts adversarial images.
 
@@ -229,7 +230,7 @@ class Attack(abc.ABC):
         if self.targeted != (target_labels is not None):
             wanted = 'targeted: it needs' if self.targeted else 'not targeted: it takes no'
             raise errors.InputError(f'attack {self.name!r} is {wanted} target_labels')
-        if self.targeted:
+        if target_labels is not None:
             target_labels = jnp.asarray(target_labels)
             arguments.check_labels(target_labels, len(images), num_classes)
         pool = arguments.checked_pool(self.name, pool, images) if self.needs_pool else None
