@@ -48,7 +48,6 @@ setuptools.setup(
     },
     install_requires=[
         'absl-py',
-        'chex',
         'etils[epath]',
         'flax>=0.12',
         'grain>=0.2.15',
@@ -69,7 +68,7 @@ setuptools.setup(
         'tensorflow-datasets>=4.9.7',
     ],
     extras_require={
-        'test': ['pytest>=8', 'pytest-timeout', 'pytest-xdist', 'ruff'],
+        'test': ['mypy', 'pytest>=8', 'pytest-timeout', 'pytest-xdist', 'ruff'],
         'tpu': ['jax[tpu]'],
         'cuda': ['jax[cuda12]'],
         'gcs': ['gcsfs'],  # work directories on gs://
