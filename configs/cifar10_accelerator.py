@@ -11,6 +11,7 @@ On one H100, in 388 s, without two of the targets and rho = 0.05: mean black-box
 """
 
 import ml_collections
+
 from rfn_jax.configs import cifar10
 
 

@@ -11,6 +11,7 @@ prototype and kept after the first seed led on the validation images and validat
 """
 
 import ml_collections
+
 from rfn_jax.configs import cifar10
 
 

@@ -14,6 +14,7 @@ transformers.
 """
 
 import ml_collections
+
 from rfn_jax.configs import cifar10_cpu
 
 

@@ -3,10 +3,11 @@
     TFDS_DATA_DIR=... rfn-jax run --config=configs/cifar10_cpu_attacks.py --workdir=runs/cifar10_cpu_attacks
 
 The table that it makes is in `rfn_jax/attacks/README.md`. Training is that of `cifar10_cpu.py`; the attacks have 10 steps of
-a fifth of eps, with fewer copies and neighbours than their papers, so that two CPU cores can make it.
+a fifth of eps, with fewer copies and neighbors than their papers, so that two CPU cores can make it.
 """
 
 import ml_collections
+
 from rfn_jax.configs import cifar10_cpu
 
 ATTACKS = {
@@ -16,10 +17,10 @@ ATTACKS = {
     'mi_fgsm': {},
     'ni_fgsm': {},
     'pi_fgsm': {'amplification': 2.5},
-    'vmi_fgsm': {'neighbours': 5},
-    'vni_fgsm': {'neighbours': 5},
+    'vmi_fgsm': {'neighbors': 5},
+    'vni_fgsm': {'neighbors': 5},
     'emi_fgsm': {'samples': 5},
-    'pgn': {'neighbours': 5},
+    'pgn': {'neighbors': 5},
     'rap': {'radius': 8 / 255, 'inner_step_size': 2 / 255, 'inner_steps': 4},
     'di_fgsm': {},
     'ti_fgsm': {'size': 5},

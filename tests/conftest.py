@@ -1,6 +1,6 @@
 """Eight virtual CPU devices, set before anything imports jax; compiled programs are let go after each file.
 
-Most of the time goes into compiling programs that run for milliseconds, so LLVM's optimisations are off; what is tested of
+Most of the time goes into compiling programs that run for milliseconds, so LLVM's optimizations are off; what is tested of
 programs (collectives, memory, aliases) is decided before.
 """
 

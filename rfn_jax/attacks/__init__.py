@@ -12,7 +12,7 @@ from rfn_jax.attacks.gradients.enhanced import enhanced_momentum
 from rfn_jax.attacks.gradients.estimate import AT_IMAGE, GradientEstimate, Step
 from rfn_jax.attacks.gradients.look_ahead import look_ahead
 from rfn_jax.attacks.gradients.patchwise import patchwise
-from rfn_jax.attacks.gradients.penalty import penalised_norm
+from rfn_jax.attacks.gradients.penalty import penalized_norm
 from rfn_jax.attacks.gradients.reverse import reverse_perturbation
 from rfn_jax.attacks.gradients.translation import translation_kernel
 from rfn_jax.attacks.gradients.variance import variance_tuned
@@ -42,7 +42,7 @@ __all__ = [
     'Step', 'SteppedSurrogate', 'Surrogate', 'accumulate', 'admix', 'apgd', 'at_original', 'bim',
     'block_shuffle_rotate', 'bsr', 'check_images', 'check_labels', 'checkpoint_cycle', 'compose', 'di_fgsm',
     'emi_fgsm', 'enhanced_momentum', 'example_keys', 'fgsm', 'ghost', 'ghost_network', 'ila', 'input_diversity', 'linbp',
-    'linear_backprop', 'look_ahead', 'make', 'make_from', 'mi_fgsm', 'ni_fgsm', 'patchwise', 'penalised_norm', 'pgd',
+    'linear_backprop', 'look_ahead', 'make', 'make_from', 'mi_fgsm', 'ni_fgsm', 'patchwise', 'penalized_norm', 'pgd',
     'pgn', 'pi_fgsm', 'random_shift', 'rap', 'reverse_perturbation', 'scale_copies', 'sgm', 'si_ni_fgsm',
     'skip_gradient', 'spectrum_simulation', 'ssa', 'steepest', 'ti_fgsm', 'translation_kernel', 'uniform_in_ball',
     'variance_tuned', 'vmi_fgsm', 'vni_fgsm',

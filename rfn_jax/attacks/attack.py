@@ -153,7 +153,7 @@ class Attack(abc.ABC):
       limits: The budget, which the result is inside of.
       targeted: Whether the attack is called with target labels.
       needs_pool: Whether it must be called with a pool of images to mix in.
-      chunk_size: How many copies or neighbours are computed together, at least 1.
+      chunk_size: How many copies or neighbors are computed together, at least 1.
     """
 
     name: str

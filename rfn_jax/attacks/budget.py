@@ -41,7 +41,7 @@ class Budget:
     def project(self, images: jax.Array, originals: jax.Array) -> jax.Array:
         """The images `[B, H, W, C]` moved into the budget around `originals`, then clipped to [0, 1].
 
-        Clipping moves each value towards the original, which is in [0, 1], so the result is in both sets.
+        Clipping moves each value toward the original, which is in [0, 1], so the result is in both sets.
         """
         change = images - originals
         if self.norm == 'linf':
@@ -64,12 +64,12 @@ class Budget:
     def _levels(self) -> int:
         return math.floor(self.eps * 255 + 1e-6)
 
-    def quantise(self, images: np.ndarray, originals: np.ndarray) -> np.ndarray:
+    def quantize(self, images: np.ndarray, originals: np.ndarray) -> np.ndarray:
         """The images as uint8 that are still inside the budget around uint8 originals.
 
         Each value is rounded to the nearest of the 256 levels: for `'linf'` to the nearest within `eps` of the original,
         so an `eps` between two levels counts as the lower one. For `'l2'`, where rounding makes a change too long, the
-        values that it lengthened most are rounded towards the original instead, as few as it takes.
+        values that it lengthened most are rounded toward the original instead, as few as it takes.
 
         Args:
           images: Float `[B, H, W, C]` in [0, 1], inside the budget.
@@ -89,7 +89,7 @@ class Budget:
 
 
 def _shorten(rounded: np.ndarray, change: np.ndarray, most: float) -> np.ndarray:
-    """Moves values of one rounded change towards zero, those that rounding lengthened most first, until it is short enough.
+    """Moves values of one rounded change toward zero, those that rounding lengthened most first, until it is short enough.
 
     Args:
       rounded: The change of an image in whole levels.

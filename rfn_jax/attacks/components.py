@@ -102,23 +102,23 @@ def _ni(frame: Frame, *, decay: float = 1.0) -> Parts:
 
 
 @_component
-def _vt(frame: Frame, *, beta: float = 1.5, neighbours: int = 20, around: str = 'image') -> Parts:
-    """Variance tuning, with neighbours up to `beta * eps` away."""
+def _vt(frame: Frame, *, beta: float = 1.5, neighbors: int = 20, around: str = 'image') -> Parts:
+    """Variance tuning, with neighbors up to `beta * eps` away."""
     radius = checks.number('beta', beta, above=0) * frame.limits.eps
 
     def outside(inner: estimate_lib.GradientEstimate) -> estimate_lib.GradientEstimate:
-        return _in_values(frame, lambda scale: variance.variance_tuned(scale * radius, neighbours, around, inner))
+        return _in_values(frame, lambda scale: variance.variance_tuned(scale * radius, neighbors, around, inner))
 
     return Parts(estimate=outside, place=4)
 
 
 @_component
-def _pgn(frame: Frame, *, beta: float = 3.0, neighbours: int = 20, balance: float = 0.5) -> Parts:
-    """Penalized gradient norm, with neighbours up to `beta * eps` away."""
+def _pgn(frame: Frame, *, beta: float = 3.0, neighbors: int = 20, balance: float = 0.5) -> Parts:
+    """Penalized gradient norm, with neighbors up to `beta * eps` away."""
     radius = checks.number('beta', beta, above=0) * frame.limits.eps
 
     def build(scale: float) -> estimate_lib.GradientEstimate:
-        return penalty.penalised_norm(scale * radius, scale * frame.step_size, neighbours, balance=balance)
+        return penalty.penalized_norm(scale * radius, scale * frame.step_size, neighbors, balance=balance)
 
     return Parts(estimate=_alone('pgn', _in_values(frame, build)), place=3)
 

@@ -36,7 +36,7 @@ def compose(
       components: Names of `COMPONENTS` with `+` between them, such as `'mi+di+ti+sgm'`; empty for plain steps of steepest
         ascent (BIM). Input transforms are applied in the order given; the kernel of `ti` comes before the momentum whatever
         the order. Estimates of the gradient are nested, `ni` innermost, then `emi` or `pgn`, then `vt`, then `rap`. Lengths
-        of neighbourhoods and of look-ahead are per value: with `'l2'`, those of the budget over the root of the number of
+        of neighborhoods and of look-ahead are per value: with `'l2'`, those of the budget over the root of the number of
         values of an image.
       eps: Radius of the budget.
       step_size: Length of a step; `eps / 10` if None.
@@ -45,7 +45,7 @@ def compose(
       loss: `'cross_entropy'`, `'margin'` or `'logit'`.
       targeted: Whether the attack is called with target labels.
       restarts: Number of runs, of which the best is kept for each example.
-      chunk_size: Copies or neighbours that are computed together.
+      chunk_size: Copies or neighbors that are computed together.
       options: Options of components, by their name, such as `{'di': {'rate': 0.9}}`.
       name: What to call the attack; by default the components.
 

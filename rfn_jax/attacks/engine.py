@@ -58,7 +58,7 @@ class GradientAttack(attack_lib.Attack):
       start: Function of images, keys `[B]` and budget to the first images.
       restarts: Number of runs from starts of their own, at least 1; of each example the one with the largest loss is kept.
       targeted: Whether the attack is called with target labels, and minimizes the loss to them.
-      chunk_size: How many copies or neighbours are computed together, at least 1: more is faster where the accelerator has
+      chunk_size: How many copies or neighbors are computed together, at least 1: more is faster where the accelerator has
         room, and takes that many times the memory of a batch (its square where there are both).
 
     Raises:

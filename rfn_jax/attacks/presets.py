@@ -25,8 +25,8 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, object]]] = {
         'pgd': {'eps': 8 / 255, 'step_size': 2 / 255, 'steps': 7},  # Madry et al. 2018, CIFAR-10
         'mi_fgsm': {**_PAPER, 'decay': 1.0},
         'ni_fgsm': {**_PAPER, 'decay': 1.0},
-        'vmi_fgsm': {**_PAPER, 'beta': 1.5, 'neighbours': 20},
-        'vni_fgsm': {**_PAPER, 'beta': 1.5, 'neighbours': 20, 'around': 'image'},  # as in the authors' code
+        'vmi_fgsm': {**_PAPER, 'beta': 1.5, 'neighbors': 20},
+        'vni_fgsm': {**_PAPER, 'beta': 1.5, 'neighbors': 20, 'around': 'image'},  # as in the authors' code
         'di_fgsm': {  # the authors' attack.py
             'eps': 16 / 255,
             'step_size': 1 / 255,
@@ -41,7 +41,7 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, object]]] = {
         'admix': {**_PAPER, 'mixes': 3, 'scales': 5, 'portion': 0.2},
         'ssa': {**_PAPER, 'copies': 20, 'rho': 0.5, 'sigma': 16 / 255},
         'bsr': {**_PAPER, 'copies': 20, 'blocks': 2, 'max_angle': 24.0},
-        'pgn': {**_PAPER, 'beta': 3.0, 'neighbours': 20, 'balance': 0.5},
+        'pgn': {**_PAPER, 'beta': 3.0, 'neighbors': 20, 'balance': 0.5},
         'emi_fgsm': {**_PAPER, 'samples': 11, 'radius': 7.0},
         'rap': {
             'eps': 16 / 255,
@@ -63,10 +63,10 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, object]]] = {
         'bim': _TRANSFERATTACK,  # gradient/ifgsm.py
         'mi_fgsm': {**_TRANSFERATTACK, 'decay': 1.0},  # gradient/mifgsm.py
         'ni_fgsm': {**_TRANSFERATTACK, 'decay': 1.0},  # gradient/nifgsm.py
-        'vmi_fgsm': {**_TRANSFERATTACK, 'beta': 1.5, 'neighbours': 20},  # gradient/vmifgsm.py
-        'vni_fgsm': {**_TRANSFERATTACK, 'beta': 1.5, 'neighbours': 20, 'around': 'inner'},  # gradient/vnifgsm.py
+        'vmi_fgsm': {**_TRANSFERATTACK, 'beta': 1.5, 'neighbors': 20},  # gradient/vmifgsm.py
+        'vni_fgsm': {**_TRANSFERATTACK, 'beta': 1.5, 'neighbors': 20, 'around': 'inner'},  # gradient/vnifgsm.py
         'emi_fgsm': {**_TRANSFERATTACK, 'samples': 11, 'radius': 7.0},  # gradient/emifgsm.py
-        'pgn': {**_TRANSFERATTACK, 'beta': 3.0, 'neighbours': 20, 'balance': 0.5},  # gradient/pgn.py
+        'pgn': {**_TRANSFERATTACK, 'beta': 3.0, 'neighbors': 20, 'balance': 0.5},  # gradient/pgn.py
         'rap': {  # gradient/rap.py
             'eps': 16 / 255,
             'step_size': 2 / 255,
@@ -99,12 +99,12 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, object]]] = {
         'pgd': _TORCHATTACKS,  # pgd.py
         'mi_fgsm': {**_TORCHATTACKS, 'decay': 1.0},  # mifgsm.py
         'ni_fgsm': {**_TORCHATTACKS, 'decay': 1.0},  # nifgsm.py
-        'vmi_fgsm': {**_TORCHATTACKS, 'decay': 1.0, 'beta': 1.5, 'neighbours': 5},  # vmifgsm.py
-        'vni_fgsm': {  # vnifgsm.py: neighbours without look-ahead
+        'vmi_fgsm': {**_TORCHATTACKS, 'decay': 1.0, 'beta': 1.5, 'neighbors': 5},  # vmifgsm.py
+        'vni_fgsm': {  # vnifgsm.py: neighbors without look-ahead
             **_TORCHATTACKS,
             'decay': 1.0,
             'beta': 1.5,
-            'neighbours': 5,
+            'neighbors': 5,
             'around': 'image',
         },
         'di_fgsm': {**_TORCHATTACKS, 'decay': 0.0, 'rate': 0.9, 'probability': 0.5},  # difgsm.py

@@ -53,7 +53,7 @@ def training_program(
 
     Args:
       model: A model that is complete by its name.
-      minimizer: Name and options of the minimizer, as `optim.MINIMISERS` takes them.
+      minimizer: Name and options of the minimizer, as `optim.MINIMIZERS` takes them.
       batch_size: B.
       precision: Name in `PRECISIONS`.
       steps_per_call: k; 1 for a call of one step, else a `lax.scan`.
@@ -65,7 +65,7 @@ def training_program(
     """
     classifier, shape, multiply_adds = _classifier(model, precision)
     descent = optim.momentum_sgd(0.01, momentum=0.9, weight_decay=5e-4)
-    tx = optim.Optimizer(optim.MINIMISERS.make_from(minimizer), descent)
+    tx = optim.Optimizer(optim.MINIMIZERS.make_from(minimizer), descent)
     augmentation = data.CropAndFlip(crop_padding=4 if shape[0] <= 64 else 0, flip=True)
     scan = steps_per_call > 1
     step = training.train_step(classifier.module, classifier.mean, classifier.std, tx, augmentation, mesh, scan=scan)
@@ -156,7 +156,7 @@ def _classifier(model: str, precision: str) -> tuple[models.Classifier, tuple[in
     spec = {'name': model, 'dtype': hardware.PRECISIONS[precision].dtype.name}
     module = models.from_spec(spec, num_classes=size.num_classes)
     statistics = {'mean': (0.485, 0.456, 0.406), 'std': (0.229, 0.224, 0.225)}
-    classifier = models.initialise(module, rng.key_for(0, 'bench'), shape, num_classes=size.num_classes, **statistics)
+    classifier = models.initialize(module, rng.key_for(0, 'bench'), shape, num_classes=size.num_classes, **statistics)
     return classifier, shape, sizes.multiply_adds(classifier, shape)
 
 

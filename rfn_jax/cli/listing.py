@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from rfn_jax.core import errors, options
 
-SUMMARY = 'shows the models, attacks, minimisers, data sets and configs that can be named.'
-KINDS = ('models', 'attacks', 'components', 'presets', 'minimisers', 'datasets', 'configs')
+SUMMARY = 'shows the models, attacks, minimizers, data sets and configs that can be named.'
+KINDS = ('models', 'attacks', 'components', 'presets', 'minimizers', 'datasets', 'configs')
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -37,7 +37,7 @@ def _lines(kind: str) -> list[str]:
     tables = {
         'attacks': attacks.ATTACKS,
         'components': attacks.COMPONENTS,
-        'minimisers': optim.MINIMISERS,
+        'minimizers': optim.MINIMIZERS,
         'datasets': data.SOURCES,
     }
     if kind == 'models':

@@ -81,7 +81,7 @@ def parse(
 def _one_line(error: Exception) -> str:
     """What absl and ml_collections say of a wrong flag, on one line."""
     text = ' '.join(str(error).split())
-    if 'Error whilst parsing config file' in text:  # followed by the traceback of whatever the file raised
+    if 'Error while parsing config file' in text:  # followed by the traceback of whatever the file raised
         lines = [line.strip() for line in str(error).strip().splitlines()]
         where = [line for line in lines if line.startswith('File ')][-1]
         return f'the config fails: {lines[-1]} ({where})'

@@ -16,8 +16,8 @@ IMPORT_SUMMARY = 'makes a checkpoint of a PyTorch state dict, for the targets an
 EXPORT_SUMMARY = 'writes a checkpoint as a PyTorch state dict, in a safetensors file.'
 IMAGENET = {'mean': (0.485, 0.456, 0.406), 'std': (0.229, 0.224, 0.225)}
 # torchvision's weights of these were trained on images in [-1, 1] (transform_input).
-CENTRED = {'mean': (0.5, 0.5, 0.5), 'std': (0.5, 0.5, 0.5)}
-CENTRED_MODELS = ('googlenet', 'inception_v3')
+CENTERED = {'mean': (0.5, 0.5, 0.5), 'std': (0.5, 0.5, 0.5)}
+CENTERED_MODELS = ('googlenet', 'inception_v3')
 
 
 def import_weights(arguments: Sequence[str]) -> int:
@@ -61,18 +61,18 @@ def import_weights(arguments: Sequence[str]) -> int:
     spec = {'name': values.model, **dict(_option(text) for text in values.option)}
     num_classes, image_shape = _classes_and_images(values, sizes.table().get(values.model))
     module = models.from_spec(spec, num_classes=num_classes)
-    normalisation = _normalisation(values, values.model in sizes.table() and not values.model.startswith(sizes.CIFAR))
+    normalization = _normalization(values, values.model in sizes.table() and not values.model.startswith(sizes.CIFAR))
     networks.check_is_free(values.out)
     state = weights.read_state_dict(values.weights, entry=values.entry)
     console = console_lib.Console()
-    key = rng.key_for(0, 'initialise')
-    classifier = models.initialise(module, key, image_shape, num_classes=num_classes, **normalisation)
+    key = rng.key_for(0, 'initialize')
+    classifier = models.initialize(module, key, image_shape, num_classes=num_classes, **normalization)
     converted = weights.from_state_dict(
         classifier, state, naming=values.naming, allow=values.allow, source=values.weights
     )
     if values.mean is None and not converted.naming.startswith('torchvision'):
         raise errors.InputError(
-            f'{values.weights} has the naming {converted.naming!r}, whose authors may normalise otherwise than torchvision: '
+            f'{values.weights} has the naming {converted.naming!r}, whose authors may normalize otherwise than torchvision: '
             'give --mean and --std, such as --mean=0.485,0.456,0.406 --std=0.229,0.224,0.225'
         )
     problems = {kind: list(getattr(converted, kind)) for kind in weights.PROBLEMS}
@@ -171,7 +171,7 @@ def _classes_and_images(values: flags.FlagValues, usual) -> tuple[int, tuple[int
     return num_classes, (size, size, values.channels)
 
 
-def _normalisation(values: flags.FlagValues, of_imagenet: bool) -> dict[str, tuple[float, ...]]:
+def _normalization(values: flags.FlagValues, of_imagenet: bool) -> dict[str, tuple[float, ...]]:
     """Mean and standard deviation, as they were given or, for torchvision's models, as they are there."""
     if (values.mean is None) != (values.std is None):
         raise errors.InputError('--mean and --std belong together; give both or none')
@@ -181,7 +181,7 @@ def _normalisation(values: flags.FlagValues, of_imagenet: bool) -> dict[str, tup
                 f'--model={values.model} needs the --mean and --std that its weights were trained with, such as '
                 '--mean=0.4914,0.4822,0.4465 --std=0.2470,0.2435,0.2616'
             )
-        return CENTRED if values.model in CENTRED_MODELS else IMAGENET
+        return CENTERED if values.model in CENTERED_MODELS else IMAGENET
     try:
         found = {name: tuple(float(part) for part in values[name].value) for name in ('mean', 'std')}
     except ValueError as error:

@@ -50,7 +50,7 @@ def _joined(leaves: list[jax.Array]) -> list[jax.Array]:
     """The same values in fewer arrays, the small ones one after another in one.
 
     An accelerator starts a kernel for each array of a reduction, which takes as long as the reduction itself where arrays
-    are small, as those of batch normalisation are. A CPU has no such cost, and keeps the order of its sums.
+    are small, as those of batch normalization are. A CPU has no such cost, and keeps the order of its sums.
     """
     small = [leaf for leaf in leaves if leaf.size < SMALL]
     if jax.default_backend() == 'cpu' or len({leaf.dtype for leaf in small}) != 1:

@@ -12,7 +12,7 @@ def key_for(seed: int, purpose: str, *indices: int) -> jax.Array:
 
     Args:
       seed: The seed of the run.
-      purpose: What the draws are for, such as `'initialise'`; part of the key.
+      purpose: What the draws are for, such as `'initialize'`; part of the key.
       *indices: Whole numbers, such as the epoch, folded in one after another.
 
     Returns:

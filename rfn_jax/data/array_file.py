@@ -1,4 +1,4 @@
-"""Labelled images from one `.npz` file of NumPy arrays, whatever they were made from."""
+"""Labeled images from one `.npz` file of NumPy arrays, whatever they were made from."""
 
 import os
 import pathlib
@@ -28,7 +28,7 @@ def arrays(
 ) -> sources.Splits:
     """Images and labels of a `.npz` file with the arrays `train_images`, `train_labels`, `test_images`, `test_labels`.
 
-    Images are uint8 `[N, H, W, C]` with 1 or 3 channels, or `[N, H, W]` for grey ones, of one size in all splits; labels are
+    Images are uint8 `[N, H, W, C]` with 1 or 3 channels, or `[N, H, W]` for gray ones, of one size in all splits; labels are
     integers `[N]` or `[N, 1]` in `[0, K)`. The names `x_train`, `y_train`, `x_test` and `y_test` will do as well. Where the
     file has no `validation_images` and `validation_labels` (or `val_...`), the last training examples are set apart for it.
     Nothing is unpickled.

@@ -1,4 +1,4 @@
-"""The embedded data set: 1797 images of handwritten digits, 8x8 grey, shipped with scikit-learn.
+"""The embedded data set: 1797 images of handwritten digits, 8x8 gray, shipped with scikit-learn.
 
 Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998.
 """
@@ -21,7 +21,7 @@ INFO = info_lib.DataInfo(
 
 @sources.SOURCES.register
 def digits() -> sources.Splits:
-    """1000 training, 250 validation and 547 test images of 8x8 grey pixels in 10 classes; no file and no network.
+    """1000 training, 250 validation and 547 test images of 8x8 gray pixels in 10 classes; no file and no network.
 
     The split is fixed for ever: examples are ordered by the SHA-256 of their index.
     """

@@ -124,7 +124,7 @@ def _initial(network: plan_lib.Network, inputs: inputs_lib.Inputs) -> models.Cla
         return storage.load(network.start.network, network.start.epoch, image_shape=info.image_shape)
     key = rng.key_for(inputs.plan.seed, f'initialise {network.role} {network.model}', network.seed)
     shared = {'num_classes': info.num_classes, 'mean': info.mean, 'std': info.std}
-    return models.initialise(network.module(info.num_classes), key, info.image_shape, **shared)
+    return models.initialize(network.module(info.num_classes), key, info.image_shape, **shared)
 
 
 def _describe(network: plan_lib.Network, inputs: inputs_lib.Inputs) -> None:

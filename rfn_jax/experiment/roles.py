@@ -66,8 +66,8 @@ def _checked(spec: Mapping) -> Mapping:
 
 
 def _recipe(sections: sections_lib.Sections, optim: Mapping, minimizer: Mapping) -> training.Recipe:
-    values = {**optim, **sections.augmentation, 'minimiser': dict(minimizer)}
+    values = {**optim, **sections.augmentation, 'minimizer': dict(minimizer)}
     values.pop('rho', None)  # the value that trainings refer to
     if 'group_size' in minimizer:  # of this training, not of its minimizer
-        values['group_size'] = values['minimiser'].pop('group_size')
+        values['group_size'] = values['minimizer'].pop('group_size')
     return options.call('optim', training.Recipe, values)

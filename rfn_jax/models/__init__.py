@@ -1,7 +1,7 @@
 """The Flax zoo, and `Classifier`: variables and preprocessing together, from [0, 1] images to logits."""
 
 from rfn_jax.models import hooks
-from rfn_jax.models.classifier import Classifier, abstract, full_precision, initialise, normalise
+from rfn_jax.models.classifier import Classifier, abstract, full_precision, initialize, normalize
 from rfn_jax.models.families.convnext import convnext
 from rfn_jax.models.families.densenet import densenet
 from rfn_jax.models.families.efficientnet import efficientnet
@@ -19,6 +19,6 @@ from rfn_jax.models.zoo import MODELS, from_spec
 
 __all__ = [
     'MODELS', 'Classifier', 'abstract', 'cifar_inception_v3', 'cifar_resnet', 'cifar_wide_resnet', 'convnext',
-    'densenet', 'efficientnet', 'from_spec', 'full_precision', 'googlenet', 'hooks', 'inception_v3', 'initialise',
-    'mlp', 'mobilenet_v2', 'mobilenet_v3', 'normalise', 'preact_resnet', 'resnet', 'swin', 'vgg', 'vit',
+    'densenet', 'efficientnet', 'from_spec', 'full_precision', 'googlenet', 'hooks', 'inception_v3', 'initialize',
+    'mlp', 'mobilenet_v2', 'mobilenet_v3', 'normalize', 'preact_resnet', 'resnet', 'swin', 'vgg', 'vit',
 ]  # fmt: skip

@@ -18,7 +18,7 @@ Branches = Callable[[jax.Array, Callable[..., jax.Array]], Sequence[jax.Array]]
 
 @dataclasses.dataclass(frozen=True)
 class Convolutions:
-    """How the convolutions of a network are made; each has a normalisation and a ReLU behind it.
+    """How the convolutions of a network are made; each has a normalization and a ReLU behind it.
 
     Attributes:
       width: Factor of all channels.
@@ -100,7 +100,7 @@ class InceptionNetwork(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """Maps normalised images `[B, H, W, C]` to logits `[B, num_classes]`."""
+        """Maps normalized images `[B, H, W, C]` to logits `[B, num_classes]`."""
         conv = Convolutions(self.width, self.deviation, self.dtype)
         x = self.stem(x, functools.partial(conv, train=train))
         for name, branches in self.blocks.items():

@@ -1,4 +1,4 @@
-"""A trained network as one value: module, variables and the normalisation of its images."""
+"""A trained network as one value: module, variables and the normalization of its images."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,7 +20,7 @@ class Classifier:
 
     Attributes:
       variables: Flax variables, `{'params': ..., 'batch_stats': ...}`.
-      module: Flax module of the zoo, or any module that maps normalised images to logits through
+      module: Flax module of the zoo, or any module that maps normalized images to logits through
         `module.apply(variables, x, train=False)`.
       num_classes: Number of classes K.
       mean: Mean of each channel, in [0, 1], or one number for all.
@@ -45,7 +45,7 @@ class Classifier:
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """Logits `[B, K]` of float images `[B, H, W, C]` in [0, 1], in evaluation mode."""
-        return self.module.apply(self.variables, normalise(images, self.mean, self.std), train=False)
+        return self.module.apply(self.variables, normalize(images, self.mean, self.std), train=False)
 
 
 def full_precision(classifier: Classifier) -> Classifier:
@@ -56,12 +56,12 @@ def full_precision(classifier: Classifier) -> Classifier:
     return classifier.replace(module=classifier.module.clone(dtype=jnp.float32))
 
 
-def normalise(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
+def normalize(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
     """`(images - mean) / std` by channel; images `[B, H, W, C]` in [0, 1]."""
     return (images - jnp.asarray(mean, images.dtype)) / jnp.asarray(std, images.dtype)
 
 
-def initialise(
+def initialize(
     module: nn.Module, key: jax.Array, image_shape: tuple[int, int, int], *, num_classes: int, **normalization
 ) -> Classifier:
     """A classifier with fresh variables, by one jitted `init`.
@@ -77,7 +77,7 @@ def initialise(
       InputError: As `abstract`.
     """
     template = abstract(module, image_shape, num_classes=num_classes, **normalization)
-    # Optimising a program that runs once takes longer than it saves; the option is known to be there on the CPU.
+    # Optimizing a program that runs once takes longer than it saves; the option is known to be there on the CPU.
     options = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else None
     init = jax.jit(_init, static_argnums=(0, 1), compiler_options=options)
     return template.replace(variables=init(module, image_shape, key))

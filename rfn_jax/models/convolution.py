@@ -4,7 +4,7 @@ On XLA:CPU the gradient of a convolution inside `lax.scan`, `fori_loop`, `while_
 times slower than outside (https://github.com/jax-ml/jax/issues/12868). The slow path is taken for the dimension numbers
 that JAX's transpose rule produces; written as ordinary NHWC/HWIO convolutions with explicit transposes, the same gradients
 take the fast one. They come from a `custom_vjp`, so plain forward-mode differentiation (`jax.jvp`) of a model is refused on
-the CPU; Hessian-vector products as `jvp` of `grad` work. Attacks and multi-step minimisers loop over gradients, hence
+the CPU; Hessian-vector products as `jvp` of `grad` work. Attacks and multi-step minimizers loop over gradients, hence
 this file. Other backends use XLA's.
 
 Axes: `N` batch, `H W` rows and columns, `C` input channels, `D` output channels.

@@ -62,7 +62,7 @@ class InvertedResidual(nn.Module):
       squeeze_activation: Its activation.
       gate: Its gate.
       stochastic_depth: Probability of leaving the branch out, in training.
-      norm: Makes the normalisations.
+      norm: Makes the normalizations.
       dtype: Type of the computation.
     """
 
@@ -119,8 +119,8 @@ class InvertedResidualNetwork(nn.Module):
       dropout: Probability of dropout before the last dense layer, in training.
       dtype: Type of the computation; parameters, statistics and logits stay float32.
       activation: Kind of the activations, where a block has no other.
-      norm: Makes the normalisations.
-      classifier_init: Initialisation of the kernels of dense layers.
+      norm: Makes the normalizations.
+      classifier_init: Initialization of the kernels of dense layers.
     """
 
     num_classes: int
@@ -136,7 +136,7 @@ class InvertedResidualNetwork(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """Maps normalised images `[B, H, W, C]` to logits `[B, num_classes]`."""
+        """Maps normalized images `[B, H, W, C]` to logits `[B, num_classes]`."""
         options = {'activation': self.activation, 'norm': self.norm, 'dtype': self.dtype}
         conv_norm = functools.partial(layers.ConvNorm, **options)
         x = conv_norm(self.stem_width, 3, self.stem_strides, name='features_0')(x, train=train)

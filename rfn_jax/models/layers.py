@@ -1,4 +1,4 @@
-"""The layers of the zoo, with PyTorch's padding, epsilon and momentum, and the initialisation of torchvision's kernels.
+"""The layers of the zoo, with PyTorch's padding, epsilon and momentum, and the initialization of torchvision's kernels.
 
 All images are `[B, H, W, C]`. Padding is always explicit, so that weights trained elsewhere keep their meaning.
 """
@@ -44,9 +44,9 @@ def conv(
       strides: Stride in both directions.
       padding: Rows and columns added on each side, or one number for both; `kernel // 2` by default.
       groups: Groups that the channels are cut into.
-      use_bias: Whether to add a bias; models with batch normalisation need none.
+      use_bias: Whether to add a bias; models with batch normalization need none.
       dtype: Type of the computation.
-      kernel_init: Initialisation of the kernel.
+      kernel_init: Initialization of the kernel.
       name: Name of the parameters.
 
     Returns:
@@ -138,7 +138,7 @@ def logits(
       num_classes: Number of classes.
       dropout: Probability of dropout.
       train: Whether anything is dropped.
-      kernel_init: Initialisation of the kernel.
+      kernel_init: Initialization of the kernel.
       name: Name of the dense layer.
 
     Returns:
@@ -161,7 +161,7 @@ def scaled(features: int, width: float) -> int:
 
 
 class ConvNorm(nn.Module):
-    """A convolution with batch normalisation, and with an activation if there is one.
+    """A convolution with batch normalization, and with an activation if there is one.
 
     Attributes:
       features: Output channels.
@@ -170,8 +170,8 @@ class ConvNorm(nn.Module):
       padding: Rows and columns added on each side; half of the kernel by default.
       groups: Groups that the channels are cut into.
       activation: Kind of the activation in `hooks`, or None.
-      norm: Makes the normalisation.
-      kernel_init: Initialisation of the kernel.
+      norm: Makes the normalization.
+      kernel_init: Initialization of the kernel.
       dtype: Type of the computation.
     """
 

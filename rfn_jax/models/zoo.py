@@ -1,6 +1,6 @@
 """The table of architectures: each factory takes the number of classes and options, and returns a Flax module.
 
-A module of the zoo maps normalised images `[B, H, W, C]` to float32 logits `[B, K]` through `module(x, train=False)`. With
+A module of the zoo maps normalized images `[B, H, W, C]` to float32 logits `[B, K]` through `module(x, train=False)`. With
 `train=True` it uses and updates batch statistics (collection `batch_stats`), draws dropout and stochastic depth (rng
 `'dropout'`), and records the logits of auxiliary heads (collection `auxiliary_logits`), which count in the training loss with
 its attribute `auxiliary_weight`.

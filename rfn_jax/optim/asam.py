@@ -1,8 +1,8 @@
-"""Adaptive sharpness-aware minimisation (ASAM)."""
+"""Adaptive sharpness-aware minimization (ASAM)."""
 
 import optax
 
-from rfn_jax.optim import arguments, masks, neighbourhoods
+from rfn_jax.optim import arguments, masks, neighborhoods
 from rfn_jax.optim.sharpness_aware import sharpness_aware
 
 
@@ -12,7 +12,7 @@ def asam(
     eta: float = 0.01,
     mask: masks.Mask = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""SAM in a neighbourhood that measures every weight by its own size, so that their scale does not matter.
+    r"""SAM in a neighborhood that measures every weight by its own size, so that their scale does not matter.
 
     .. math::
       \nabla L\left(w + \rho \frac{T^2 g}{\|T g\|_2}\right), \qquad T = |w| + \eta
@@ -38,14 +38,14 @@ def asam(
       <https://arxiv.org/abs/2102.11600>`_, 2021.
     """
     arguments.check_number('eta', eta, at_least=0)
-    neighbourhood = neighbourhoods.scaled_ball(eta)
-    return sharpness_aware('asam', rho, mask, lambda call: call.climb(neighbourhood=neighbourhood))
+    neighborhood = neighborhoods.scaled_ball(eta)
+    return sharpness_aware('asam', rho, mask, lambda call: call.climb(neighborhood=neighborhood))
 
 
 def rfn_asam(
     rho: optax.ScalarOrSchedule = 4.0, *, eta: float = 0.01, mask: masks.Mask = None
 ) -> optax.GradientTransformationExtraArgs:
-    """`asam` in a large neighbourhood: 8 times its usual radius, as 0.4 is to SAM's 0.05.
+    """`asam` in a large neighborhood: 8 times its usual radius, as 0.4 is to SAM's 0.05.
 
     The factor is SAM's, carried over; choose `rho` on validation data. Arguments, result and errors are those of `asam`.
     """

@@ -1,4 +1,4 @@
-"""What all sharpness-aware minimisers share: a climb to a point nearby, the gradient there, and what is noted of it.
+"""What all sharpness-aware minimizers share: a climb to a point nearby, the gradient there, and what is noted of it.
 
 Letters: `w` parameters, `g` their gradient, `e` a perturbation; pytrees of one structure.
 """
@@ -13,14 +13,14 @@ from jax.typing import ArrayLike, DTypeLike
 from optax import tree_utils
 
 from rfn_jax.core import errors, numerics
-from rfn_jax.optim import masks, neighbourhoods
+from rfn_jax.optim import masks, neighborhoods
 
 GradientFunction = Callable[[optax.Params], optax.Updates]
 Carry = tuple[optax.Updates, optax.Updates, jax.Array]  # the perturbation, the gradient there, and whether it is valid
 
 
 class SamState(NamedTuple):
-    """What every sharpness-aware minimiser keeps; read it with `optax.tree.get(opt_state, 'perturbation_norm')`.
+    """What every sharpness-aware minimizer keeps; read it with `optax.tree.get(opt_state, 'perturbation_norm')`.
 
     Attributes:
       count: Number of updates so far, int32; it saturates. The argument of a `rho` schedule.
@@ -75,7 +75,7 @@ def climb(
     radius: ArrayLike,
     *,
     mask: masks.Mask = None,
-    neighbourhood: neighbourhoods.Neighbourhood = neighbourhoods.ball,
+    neighborhood: neighborhoods.Neighborhood = neighborhoods.ball,
     direction: optax.Updates | None = None,
     steps: ArrayLike = 1,
 ) -> Climb:
@@ -87,7 +87,7 @@ def climb(
       updates: Their gradient g.
       radius: :math:`\rho`.
       mask: Which parameters are perturbed.
-      neighbourhood: N; see `rfn_jax.optim.neighbourhoods`.
+      neighborhood: N; see `rfn_jax.optim.neighborhoods`.
       direction: d of the first step; None for `updates`. The others go along the gradient where they are.
       steps: K.
 
@@ -101,7 +101,7 @@ def climb(
 
     def stride(direction: optax.Updates) -> tuple[optax.Updates, jax.Array]:
         valid = radius_is_valid & jnp.isfinite(numerics.tree_norm(direction))
-        unit = neighbourhood(params, direction)
+        unit = neighborhood(params, direction)
         return jax.tree.map(lambda u: jnp.where(valid, radius.astype(u.dtype) * u, 0), unit), valid
 
     def perturbed(e: optax.Updates) -> optax.Params:
@@ -143,7 +143,7 @@ def climb(
 
 
 def settle(state: SamState, climbed: Climb) -> tuple[optax.Updates, SamState]:
-    """The gradient that a minimiser returns, always finite, and its next state.
+    """The gradient that a minimizer returns, always finite, and its next state.
 
     Falling back on the gradient at the parameters instead of zeros would keep it alive through the second evaluation: one
     more copy of the parameters at the peak.
@@ -175,7 +175,7 @@ def wide_zeros_like(w: jax.Array | jax.ShapeDtypeStruct) -> jax.Array:
 def orthogonal_part(tree: optax.Updates, direction: optax.Updates) -> optax.Updates:
     r"""The part of a tree that is orthogonal to a direction, :math:`x - \langle x, u \rangle u` with
     :math:`u = d / \|d\|_2`, in float32; the tree itself where the direction is zero."""
-    unit = neighbourhoods.ball(direction, direction)
+    unit = neighborhoods.ball(direction, direction)
     along = numerics.tree_vdot(tree, unit)
     return jax.tree.map(lambda x, u: x.astype(u.dtype) - along.astype(u.dtype) * u, tree, unit)
 

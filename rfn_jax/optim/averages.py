@@ -105,7 +105,7 @@ def ema(decay: float = 0.999) -> optax.GradientTransformationExtraArgs:
 
 
 def average_params(opt_state: optax.OptState) -> optax.Params:
-    """The average in the state of an optimiser that has one `swa` or `ema`, float32 or better.
+    """The average in the state of an optimizer that has one `swa` or `ema`, float32 or better.
 
     These are the arrays of the state: copy them before a step that donates it.
 

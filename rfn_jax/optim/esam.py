@@ -1,4 +1,4 @@
-"""Efficient sharpness-aware minimisation (ESAM)."""
+"""Efficient sharpness-aware minimization (ESAM)."""
 
 import math
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from rfn_jax.core import errors
-from rfn_jax.optim import arguments, ascent, masks, neighbourhoods, random_trees
+from rfn_jax.optim import arguments, ascent, masks, neighborhoods, random_trees
 from rfn_jax.optim.sharpness_aware import Call, sharpness_aware
 
 
@@ -71,11 +71,11 @@ def esam(
         )
 
         def sparse_ball(params: optax.Params, direction: optax.Updates) -> optax.Updates:
-            unit = neighbourhoods.ball(params, direction)
+            unit = neighborhoods.ball(params, direction)
             return jax.tree.map(lambda u, b: jnp.where(b, u / jnp.asarray(beta, u.dtype), 0), unit, subset)
 
         grad_fn = call.grad_fn if gamma == 1 else _gradient_of_risen(call, gamma)
-        return call.climb(grad_fn, neighbourhood=sparse_ball)
+        return call.climb(grad_fn, neighborhood=sparse_ball)
 
     return sharpness_aware('esam', rho, mask, on_a_subset)
 
@@ -112,7 +112,7 @@ def kept_examples(gamma: float, count: int) -> int:
 def rfn_esam(
     rho: optax.ScalarOrSchedule = 0.4, *, beta: float = 0.5, gamma: float = 0.5, seed: int = 0, mask: masks.Mask = None
 ) -> optax.GradientTransformationExtraArgs:
-    """`esam` in a large neighbourhood: the radius of `rfn_sam`.
+    """`esam` in a large neighborhood: the radius of `rfn_sam`.
 
     Arguments, result and errors are those of `esam`.
     """

@@ -1,4 +1,4 @@
-"""Friendly sharpness-aware minimisation (F-SAM)."""
+"""Friendly sharpness-aware minimization (F-SAM)."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ class FriendlySamState(NamedTuple):
     """State of `friendly_sam`.
 
     Attributes:
-      sam: What every minimiser keeps.
+      sam: What every minimizer keeps.
       average_count: Number of gradients in the average, int32; it saturates.
       average: Moving average of the gradients, float32 or better.
     """
@@ -85,7 +85,7 @@ def friendly_sam(
 def rfn_friendly_sam(
     rho: optax.ScalarOrSchedule = 0.4, *, sigma: float = 1.0, decay: float = 0.9, mask: masks.Mask = None
 ) -> optax.GradientTransformationExtraArgs:
-    """`friendly_sam` in a large neighbourhood: the radius of `rfn_sam`.
+    """`friendly_sam` in a large neighborhood: the radius of `rfn_sam`.
 
     Arguments, result and errors are those of `friendly_sam`.
     """

@@ -1,4 +1,4 @@
-"""Surrogate-gap guided sharpness-aware minimisation (GSAM)."""
+"""Surrogate-gap guided sharpness-aware minimization (GSAM)."""
 
 import jax
 import jax.numpy as jnp
@@ -61,7 +61,7 @@ def gsam(
 def rfn_gsam(
     rho: optax.ScalarOrSchedule = 0.4, *, alpha: float = 0.4, mask: masks.Mask = None
 ) -> optax.GradientTransformationExtraArgs:
-    """`gsam` in a large neighbourhood: the radius of `rfn_sam`.
+    """`gsam` in a large neighborhood: the radius of `rfn_sam`.
 
     Arguments, result and errors are those of `gsam`.
     """

@@ -17,7 +17,7 @@ class LookSamState(NamedTuple):
     """State of `looksam`.
 
     Attributes:
-      sam: What every minimiser keeps; `perturbation_norm` is 0 after an update without a climb.
+      sam: What every minimizer keeps; `perturbation_norm` is 0 after an update without a climb.
       orthogonal: Part of the last perturbed gradient that is orthogonal to the gradient, float32 or better.
     """
 
@@ -105,7 +105,7 @@ def _reuse(call: Call, state: LookSamState, alpha: float) -> ascent.Climb:
 def rfn_looksam(
     rho: optax.ScalarOrSchedule = 0.4, *, k: int = 5, alpha: float = 0.7, mask: masks.Mask = None
 ) -> optax.GradientTransformationExtraArgs:
-    """`looksam` in a large neighbourhood: the radius of `rfn_sam`.
+    """`looksam` in a large neighborhood: the radius of `rfn_sam`.
 
     Arguments, result and errors are those of `looksam`.
     """

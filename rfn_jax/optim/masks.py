@@ -1,6 +1,6 @@
-"""Which parameters are perturbed: masks that a minimiser takes by name, as a function of the parameters, or as a pytree.
+"""Which parameters are perturbed: masks that a minimizer takes by name, as a function of the parameters, or as a pytree.
 
-The names of the parameters are those of Flax: normalisation layers hold a `scale`, and biases are called `bias`.
+The names of the parameters are those of Flax: normalization layers hold a `scale`, and biases are called `bias`.
 """
 
 from collections.abc import Callable
@@ -20,8 +20,8 @@ def no_biases(params: optax.Params) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, _: _last(path) != 'bias', params)
 
 
-def only_normalisation(params: optax.Params) -> Any:
-    """True for the scales and biases of normalisation layers (batch, layer or group normalisation) only.
+def only_normalization(params: optax.Params) -> Any:
+    """True for the scales and biases of normalization layers (batch, layer or group normalization) only.
 
     Source: Mueller et al., `Normalization Layers Are All That Sharpness-Aware Minimization Needs
     <https://arxiv.org/abs/2306.04226>`_, 2023 (SAM-ON).
@@ -33,16 +33,16 @@ def only_normalisation(params: optax.Params) -> Any:
     )
 
 
-def no_normalisation(params: optax.Params) -> Any:
-    """True for all but the scales and biases of normalisation layers."""
-    return jax.tree.map(lambda inside: not inside, only_normalisation(params))
+def no_normalization(params: optax.Params) -> Any:
+    """True for all but the scales and biases of normalization layers."""
+    return jax.tree.map(lambda inside: not inside, only_normalization(params))
 
 
-MASKS = {mask.__name__: mask for mask in (no_biases, only_normalisation, no_normalisation)}
+MASKS = {mask.__name__: mask for mask in (no_biases, only_normalization, no_normalization)}
 
 
 def check_mask(mask: Any) -> None:
-    """Checks the mask argument of a minimiser.
+    """Checks the mask argument of a minimizer.
 
     Raises:
       ValueError: It is a string that is no name of `MASKS`.

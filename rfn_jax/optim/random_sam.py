@@ -1,4 +1,4 @@
-"""The control of all sharpness-aware minimisers: a random direction of the same length."""
+"""The control of all sharpness-aware minimizers: a random direction of the same length."""
 
 import jax
 import optax

@@ -1,8 +1,8 @@
-"""Sharpness-aware minimisation (SAM), and its form with a large neighbourhood (RFN), as optax transformations."""
+"""Sharpness-aware minimization (SAM), and its form with a large neighborhood (RFN), as optax transformations."""
 
 import optax
 
-from rfn_jax.optim import arguments, masks, neighbourhoods
+from rfn_jax.optim import arguments, masks, neighborhoods
 from rfn_jax.optim.sharpness_aware import sharpness_aware
 
 
@@ -13,7 +13,7 @@ def sam(
     norm: str = 'global',
     mask: masks.Mask = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Replaces the gradient by the gradient at the worst point of a neighbourhood: sharpness-aware minimisation.
+    r"""Replaces the gradient by the gradient at the worst point of a neighborhood: sharpness-aware minimization.
 
     For weights :math:`w` and their gradient :math:`g = \nabla L(w)`, which it receives as updates, it returns
 
@@ -33,13 +33,13 @@ def sam(
     counters and schedules move once a step.
 
     Args:
-      rho: Radius of the neighbourhood, a number at least 0 or an optax schedule of the number of updates. 0 gives the
+      rho: Radius of the neighborhood, a number at least 0 or an optax schedule of the number of updates. 0 gives the
         gradient at `params`, at the price of a second evaluation. A good `rho` depends on the batch size, the norm, the
-        mask and the parametrisation: note all of them beside it.
+        mask and the parametrization: note all of them beside it.
       ascent_steps: K, at least 1; more than 1 runs in a `lax.fori_loop`.
       norm: `'global'`, one ball over all perturbed parameters together; `'layer'`, a ball of radius `rho` for each array;
         or `'relative'`, a ball of radius :math:`\rho \|w_l\|_2` for each array.
-      mask: Which parameters are perturbed: `'no_biases'`, `'only_normalisation'`, `'no_normalisation'`, a pytree of
+      mask: Which parameters are perturbed: `'no_biases'`, `'only_normalization'`, `'no_normalization'`, a pytree of
         booleans with the structure of `params` (or a prefix of it), or a function that makes one from `params`. None
         perturbs all. The others keep their values during the ascent and do not count in the norm; all of them get the
         gradient at the perturbed point.
@@ -68,7 +68,7 @@ def sam(
 def rfn_sam(
     rho: optax.ScalarOrSchedule = 0.4, *, ascent_steps: int = 1, norm: str = 'global', mask: masks.Mask = None
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Replaces the gradient by the gradient at the worst point of a neighbourhood (RFN, also called l-SAM).
+    r"""Replaces the gradient by the gradient at the worst point of a neighborhood (RFN, also called l-SAM).
 
     For weights :math:`w` and their gradient :math:`g = \nabla L(w)`, which it receives as updates, it returns
 
@@ -79,7 +79,7 @@ def rfn_sam(
     what makes surrogates whose adversarial examples transfer.
 
     Args:
-      rho: Radius of the neighbourhood; see `sam`.
+      rho: Radius of the neighborhood; see `sam`.
       ascent_steps: See `sam`.
       norm: See `sam`.
       mask: See `sam`.
@@ -114,7 +114,7 @@ def rfn_sam(
     .. note:: Composition with other transformations of optax.
 
       *First in the chain.* `rfn_sam` throws away the size of what is upstream and keeps its direction. A gradient clip
-      before it does nothing, weight decay before it only bends the ascent, and a whole optimiser before it makes the
+      before it does nothing, weight decay before it only bends the ascent, and a whole optimizer before it makes the
       chain *ascend*, without an error. `optax.chain(rfn_sam(...), clip, add_decayed_weights, sgd)` is right.
 
       *Always in a chain.* `optax.chain` hands `grad_fn` to the links that want it, and drops it for the rest;
@@ -151,6 +151,6 @@ def rfn_sam(
 def _sam(
     method: str, rho: optax.ScalarOrSchedule, ascent_steps: int, norm: str, mask: masks.Mask
 ) -> optax.GradientTransformationExtraArgs:
-    neighbourhood = neighbourhoods.named(norm)
+    neighborhood = neighborhoods.named(norm)
     arguments.check_integer('ascent_steps', ascent_steps, at_least=1)
-    return sharpness_aware(method, rho, mask, lambda call: call.climb(neighbourhood=neighbourhood, steps=ascent_steps))
+    return sharpness_aware(method, rho, mask, lambda call: call.climb(neighborhood=neighborhood, steps=ascent_steps))

@@ -53,7 +53,7 @@ def rho_with_learning_rate(
       \rho_t = \rho_{min} + (\rho_{max} - \rho_{min}) \frac{\eta_t - \eta_{min}}{\eta_{max} - \eta_{min}}
 
     Args:
-      learning_rate: :math:`\eta_t`, the learning rate of the optimiser, number or schedule.
+      learning_rate: :math:`\eta_t`, the learning rate of the optimizer, number or schedule.
       rho_min: Radius at the lowest learning rate, at least 0.
       rho_max: Radius at the highest, at least `rho_min`.
       learning_rate_max: :math:`\eta_{max}`.

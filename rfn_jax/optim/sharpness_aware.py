@@ -7,13 +7,13 @@ import jax
 import optax
 from jax.typing import ArrayLike
 
-from rfn_jax.optim import arguments, ascent, masks, neighbourhoods
+from rfn_jax.optim import arguments, ascent, masks, neighborhoods
 
 
 class ClimbOptions(TypedDict, total=False):
     """Options of `ascent.climb`, which says what they are."""
 
-    neighbourhood: neighbourhoods.Neighbourhood
+    neighborhood: neighborhoods.Neighborhood
     direction: optax.Updates | None
     steps: ArrayLike
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-_MID_GREY = 128
+_MID_GRAY = 128
 
 
 def data_uri(image: np.ndarray) -> str:
@@ -14,13 +14,13 @@ def data_uri(image: np.ndarray) -> str:
     import matplotlib.image
 
     content = io.BytesIO()
-    colour = np.broadcast_to(image, (*image.shape[:2], 3))
-    matplotlib.image.imsave(content, colour, format='png', origin='upper', metadata={'Software': None})
+    color = np.broadcast_to(image, (*image.shape[:2], 3))
+    matplotlib.image.imsave(content, color, format='png', origin='upper', metadata={'Software': None})
     return f'data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}'
 
 
 def amplification(clean: np.ndarray, adversarial: Iterable[np.ndarray]) -> int:
-    """The largest whole factor at which no perturbation leaves the range of a uint8 image around mid grey.
+    """The largest whole factor at which no perturbation leaves the range of a uint8 image around mid gray.
 
     Args:
       clean: uint8 images `[N, H, W, C]`.
@@ -30,12 +30,12 @@ def amplification(clean: np.ndarray, adversarial: Iterable[np.ndarray]) -> int:
       The factor, at least 1, the same for all images so that they can be compared.
     """
     largest = max((int(np.abs(_difference(clean, images)).max(initial=0)) for images in adversarial), default=0)
-    return max(1, (255 - _MID_GREY) // max(1, largest))
+    return max(1, (255 - _MID_GRAY) // max(1, largest))
 
 
 def perturbation(clean: np.ndarray, adversarial: np.ndarray, factor: int) -> np.ndarray:
-    """`adversarial - clean`, `factor` times, around mid grey, as a uint8 image."""
-    return np.clip(_MID_GREY + factor * _difference(clean, adversarial), 0, 255).astype(np.uint8)
+    """`adversarial - clean`, `factor` times, around mid gray, as a uint8 image."""
+    return np.clip(_MID_GRAY + factor * _difference(clean, adversarial), 0, 255).astype(np.uint8)
 
 
 def _difference(clean: np.ndarray, adversarial: np.ndarray) -> np.ndarray:

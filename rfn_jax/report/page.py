@@ -59,7 +59,7 @@ def write_page(workdir: os.PathLike | str) -> epath.Path:
     strip = results.read_strip(workdir, found.examples)
     factor = images.amplification(strip.clean, strip.adversarial.values()) if strip else 1
     rows = [*found.summary, *found.transfer, *found.transfer_validation, *found.natural_validation]
-    palette = plots.colours(results.trainings(rows))
+    palette = plots.colors(results.trainings(rows))
     page = _template().render(
         name=str(found.config.get('name', 'experiment')),
         config=found.config,

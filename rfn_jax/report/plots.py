@@ -8,15 +8,15 @@ from collections.abc import Sequence
 
 from rfn_jax.report import results
 
-# Okabe and Ito's colours for all kinds of sight, the ones with the best contrast on white first.
-_COLOURS = ('#0072B2', '#009E73', '#D55E00', '#CC79A7', '#000000', '#E69F00', '#56B4E9')
+# Okabe and Ito's colors for all kinds of sight, the ones with the best contrast on white first.
+_COLORS = ('#0072B2', '#009E73', '#D55E00', '#CC79A7', '#000000', '#E69F00', '#56B4E9')
 _MARKERS = ('o', 's', 'D', '^', 'v', 'P', 'X')
 _WIDTH = 4.0  # inches: 10 point text is then 11 pixels high on a phone that is 360 pixels wide
 
 
-def colours(trainings: Sequence[str]) -> dict[str, str]:
-    """One colour for each training, as `'#rrggbb'`, by their order; the seventh is followed by the first again."""
-    return {name: _COLOURS[place % len(_COLOURS)] for place, name in enumerate(trainings)}
+def colors(trainings: Sequence[str]) -> dict[str, str]:
+    """One color for each training, as `'#rrggbb'`, by their order; the seventh is followed by the first again."""
+    return {name: _COLORS[place % len(_COLORS)] for place, name in enumerate(trainings)}
 
 
 def success_by_target(rows: Sequence[results.TransferRow], palette: dict[str, str], *, name: str) -> str:
@@ -24,7 +24,7 @@ def success_by_target(rows: Sequence[results.TransferRow], palette: dict[str, st
 
     Args:
       rows: Rows of one group.
-      palette: A colour for each training.
+      palette: A color for each training.
       name: What the ids in the element begin with, so that a page can hold several.
 
     Returns:
@@ -37,18 +37,18 @@ def success_by_target(rows: Sequence[results.TransferRow], palette: dict[str, st
         figure = _figure(1.1 + len(places) * max(0.36, 0.17 * len(trainings)))
         axes = figure.add_subplot()
         for order, training in enumerate(trainings):
-            colour, marker = palette[training], _marker(training, palette)
-            centre = (order + 0.5) * lane - 0.4
+            color, marker = palette[training], _marker(training, palette)
+            center = (order + 0.5) * lane - 0.4
             seeds = sorted({row.seed for row in rows if row.training == training})
             for row in (row for row in rows if row.training == training):
-                offset = centre + lane * ((seeds.index(row.seed) + 0.5) / len(seeds) - 0.5) * 0.7
+                offset = center + lane * ((seeds.index(row.seed) + 0.5) / len(seeds) - 0.5) * 0.7
                 y = places[row.target, row.kind] + offset
-                axes.plot([100 * row.ci_low, 100 * row.ci_high], [y, y], color=colour, linewidth=0.8, alpha=0.6)
-                axes.plot(100 * row.success_rate, y, marker='.', markersize=3.5, color=colour, linestyle='none')
-            mean = [(100 * rates[training], places[key] + centre) for key, rates in means.items() if training in rates]
+                axes.plot([100 * row.ci_low, 100 * row.ci_high], [y, y], color=color, linewidth=0.8, alpha=0.6)
+                axes.plot(100 * row.success_rate, y, marker='.', markersize=3.5, color=color, linestyle='none')
+            mean = [(100 * rates[training], places[key] + center) for key, rates in means.items() if training in rates]
             axes.plot(
                 *zip(*mean, strict=True),
-                **{'marker': marker, 'markersize': 6, 'color': colour, 'linestyle': 'none', 'label': training},
+                **{'marker': marker, 'markersize': 6, 'color': color, 'linestyle': 'none', 'label': training},
                 **{'markeredgecolor': 'white', 'markeredgewidth': 0.7},
             )
         for place in range(1, len(places)):
@@ -80,7 +80,7 @@ def by_epoch(
       natural: Rows of the same surrogate, for several epochs.
       stopping: The epochs that were chosen for early stopping of the same surrogate.
       decay_epochs: Where the learning rate decays.
-      palette: A colour for each training.
+      palette: A color for each training.
       name: What the ids in the element begin with, so that a page can hold several.
 
     Returns:
@@ -93,13 +93,13 @@ def by_epoch(
         panels = figure.subplots(2, sharex=True)
         for axes, curves, label in zip(panels, (success, accuracy), _BY_EPOCH_LABELS, strict=True):
             for training, seeds in curves.items():
-                colour, mean = palette[training], _mean_curve(seeds)
+                color, mean = palette[training], _mean_curve(seeds)
                 for curve in seeds.values():
-                    axes.plot(list(curve), list(curve.values()), color=colour, linewidth=0.6, alpha=0.5)
-                axes.plot(list(mean), list(mean.values()), color=colour, linewidth=2, label=training)
+                    axes.plot(list(curve), list(curve.values()), color=color, linewidth=0.6, alpha=0.5)
+                axes.plot(list(mean), list(mean.values()), color=color, linewidth=2, label=training)
                 for row in stopping:
                     if row.stops == training and row.epoch in mean:
-                        at = {'color': palette.get(row.training, colour), 'markersize': 8, 'zorder': 4}
+                        at = {'color': palette.get(row.training, color), 'markersize': 8, 'zorder': 4}
                         at |= {'marker': _marker(row.training, palette), 'markeredgecolor': 'white'}
                         label_chosen = f'{row.training} (epoch {row.epoch})'
                         axes.plot(row.epoch, mean[row.epoch], linestyle='none', label=label_chosen, **at)

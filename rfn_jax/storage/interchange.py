@@ -114,7 +114,7 @@ def _read_png(path: epath.Path) -> np.ndarray:
         with Image.open(BytesIO(path.read_bytes()), formats=['PNG']) as image:
             if image.mode not in ('L', 'RGB', 'P', '1'):
                 raise ValueError(
-                    f'its mode is {image.mode}; 8-bit grey and RGB images without transparency can be read'
+                    f'its mode is {image.mode}; 8-bit gray and RGB images without transparency can be read'
                 )
             pixels = np.asarray(image if image.mode == 'L' else image.convert('RGB'))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

@@ -77,6 +77,6 @@ def _check_finite(losses: np.ndarray, norm: float, name: str, epoch: int, progra
         what, value, step = 'loss', losses[wrong[0]], wrong[0] + 1
     raise errors.RunError(
         f'{name}: the {what} is {value} at step {step} of epoch {epoch}; the checkpoints of earlier epochs are kept. Try a '
-        f'learning rate below {program.recipe.learning_rate} or other options of the minimiser '
-        f'{dict(program.recipe.minimiser)}'
+        f'learning rate below {program.recipe.learning_rate} or other options of the minimizer '
+        f'{dict(program.recipe.minimizer)}'
     )

@@ -64,7 +64,7 @@ def objective(
 
     The loss is the cross-entropy, and for each auxiliary head of the network (`sow`n in `'auxiliary_logits'`) the
     cross-entropy of its logits times the `auxiliary_weight` of the module. Dropout is drawn from one key in every
-    evaluation of all examples, so that a sharpness-aware minimiser compares gradients of one function; the gradient of
+    evaluation of all examples, so that a sharpness-aware minimizer compares gradients of one function; the gradient of
     some of them (`optim.esam`) has masks of its own.
 
     With micro-batches the gradient is summed over them one after another, which bounds the memory. Batch normalization

@@ -24,13 +24,13 @@ class Recipe:
       decay_factor: See `decay_epochs`.
       crop_padding: Padding of the random crop, in pixels; 0 for none.
       flip: Whether to flip images at random.
-      minimiser: Name in `optim.MINIMISERS` and its options, such as `{'name': 'rfn_sam', 'rho': 0.4}`. A `rho` of two
+      minimizer: Name in `optim.MINIMIZERS` and its options, such as `{'name': 'rfn_sam', 'rho': 0.4}`. A `rho` of two
         numbers, `(rho_min, rho_max)`, follows the learning rate between 0 and `learning_rate`.
       group_size: Examples that share a perturbation: a divisor of `batch_size` (m-sharpness), `'device'`, or None for the
         whole batch; see `train_step`.
       micro_batch_size: Examples that pass through the network at once; None for all that share a perturbation. It divides
         them, and those that `optim.esam` keeps where they are more.
-      shard_parameters: Whether parameters and the state of the optimiser are cut over the devices, for networks that are
+      shard_parameters: Whether parameters and the state of the optimizer are cut over the devices, for networks that are
         large; the result is the same.
       steps_per_call: Steps that the host starts together, in one `lax.scan`; the result is the same. By default a whole
         epoch on an accelerator, where starting each takes time, and 1 on the CPU.
@@ -38,7 +38,7 @@ class Recipe:
         if they take more than 1 GiB.
 
     Raises:
-      InputError: A value is out of its range, or the minimiser or one of its options is unknown.
+      InputError: A value is out of its range, or the minimizer or one of its options is unknown.
     """
 
     epochs: int
@@ -50,7 +50,7 @@ class Recipe:
     decay_factor: float
     crop_padding: int
     flip: bool
-    minimiser: Mapping[str, object]
+    minimizer: Mapping[str, object]
     group_size: int | str | None = None
     micro_batch_size: int | None = None
     shard_parameters: bool = False
@@ -74,14 +74,14 @@ class Recipe:
         Raises:
           InputError: A size does not divide.
         """
-        parameters = options.parameters(optim.MINIMISERS[self.minimiser['name']])
+        parameters = options.parameters(optim.MINIMIZERS[self.minimizer['name']])
         gamma = parameters['gamma'].default if 'gamma' in parameters else 1.0
         objectives.check_sizes(
             self.batch_size,
             group_size=self.group_size,
             micro_batch_size=self.micro_batch_size,
             devices=devices,
-            gamma=self.minimiser.get('gamma', gamma),
+            gamma=self.minimizer.get('gamma', gamma),
         )
 
     def schedule(self, steps_per_epoch: int) -> optax.Schedule:
@@ -101,7 +101,7 @@ class Recipe:
         return optim.Optimizer(self._minimizer(steps_per_epoch), descent)
 
     def _minimizer(self, steps_per_epoch: int) -> optax.GradientTransformation:
-        spec = dict(self.minimiser)
+        spec = dict(self.minimizer)
         if isinstance(spec.get('rho'), (tuple, list)):
             if len(spec['rho']) != 2 or not all(isinstance(rho, (int, float)) for rho in spec['rho']):
                 raise errors.InputError(f'rho must be a number or (rho_min, rho_max), got {spec["rho"]!r}')
@@ -112,7 +112,7 @@ class Recipe:
                 learning_rate_max=self.learning_rate,
             )
         try:
-            return optim.MINIMISERS.make_from(spec)
+            return optim.MINIMIZERS.make_from(spec)
         except (TypeError, ValueError) as error:
             raise errors.InputError(str(error)) from error
 

@@ -14,13 +14,13 @@ from rfn_jax import models
 class TrainState:
     """What a training step takes and gives; a pytree of arrays.
 
-    Unlike `flax.training.train_state.TrainState` it holds no functions, and the step hands `grad_fn` to the optimiser.
+    Unlike `flax.training.train_state.TrainState` it holds no functions, and the step hands `grad_fn` to the optimizer.
 
     Attributes:
       step: Number of steps done, int32.
       params: Parameters.
-      batch_stats: Running statistics of batch normalisation; empty for models without.
-      opt_state: State of the optimiser.
+      batch_stats: Running statistics of batch normalization; empty for models without.
+      opt_state: State of the optimizer.
     """
 
     step: jax.Array
@@ -35,7 +35,7 @@ class TrainState:
 
 
 def create(classifier: models.Classifier, tx: optax.GradientTransformation) -> TrainState:
-    """The state before the first step, from the variables of `classifier` and an optimiser."""
+    """The state before the first step, from the variables of `classifier` and an optimizer."""
     params = classifier.variables['params']
     return TrainState(
         step=jnp.zeros((), jnp.int32),

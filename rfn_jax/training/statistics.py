@@ -59,7 +59,7 @@ def reestimate_batch_stats(
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _update(module, mean, std, params, batch_stats, images: jax.Array):
     """The running statistics after one forward pass in training mode; images uint8 `[B, H, W, C]`."""
-    images = models.normalise(images.astype(jnp.float32) / 255, mean, std)
+    images = models.normalize(images.astype(jnp.float32) / 255, mean, std)
     variables = {'params': params, 'batch_stats': batch_stats}
     rngs = {'dropout': rng.key_for(0, 'dropout')}
     return module.apply(variables, images, train=True, mutable=['batch_stats'], rngs=rngs)[1]['batch_stats']

@@ -148,7 +148,7 @@ def train_step(
             len(batch.labels), group_size=group_size, micro_batch_size=micro_batch_size, devices=mesh.size
         )
         images = augment(batch.images.astype(jnp.float32) / 255, rng.example_keys(key, batch.ids))
-        images = models.normalise(images, mean, std)
+        images = models.normalize(images, mean, std)
         dropout = jax.random.fold_in(rng.subkey(key, 'dropout'), state.step)
         if group_size is None:
             shared = (state.params, state.batch_stats, state.opt_state, dropout)

@@ -84,7 +84,7 @@ def craft(
                 rows = np.minimum(np.arange(batch_size) + number * batch_size, len(examples) - 1)
                 more['target_labels'] = sharding.shard_batch(target_labels[rows].astype(np.int32), mesh)
             adversarial = np.asarray(attack(surrogate, images, labels, keys, **more))
-            found = attack.limits.quantise(adversarial, batch.images)[:count]
+            found = attack.limits.quantize(adversarial, batch.images)[:count]
             if parts is not None:
                 parts.save(number, batch.ids[:count], found)
         done.append(found)

@@ -14,7 +14,7 @@ class TorchTarget:
     """A target for `transfer.predictions` and `transfer.successes`; never a surrogate.
 
     Args:
-      model: A `torch.nn.Module` from images `[N, C, H, W]` in [0, 1] to logits `[N, K]`, with its normalisation inside; put
+      model: A `torch.nn.Module` from images `[N, C, H, W]` in [0, 1] to logits `[N, K]`, with its normalization inside; put
         into evaluation mode.
       device: Where it runs, such as `'cpu'` or `'cuda'`.
 

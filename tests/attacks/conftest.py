@@ -16,7 +16,7 @@ from rfn_jax.core import losses
 
 @pytest.fixture(scope='module', autouse=True)
 def fast_compilation():
-    """The tests compile a hundred small programs that run once each; optimising them would take most of the time."""
+    """The tests compile a hundred small programs that run once each; optimizing them would take most of the time."""
     before = jax.config.read('jax_disable_most_optimizations')
     jax.config.update('jax_disable_most_optimizations', True)
     yield
@@ -24,7 +24,7 @@ def fast_compilation():
 
 
 class Problem(NamedTuple):
-    """Two checkpoints of one architecture, and labelled images `[B, H, W, C]` with ids.
+    """Two checkpoints of one architecture, and labeled images `[B, H, W, C]` with ids.
 
     `traces` gets the shape of the images whenever Python runs `apply`, which is when something is traced.
     """

@@ -12,7 +12,7 @@ from rfn_jax.core.errors import InputError, InputTypeError
 
 look_ahead = functools.partial(attacks.look_ahead, **{'step_size': 0.1})
 variance = functools.partial(attacks.variance_tuned, **{'radius': 0.1})
-penalty = functools.partial(attacks.penalised_norm, **{'radius': 0.1, 'step_size': 0.1})
+penalty = functools.partial(attacks.penalized_norm, **{'radius': 0.1, 'step_size': 0.1})
 enhanced = functools.partial(attacks.enhanced_momentum, **{'step_size': 0.1})
 reverse = functools.partial(attacks.reverse_perturbation, **{'radius': 0.1, 'step_size': 0.1})
 patchwise = functools.partial(attacks.patchwise, **{'step_size': 0.01, 'eps': 0.1})
@@ -30,8 +30,8 @@ INTEGERS = [
     (mixing.admix, 'mixes', 1),
     (mixing.admix, 'scales', 1),
     (attacks.translation_kernel, 'size', 1),
-    (variance, 'neighbours', 1),
-    (penalty, 'neighbours', 1),
+    (variance, 'neighbors', 1),
+    (penalty, 'neighbors', 1),
     (enhanced, 'samples', 2),
     (reverse, 'inner_steps', 1),
     (reverse, 'late_start', 0),

@@ -51,36 +51,36 @@ def test_project_leaves_images_inside_the_budget_alone(norm):
 
 
 @pytest.mark.parametrize('eps', [0.5 / 255, 1 / 255, 1.5 / 255, 0.03, 8 / 255, 0.1, 1.0])
-def test_quantised_linf_images_are_the_nearest_levels_inside_the_budget(eps):
+def test_quantized_linf_images_are_the_nearest_levels_inside_the_budget(eps):
     levels, originals = random_images(5)
     far = originals + np.random.default_rng(2).uniform(-2 * eps, 2 * eps, originals.shape).astype(np.float32)
     images = np.asarray(Budget(eps).project(far, originals))
-    quantised = Budget(eps).quantise(images, levels)
-    assert quantised.dtype == np.uint8
+    quantized = Budget(eps).quantize(images, levels)
+    assert quantized.dtype == np.uint8
     all_levels = np.arange(256)
-    for image, original, result in zip(images.flat, levels.flat, quantised.flat, strict=True):
+    for image, original, result in zip(images.flat, levels.flat, quantized.flat, strict=True):
         allowed = all_levels[np.abs(all_levels - int(original)) <= eps * 255 * (1 + 1e-9)]
         assert result in allowed
         assert abs(result - 255 * float(image)) <= np.min(np.abs(allowed - 255 * float(image))) + 1e-9
 
 
-def test_quantised_images_do_not_change_below_one_level():
+def test_quantized_images_do_not_change_below_one_level():
     levels, originals = random_images(3)
     change = np.random.default_rng(2).uniform(-0.9 / 255, 0.9 / 255, originals.shape).astype(np.float32)
     for norm, eps in (('linf', 0.9 / 255), ('l2', 0.9 / 255)):
         images = np.asarray(Budget(eps, norm).project(originals + change, originals))
-        np.testing.assert_array_equal(Budget(eps, norm).quantise(images, levels), levels)
+        np.testing.assert_array_equal(Budget(eps, norm).quantize(images, levels), levels)
 
 
 @pytest.mark.parametrize('eps', [0.5 / 255, 0.02, 0.5, 1.0, 3.0])
-def test_quantised_l2_images_are_inside_the_budget(eps):
+def test_quantized_l2_images_are_inside_the_budget(eps):
     levels, originals = random_images(8)
     direction = np.random.default_rng(2).normal(size=originals.shape).astype(np.float32)
     direction[4:] *= np.random.default_rng(3).uniform(size=direction[4:].shape) < 0.1  # few pixels, large changes
     images = np.asarray(Budget(eps, 'l2').project(originals + 10 * direction, originals))
-    quantised = Budget(eps, 'l2').quantise(images, levels)
-    assert quantised.dtype == np.uint8
-    change = quantised.astype(np.float64) - levels
+    quantized = Budget(eps, 'l2').quantize(images, levels)
+    assert quantized.dtype == np.uint8
+    change = quantized.astype(np.float64) - levels
     lengths = np.sqrt(np.sum((change / 255) ** 2, axis=(1, 2, 3)))
     assert np.all(lengths <= eps * (1 + 1e-6))
     # Every value is one of the two levels around it, and the nearest one where nothing had to be shortened.
@@ -99,14 +99,14 @@ def test_quantised_l2_images_are_inside_the_budget(eps):
             assert np.sqrt(np.sum((back / 255) ** 2)) > eps
 
 
-def test_quantised_l2_images_keep_their_length():
+def test_quantized_l2_images_keep_their_length():
     generator = np.random.default_rng(0)
     levels = generator.integers(60, 200, size=(4, 32, 32, 3)).astype(np.uint8)
     originals = levels.astype(np.float32) / 255
     direction = generator.normal(size=originals.shape).astype(np.float32)
     for eps, share in ((0.25, 0.97), (0.5, 0.99), (1.0, 0.997)):  # truncation would leave 0.72, 0.84 and 0.92
         images = np.asarray(Budget(eps, 'l2').project(originals + direction, originals))
-        change = Budget(eps, 'l2').quantise(images, levels).astype(np.float64) - levels
+        change = Budget(eps, 'l2').quantize(images, levels).astype(np.float64) - levels
         lengths = np.sqrt(np.sum((change / 255) ** 2, axis=(1, 2, 3)))
         assert np.all(lengths <= eps * (1 + 1e-6))
         assert np.all(lengths >= share * eps), (eps, lengths)
@@ -120,10 +120,10 @@ def test_a_budget_below_one_level_is_refused_for_storage():
 
 
 @pytest.mark.parametrize(('norm', 'eps'), [('linf', 1.0), ('l2', 300.0)])
-def test_quantise_reproduces_every_pair_of_whole_levels(norm, eps):
+def test_quantize_reproduces_every_pair_of_whole_levels(norm, eps):
     base, target = (grid.reshape(1, 256, 256, 1) for grid in np.meshgrid(np.arange(256), np.arange(256)))
     levels = base.astype(np.uint8)
     as_image = target.astype(np.float32) / np.float32(255)
     as_sum = levels.astype(np.float32) / np.float32(255) + ((target - base) / 255).astype(np.float32)
     for images in (as_image, np.clip(as_sum, 0, 1)):
-        np.testing.assert_array_equal(Budget(eps, norm).quantise(images, levels), target)
+        np.testing.assert_array_equal(Budget(eps, norm).quantize(images, levels), target)

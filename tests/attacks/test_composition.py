@@ -47,7 +47,7 @@ def test_a_single_component_is_an_attack_and_order_does_not_matter_for_estimates
 
 
 @pytest.mark.parametrize('parts', ['ni', 'vt', 'pgn', 'emi', 'ssa', 'rap'])
-def test_neighbourhoods_of_l2_attacks_are_as_large_as_the_budget(parts, problem):
+def test_neighborhoods_of_l2_attacks_are_as_large_as_the_budget(parts, problem):
     farthest = []
 
     def logits(variables, images):

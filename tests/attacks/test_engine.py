@@ -147,7 +147,7 @@ def test_transforms_are_applied_in_order_before_the_surrogate(problem, arguments
     assert np.max(np.abs(expected - make(norm='l2')(*arguments))) > 1e-3
 
 
-def test_the_loss_is_maximised_and_can_be_replaced(arguments):
+def test_the_loss_is_maximized_and_can_be_replaced(arguments):
     inside = jnp.clip(arguments[1], 0.1, 0.9)  # so that no step meets the box
     up = make(steps=1)(arguments[0], inside, *arguments[2:])
     down = make(steps=1, loss=lambda z, y: -losses.cross_entropy(z, y))(arguments[0], inside, *arguments[2:])

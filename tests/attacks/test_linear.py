@@ -18,11 +18,11 @@ SURROGATE = jax.tree_util.Partial(lambda w, x: jnp.einsum('bhwc,hwck->bk', x, w)
 GRADIENT = -np.moveaxis(W[..., LABELS], -1, 0)  # of -z_y
 
 OPTIONS = {
-    'vmi_fgsm': {'neighbours': 2},
-    'vni_fgsm': {'neighbours': 2},
+    'vmi_fgsm': {'neighbors': 2},
+    'vni_fgsm': {'neighbors': 2},
     'admix': {'mixes': 2, 'scales': 2},
     'ssa': {'copies': 2},
-    'pgn': {'neighbours': 2},
+    'pgn': {'neighbors': 2},
     'emi_fgsm': {'samples': 3},
     'rap': {'inner_steps': 2},
 }

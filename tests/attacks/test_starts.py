@@ -10,17 +10,17 @@ from rfn_jax.attacks import Budget, at_original, uniform_in_ball
 EPS = 0.1
 
 
-def grey(count, shape=(2, 2, 1)):
+def gray(count, shape=(2, 2, 1)):
     return np.full((count, *shape), 0.5, np.float32)
 
 
 def test_at_original_keeps_the_images():
-    images = grey(3)
+    images = gray(3)
     assert at_original(images, jax.random.split(jax.random.key(0), 3), Budget(EPS)) is images
 
 
 def test_linf_start_is_uniform_in_every_value():
-    images = grey(4000)
+    images = gray(4000)
     change = np.asarray(uniform_in_ball(images, jax.random.split(jax.random.key(0), 4000), Budget(EPS))) - images
     assert np.max(np.abs(change)) <= EPS + 1e-7
     for value in change.reshape(4000, -1).T:
@@ -28,7 +28,7 @@ def test_linf_start_is_uniform_in_every_value():
 
 
 def test_l2_start_is_uniform_in_the_ball():
-    images = grey(4000)
+    images = gray(4000)
     keys = jax.random.split(jax.random.key(0), 4000)
     change = np.asarray(uniform_in_ball(images, keys, Budget(EPS, 'l2'))) - images
     change = change.reshape(4000, -1)

@@ -15,13 +15,13 @@ EPS = 8 / 255
 N, SHAPE, CLASSES = 64, (8, 8, 3), 4
 
 OPTIONS = {
-    'vmi_fgsm': {'neighbours': 2},
-    'vni_fgsm': {'neighbours': 2},
+    'vmi_fgsm': {'neighbors': 2},
+    'vni_fgsm': {'neighbors': 2},
     'si_ni_fgsm': {'copies': 2},
     'admix': {'mixes': 2, 'scales': 2},
     'ssa': {'copies': 2},
     'bsr': {'copies': 2, 'blocks': 2},
-    'pgn': {'neighbours': 2},
+    'pgn': {'neighbors': 2},
     'emi_fgsm': {'samples': 3, 'radius': 1.0},
     'rap': {'inner_steps': 2, 'late_start': 1, 'radius': 4 / 255},
     'di_fgsm': {'rate': 1.3},
@@ -29,7 +29,7 @@ OPTIONS = {
     'linbp': {'from_layer': 'layer2_0'},
     'ila': {'layer': 'layer1_0', 'first_steps': 2},
     'mi+di+ti+sgm': {'options': {'di': {'rate': 1.3}, 'ti': {'size': 3}}},
-    'ni+vt+si+ghost': {'options': {'vt': {'neighbours': 2}, 'si': {'copies': 2}}},
+    'ni+vt+si+ghost': {'options': {'vt': {'neighbors': 2}, 'si': {'copies': 2}}},
     'shift+rap': {'options': {'shift': {'copies': 2}, 'rap': {'inner_steps': 1}}},
 }
 NAMES = [*attacks.ATTACKS, 'mi+di+ti+sgm', 'ni+vt+si+ghost', 'shift+rap']
@@ -58,7 +58,7 @@ def bench():
     noise = 0.08 * generator.normal(size=(N, *SHAPE))
     images = np.clip(prototypes[labels] + noise, 0, 1).astype(np.float32)
     classifiers = [
-        models.initialise(module, rng.key_for(seed, 'suite'), SHAPE, num_classes=CLASSES, mean=(0.5,), std=(0.25,))
+        models.initialize(module, rng.key_for(seed, 'suite'), SHAPE, num_classes=CLASSES, mean=(0.5,), std=(0.25,))
         for seed in (0, 1)
     ]
 

@@ -88,16 +88,16 @@ def test_what_is_allowed_is_told(classifier, file, tmp_path, capsys):
     assert (origin['missing'], origin['unused'], origin['misshaped']) == (['linear.bias'], ['extra'], [])
 
 
-def test_only_weights_with_torchvision_s_names_have_a_normalisation_by_default(tmp_path, capsys):
+def test_only_weights_with_torchvision_s_names_have_a_normalization_by_default(tmp_path, capsys):
     options = {'patch_size': 8, 'width': 4, 'depth': 1, 'heads': 1, 'mlp_width': 4}
     module = models.MODELS.make('vit_b_16', num_classes=3, **options)
-    vit = models.initialise(module, jax.random.key(0), (16, 16, 3), num_classes=3)
+    vit = models.initialize(module, jax.random.key(0), (16, 16, 3), num_classes=3)
     flags = [f'--option={name}={value}' for name, value in options.items()]
     flags += ['--model=vit_b_16', '--num_classes=3', '--image_size=16', f'--weights={tmp_path / "x.npz"}']
     np.savez(tmp_path / 'x.npz', **weights.to_state_dict(vit, naming='timm'))
     line = refused(capsys, 'import-weights', *flags, f'--out={tmp_path / "timm"}')
     assert (
-        "has the naming 'timm', whose authors may normalise otherwise than torchvision: give --mean and --std" in line
+        "has the naming 'timm', whose authors may normalize otherwise than torchvision: give --mean and --std" in line
     )
     assert main.main(['import-weights', *flags, f'--out={tmp_path / "timm"}', '--mean=0.5', '--std=0.5']) == 0
     np.savez(tmp_path / 'x.npz', **weights.to_state_dict(vit, naming='torchvision'))

@@ -167,7 +167,7 @@ def test_list_shows_every_table(capsys):
         'resnet18',
         'attacks:',
         'mi_fgsm',
-        'minimisers:',
+        'minimizers:',
         'rfn_sam',
         'datasets:',
         'digits',

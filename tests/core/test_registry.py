@@ -11,8 +11,8 @@ def table():
     table = registry.Registry('shape')
 
     @table.register
-    def circle(radius, *, centre=(0, 0)):
-        return ('circle', radius, centre)
+    def circle(radius, *, center=(0, 0)):
+        return ('circle', radius, center)
 
     table.add('unit_circle', functools.partial(circle, radius=1))
     return table
@@ -26,7 +26,7 @@ def test_the_example_of_the_docstring_runs():
 
 def test_make_calls_the_factory(table):
     assert table.make('circle', radius=2) == ('circle', 2, (0, 0))
-    assert table.make('unit_circle', centre=(1, 1)) == ('circle', 1, (1, 1))
+    assert table.make('unit_circle', center=(1, 1)) == ('circle', 1, (1, 1))
     assert table.make('unit_circle', radius=3) == ('circle', 3, (0, 0))  # a preset may be overridden
 
 

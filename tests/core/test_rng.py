@@ -13,7 +13,7 @@ def data(keys):
 
 def test_golden_values():
     # Runs are compared across versions of this library: these may not move.
-    assert data(rng.key_for(0, 'initialise')) == [2302062927, 4214736686]
+    assert data(rng.key_for(0, 'initialize')) == [2302062927, 4214736686]
     assert data(rng.key_for(7, 'augment', 3, 2)) == [1150088862, 1128831336]
     assert rng.seed_for(0, 'resnet18/sgd') == 1417093269
     assert data(rng.example_keys(rng.key_for(0, 'craft'), [0, 1, 2**32 - 1])) == [
@@ -35,7 +35,7 @@ def test_every_seed_purpose_and_index_has_its_own_key():
     keys = [
         rng.key_for(seed, purpose, *indices)
         for seed in (0, 1)
-        for purpose in ('initialise', 'shuffle', 'augment')
+        for purpose in ('initialize', 'shuffle', 'augment')
         for indices in ((), (0,), (1,), (0, 1), (1, 0))
     ]
     assert len({tuple(data(key)) for key in keys}) == len(keys)

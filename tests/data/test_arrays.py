@@ -60,7 +60,7 @@ def test_a_file_with_validation_examples_keeps_all_training_examples(tmp_path):
     assert len(SOURCES.make('arrays', path=path, validation_examples=4).validation) == 4
 
 
-def test_grey_images_columns_of_labels_and_names_of_classes(tmp_path):
+def test_gray_images_columns_of_labels_and_names_of_classes(tmp_path):
     images, labels = split(10)
     more = {
         'train_images': images[..., 0],

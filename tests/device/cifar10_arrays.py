@@ -3,6 +3,7 @@
 import os
 
 import ml_collections
+
 from rfn_jax.configs import cifar10_accelerator
 
 

@@ -83,7 +83,7 @@ def test_an_attack_ends_where_it_does_in_float64(dtype, tolerance):
 def test_steps_in_a_scan_are_steps_one_by_one(dtype):
     spec = {'name': 'resnet', 'stage_sizes': (1, 1), 'widths': (8, 16), 'dtype': dtype}
     module = models.from_spec(spec, num_classes=5)
-    classifier = models.initialise(module, rng.key_for(0, 'test'), SHAPE, num_classes=5)
+    classifier = models.initialize(module, rng.key_for(0, 'test'), SHAPE, num_classes=5)
     mesh = sharding.data_mesh(jax.devices()[:1])
     tx = optax.chain(optim.rfn_sam(0.4), optim.momentum_sgd(0.05, momentum=0.9, weight_decay=5e-4))
     images = (IMAGES * 255).astype(np.uint8)

@@ -19,7 +19,7 @@ def test_pieces_hold_everything_in_order_and_no_more_than_they_may():
 def test_the_files_hold_the_weights_in_bfloat16_and_say_what_they_are(tmp_path, monkeypatch):
     spec = {'name': 'mlp', 'widths': [30, 20]}
     module = models.from_spec(spec, num_classes=10)
-    classifier = models.initialise(module, rng.key_for(0, 'test'), (4, 4, 1), num_classes=10)
+    classifier = models.initialize(module, rng.key_for(0, 'test'), (4, 4, 1), num_classes=10)
     storage.save_network(tmp_path / 'network', classifier, architecture=spec, image_shape=(4, 4, 1))
     monkeypatch.setattr(pieces, 'MOST', 1100)
     pieces.main(str(tmp_path / 'network'), str(tmp_path / 'out'))

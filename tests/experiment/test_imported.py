@@ -20,8 +20,8 @@ SHAPE = (8, 8, 1)
 
 def save(directory, spec, seed=0, num_classes=10, shape=SHAPE, mean=(0.5,)):
     module = models.MODELS.make_from(spec, num_classes=num_classes)
-    key = rng.key_for(seed, 'initialise')
-    classifier = models.initialise(module, key, shape, num_classes=num_classes, mean=mean, std=(0.5,))
+    key = rng.key_for(seed, 'initialize')
+    classifier = models.initialize(module, key, shape, num_classes=num_classes, mean=mean, std=(0.5,))
     origin = {'naming': 'pytorch_cifar'}
     storage.save_network(directory, classifier, architecture=spec, image_shape=shape, origin=origin)
     return classifier

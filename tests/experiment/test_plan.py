@@ -26,7 +26,7 @@ def test_every_config_of_the_project_is_a_plan(module):
 def test_rho_of_the_optim_section_is_the_one_of_the_training():
     config = digits.get_config()
     config.optim.rho = 0.123
-    assert [n.recipe.minimiser for n in read(config.to_dict()).networks if n.training == 'rfn'] == [
+    assert [n.recipe.minimizer for n in read(config.to_dict()).networks if n.training == 'rfn'] == [
         {'name': 'rfn_sam', 'rho': 0.123}
     ] * 3
 
@@ -93,7 +93,7 @@ def _set(path, value):
         (_set('attacks.bim.steps', 0), 'steps must be an integer of at least 1, got 0'),
         (_set('attacks.bim.norm', 'linff'), "unknown norm 'linff'; did you mean 'linf'"),
         (_set('data.name', 'digit'), "unknown data set 'digit'; did you mean 'digits'"),
-        (_set('trainings.rfn.name', 'rfn_sma'), "unknown minimiser 'rfn_sma'; did you mean 'rfn_sam'"),
+        (_set('trainings.rfn.name', 'rfn_sma'), "unknown minimizer 'rfn_sma'; did you mean 'rfn_sam'"),
         (_set('trainings.rfn.rho', -1.0), 'rho must be .*at least 0.*, got -1.0'),
         (
             _set('optim.learning_rte', 0.1),

@@ -3,7 +3,7 @@
 Entry i of the tensor with key k of a PyTorch state dict is made of a uniform number u in [0, 1):
 
     running_var                              0.5 + u
-    weight of one axis, layer_scale          0.5 + u         (scales of normalisations and of branches)
+    weight of one axis, layer_scale          0.5 + u         (scales of normalizations and of branches)
     weight of more, in_proj_weight           (2 u - 1) sqrt(6 / fan_in), fan_in = product of all axes but the first
     all others                               0.2 (u - 0.5)   (biases, running means, tokens, positions)
 
@@ -46,7 +46,7 @@ def tensor(key: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def images(count: int, size: int) -> np.ndarray:
-    """Normalised float32 images `[count, size, size, 3]`: 8 x 8 tiles of a colour each, and a tenth of noise."""
+    """Normalized float32 images `[count, size, size, 3]`: 8 x 8 tiles of a color each, and a tenth of noise."""
     tiles = affine('tiles', (count, 8, 8, 3), 4, -2)
     at = np.arange(size) * 8 // size
     return tiles[:, at][:, :, at] + affine('noise', (count, size, size, 3), 0.4, -0.2)

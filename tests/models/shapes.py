@@ -63,7 +63,7 @@ def places(module, naming, size=8):
 
 
 def normed(keys):
-    """Keys of convolutions in torchvision's blocks, and of the normalisations behind them, from those of the blocks."""
+    """Keys of convolutions in torchvision's blocks, and of the normalizations behind them, from those of the blocks."""
     return {f'{place}/{part}': f'{key}.{i}' for place, key in keys.items() for i, part in enumerate(('conv', 'bn'))}
 
 

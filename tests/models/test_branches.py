@@ -6,7 +6,7 @@ from branched import network, params_of, trace
 
 
 @pytest.mark.parametrize(('name', 'size', 'count'), [('googlenet', 15, 57 + 2), ('inception_v3', 299, 94 + 2)])
-def test_normalisations_have_the_epsilon_of_tensorflow(name, size, count):
+def test_normalizations_have_the_epsilon_of_tensorflow(name, size, count):
     _, _, calls = trace(network(name), size, size, True)
     norms = [module for module, _ in calls if isinstance(module, nn.BatchNorm)]
     assert len(norms) == count

@@ -17,10 +17,10 @@ def module():
 
 def classifier(seed=0, **options):
     options = {'num_classes': 5, 'mean': MEAN, 'std': STD} | options
-    return models.initialise(module(), jax.random.key(seed), (4, 4, 3), **options)
+    return models.initialize(module(), jax.random.key(seed), (4, 4, 3), **options)
 
 
-def test_the_normalisation_is_inside():
+def test_the_normalization_is_inside():
     made = classifier()
     logits = made(IMAGES)
     assert logits.shape == (2, 5)
@@ -36,9 +36,9 @@ def test_one_number_stands_for_all_channels():
     np.testing.assert_array_equal(classifier(mean=(0.0,), std=(1.0,))(IMAGES), module().apply(one.variables, IMAGES))
 
 
-def test_normalise_keeps_the_type_of_the_images():
-    assert models.normalise(jnp.ones((1, 2, 2, 3), jnp.bfloat16), MEAN, STD).dtype == jnp.bfloat16
-    np.testing.assert_allclose(models.normalise(np.ones((1, 1, 1, 3), np.float32), MEAN, STD)[0, 0, 0], [2.5, 2.4, 1.4])
+def test_normalize_keeps_the_type_of_the_images():
+    assert models.normalize(jnp.ones((1, 2, 2, 3), jnp.bfloat16), MEAN, STD).dtype == jnp.bfloat16
+    np.testing.assert_allclose(models.normalize(np.ones((1, 1, 1, 3), np.float32), MEAN, STD)[0, 0, 0], [2.5, 2.4, 1.4])
 
 
 def test_it_evaluates_and_never_trains():
@@ -70,11 +70,11 @@ def test_checkpoints_of_one_architecture_share_one_compilation():
     gradients = [np.asarray(attack(classifier(seed), IMAGES)) for seed in (0, 1, 2)]
     assert len(traces) == 1
     assert np.abs(gradients[0] - gradients[1]).max() > 1e-3
-    attack(classifier(std=(0.3,)), IMAGES)  # another normalisation is another program
+    attack(classifier(std=(0.3,)), IMAGES)  # another normalization is another program
     assert len(traces) == 2
 
 
-def test_abstract_has_the_shapes_of_initialise_and_no_values():
+def test_abstract_has_the_shapes_of_initialize_and_no_values():
     template = models.abstract(module(), (4, 4, 3), num_classes=5, mean=MEAN, std=STD)
     made = classifier()
     assert jax.tree.structure(template) == jax.tree.structure(made)
@@ -90,11 +90,11 @@ def test_any_module_with_the_same_call_will_do():
         def __call__(self, x, *, train):
             return nn.Dense(3)(x.reshape(len(x), -1))
 
-    made = models.initialise(Linear(), jax.random.key(0), (4, 4, 3), num_classes=3)
+    made = models.initialize(Linear(), jax.random.key(0), (4, 4, 3), num_classes=3)
     assert made(IMAGES).shape == (2, 3)
 
 
-def test_initialise_is_the_init_of_the_module_and_depends_on_the_key_only():
+def test_initialize_is_the_init_of_the_module_and_depends_on_the_key_only():
     made = classifier(3)
     expected = module().init(jax.random.key(3), jnp.zeros((1, 4, 4, 3)), train=False)
     for a, b in zip(jax.tree.leaves(made.variables), jax.tree.leaves(expected), strict=True):
@@ -115,7 +115,7 @@ def test_initialise_is_the_init_of_the_module_and_depends_on_the_key_only():
         ({'mean': (0.1, 0.2)}, r'mean \(0.1, 0.2\) and std .* one for each of the 3'),
     ],
 )
-def test_a_bad_normalisation(options, message):
+def test_a_bad_normalization(options, message):
     with pytest.raises(errors.InputError, match=message):
         classifier(**options)
 
@@ -133,6 +133,6 @@ def test_a_wrong_number_of_classes():
         ({'std': ()}, 'std must be a tuple with one number'),
     ],
 )
-def test_a_classifier_checks_its_normalisation(options, message):
+def test_a_classifier_checks_its_normalization(options, message):
     with pytest.raises(errors.InputError, match=message):
         models.Classifier({}, models.MODELS.make('mlp', num_classes=10), 10, **options)

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from shapes import draws
-from textbook_layers import batch_norm, conv, randomised, relu
+from textbook_layers import batch_norm, conv, randomized, relu
 
 from rfn_jax import models
 from rfn_jax.core import errors
@@ -53,7 +53,7 @@ def network(variables, x, *, block_sizes, stem_strides=2, stem_pool=True, **_):
 )
 def test_the_network_equals_the_textbook(height, width, options):
     module = densenet.densenet(6, block_sizes=(2, 1), growth_rate=3, initial_features=5, bottleneck=2, **options)
-    variables = randomised(shapes_of(module, 1, height, width, 3))
+    variables = randomized(shapes_of(module, 1, height, width, 3))
     x = np.random.default_rng(1).normal(size=(2, height, width, 3)).astype(np.float32)
     logits = jax.jit(lambda v, x: module.apply(v, x, train=False), compiler_options=O0)(variables, x)
     expected = network(variables, x, block_sizes=(2, 1), **options)
@@ -64,7 +64,7 @@ def test_the_network_equals_the_textbook(height, width, options):
 def test_dropout_is_of_the_new_channels_in_training():
     x = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
     layer, plain = (densenet.DenseLayer(16, 2, dropout, jnp.float32) for dropout in (0.75, 0.0))
-    variables = randomised(shapes_of(layer, 2, 8, 8, 3, train=False))
+    variables = randomized(shapes_of(layer, 2, 8, 8, 3, train=False))
 
     def apply(layer, **options):
         function = jax.jit(lambda v, x: layer.apply(v, x, **options), compiler_options=O0)

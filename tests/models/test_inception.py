@@ -28,7 +28,7 @@ def test_the_features_shrink_as_in_pytorch(name, size, train, sizes):
     assert [outputs[layer] for layer in (*stem, 'Mixed_5d', 'Mixed_6e', 'Mixed_7c')] == sizes
 
 
-def test_long_kernels_are_factorised():
+def test_long_kernels_are_factorized():
     kernels = {
         '/'.join(path[:2]): leaf.shape[:2]
         for path, leaf in params_of(network('inception_v3')).items()

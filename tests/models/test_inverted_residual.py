@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from shapes import calls, shapes_of
 from small_models import small
-from textbook_layers import batch_norm, conv, randomised, relu
+from textbook_layers import batch_norm, conv, randomized, relu
 
 from rfn_jax import models
 from rfn_jax.models import hooks, inverted_residual
@@ -27,7 +27,7 @@ def block(*sizes, activation=hooks.Relu6, **options):
 
 def variables_of(module, x, scale=1.0):
     shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), x, train=False))
-    return jax.tree.map(lambda leaf: np.float32(scale) * leaf, randomised(shapes))
+    return jax.tree.map(lambda leaf: np.float32(scale) * leaf, randomized(shapes))
 
 
 def textbook(module, variables, x):
@@ -139,7 +139,7 @@ def test_the_forms_for_small_images_have_the_same_parameters(name):
 
 
 @pytest.mark.parametrize(('name', 'activation'), [('efficientnet', hooks.Silu), ('mobilenet_v2', hooks.Relu6)])
-def test_normalisations_and_activations_of_networks(name, activation):
+def test_normalizations_and_activations_of_networks(name, activation):
     module = small(name)
     assert {(bn.momentum, bn.epsilon) for bn, _ in calls(module, nn.BatchNorm).values()} == {(0.9, 1e-5)}
     assert {type(module) for module, _ in calls(module, hooks.Activation).values()} == {activation}

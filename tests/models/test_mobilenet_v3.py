@@ -85,7 +85,7 @@ def test_activations_and_none_inside_of_gates():
     }
 
 
-def test_normalisations():
+def test_normalizations():
     found = {(bn.momentum, bn.epsilon) for bn, _ in calls(small(), nn.BatchNorm).values()}
     assert found == {(0.99, 1e-3)}  # torch's momentum is 0.01
 

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from shapes import shapes_of
-from textbook_layers import batch_norm, conv, randomised, relu
+from textbook_layers import batch_norm, conv, randomized, relu
 
 from rfn_jax import models
 from rfn_jax.core import errors
@@ -38,7 +38,7 @@ def test_the_network_equals_the_textbook(block, final_norm):
     options = {'stage_sizes': (2, 1), 'block': block, 'final_norm': final_norm}
     module = preact_resnet.preact_resnet(5, widths=(3, 4), stem_width=3, **options)
     x = np.random.default_rng(1).normal(size=(2, 7, 8, 3)).astype(np.float32)
-    variables = randomised(jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, 7, 8, 3)))))
+    variables = randomized(jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, 7, 8, 3)))))
     logits = jax.jit(lambda v, x: module.apply(v, x, train=False))(variables, x)
     np.testing.assert_allclose(logits, network(variables, x, **options), rtol=1e-4, atol=1e-4)
 
@@ -48,7 +48,7 @@ def test_dropout_is_in_training_only():
 
     def logits(dropout, *, train, key=0):
         module = preact_resnet.preact_resnet(5, stage_sizes=(1,), widths=(4,), stem_width=4, dropout=dropout)
-        variables = randomised(shapes_of(module))
+        variables = randomized(shapes_of(module))
         rngs = {'dropout': jax.random.key(key)}
         return module.apply(variables, x, train=train, mutable=['batch_stats'], rngs=rngs)[0]
 

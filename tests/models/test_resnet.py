@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from shapes import shapes_of
-from textbook_layers import batch_norm, conv, randomised, relu
+from textbook_layers import batch_norm, conv, randomized, relu
 
 from rfn_jax import models
 from rfn_jax.core import errors
@@ -42,7 +42,7 @@ def test_the_network_equals_the_textbook(block, shortcut, size, stem_strides):
     module = resnet.resnet(5, widths=(3, 4), **options)
     x = np.random.default_rng(1).normal(size=(2, size, size, 3)).astype(np.float32)
     shapes = shapes_of(module, size)
-    variables = randomised(shapes)
+    variables = randomized(shapes)
     logits = jax.jit(lambda v, x: module.apply(v, x, train=False))(variables, x)
     expected = network(variables, x, **options)
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from shapes import calls, count, draws, places, shapes_of
-from textbook_layers import batch_norm, conv, randomised, relu
+from textbook_layers import batch_norm, conv, randomized, relu
 
 from rfn_jax import models
 from rfn_jax.core import errors
@@ -14,7 +14,7 @@ SMALL = {'stages': ((3, 4), (5,))}
 LARGE = {**SMALL, 'pool_size': 2, 'hidden_widths': (7, 8)}
 
 
-def network(variables, x, stages, *, pool_size=1, hidden_widths=(), batch_normalised=True):
+def network(variables, x, stages, *, pool_size=1, hidden_widths=(), batch_normalized=True):
     """VGG in NumPy, float64."""
     p, s = variables['params'], variables.get('batch_stats')
     x = np.float64(x)
@@ -22,7 +22,7 @@ def network(variables, x, stages, *, pool_size=1, hidden_widths=(), batch_normal
         for index in range(len(widths)):
             name = f'{stage}_{index}'
             x = conv(x, p[f'conv{name}']['kernel'], 1) + p[f'conv{name}']['bias']
-            x = relu(batch_norm(x, p[f'bn{name}'], s[f'bn{name}']) if batch_normalised else x)
+            x = relu(batch_norm(x, p[f'bn{name}'], s[f'bn{name}']) if batch_normalized else x)
         n, h, w, c = x.shape
         x = x[:, : h // 2 * 2, : w // 2 * 2].reshape(n, h // 2, 2, w // 2, 2, c).max(axis=(2, 4))
     # An image of 2 rows and columns has as many bins of one pixel, and one of 3 has bins of two that overlap.
@@ -35,14 +35,14 @@ def network(variables, x, stages, *, pool_size=1, hidden_widths=(), batch_normal
 
 
 @pytest.mark.parametrize('options', [SMALL, LARGE])
-@pytest.mark.parametrize('batch_normalised', [True, False])
+@pytest.mark.parametrize('batch_normalized', [True, False])
 @pytest.mark.parametrize('size', [8, 13])
-def test_the_network_equals_the_textbook(options, batch_normalised, size):
-    module = vgg.vgg(6, **options, batch_norm=batch_normalised)
+def test_the_network_equals_the_textbook(options, batch_normalized, size):
+    module = vgg.vgg(6, **options, batch_norm=batch_normalized)
     x = np.random.default_rng(0).normal(size=(2, size, size, 3)).astype(np.float32)
-    variables = randomised(shapes_of(module, size))
+    variables = randomized(shapes_of(module, size))
     logits = jax.jit(lambda v, x: module.apply(v, x, train=False))(variables, x)
-    expected = network(variables, x, **options, batch_normalised=batch_normalised)
+    expected = network(variables, x, **options, batch_normalized=batch_normalized)
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -56,7 +56,7 @@ def test_the_network_equals_the_textbook(options, batch_normalised, size):
     ],
 )
 def test_named_models(depth, widths):
-    for name, normalised, dense in (
+    for name, normalized, dense in (
         (f'cifar_vgg{depth}', True, [(512, 10)]),
         (f'vgg{depth}', False, [(25088, 4096), (4096, 4096), (4096, 10)]),
         (f'vgg{depth}_bn', True, [(25088, 4096), (4096, 4096), (4096, 10)]),
@@ -65,7 +65,7 @@ def test_named_models(depth, widths):
         kernels = {layer: leaves['kernel'].shape for layer, leaves in params.items() if 'kernel' in leaves}
         assert [kernels[layer][-1] for layer in sorted(kernels) if layer.startswith('conv')] == widths
         assert [kernels[layer] for layer in ('fc1', 'fc2', 'fc') if layer in kernels] == dense
-        assert sum(layer.startswith('bn') for layer in params) == normalised * len(widths)
+        assert sum(layer.startswith('bn') for layer in params) == normalized * len(widths)
 
 
 # https://github.com/kuangliu/pytorch-cifar

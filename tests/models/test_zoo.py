@@ -32,7 +32,7 @@ def calm(name, **options):
 
 def variables_of(module, size=8):
     """Random values everywhere; drawing them with NumPy spares the compilation of `init`."""
-    return textbook_layers.randomised(shapes.shapes_of(module, size))
+    return textbook_layers.randomized(shapes.shapes_of(module, size))
 
 
 def test_every_model_is_general_or_has_a_size():
@@ -186,7 +186,7 @@ def test_an_unknown_model_is_named_with_the_nearest():
         ('cifar_resnet', {'depth': 44}, 658_586),
         ('cifar_resnet', {'depth': 56}, 853_018),
         ('cifar_resnet', {'depth': 110}, 1_727_962),
-        # and two 1x1 projections with batch normalisation: 16 x 32 + 64 + 32 x 64 + 128
+        # and two 1x1 projections with batch normalization: 16 x 32 + 64 + 32 x 64 + 128
         ('cifar_resnet', {'depth': 20, 'shortcut': 'projection'}, 269_722 + 2_752),
         # (3072 x 256 + 256) + (256 x 256 + 256) + 2 x 512 + (256 x 10 + 10)
         ('mlp', {}, 786_688 + 65_792 + 1_024 + 2_570),

@@ -6,8 +6,8 @@ import numpy as np
 import scipy.special
 
 
-def randomised(variables, seed=0):
-    """Variables with random values everywhere, so that a batch normalisation left out would show."""
+def randomized(variables, seed=0):
+    """Variables with random values everywhere, so that a batch normalization left out would show."""
     rng = np.random.default_rng(seed)
 
     def draw(path, leaf):
@@ -56,9 +56,9 @@ def relu(x):
 
 
 def layer_norm(x, p, epsilon):
-    """Normalisation of the last axis; `p` holds `scale` and `bias`."""
-    centred = x - x.mean(axis=-1, keepdims=True)
-    return centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + epsilon) * p['scale'] + p['bias']
+    """Normalization of the last axis; `p` holds `scale` and `bias`."""
+    centered = x - x.mean(axis=-1, keepdims=True)
+    return centered / np.sqrt((centered**2).mean(axis=-1, keepdims=True) + epsilon) * p['scale'] + p['bias']
 
 
 def gelu(x):

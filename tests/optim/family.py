@@ -1,4 +1,4 @@
-"""What the tests of all minimisers share: their table, one compiled update for each, and a look at what they ask for."""
+"""What the tests of all minimizers share: their table, one compiled update for each, and a look at what they ask for."""
 
 import functools
 
@@ -10,7 +10,7 @@ import problems
 
 from rfn_jax import optim
 
-NAMES = [name for name in optim.MINIMISERS if name != 'sgd']
+NAMES = [name for name in optim.MINIMIZERS if name != 'sgd']
 METHODS = [name for name in NAMES if not name.startswith('rfn_')]  # a preset is its method, with another default of rho
 LENGTH_IS_RHO = ('sam', 'rfn_sam', 'gsam', 'looksam', 'friendly_sam', 'random_sam')  # of the perturbation
 RHO = 0.3
@@ -22,12 +22,12 @@ def method_of(name):
 
 
 def make(name, rho=RHO, **options):
-    return optim.MINIMISERS[name](rho, **options)
+    return optim.MINIMIZERS[name](rho, **options)
 
 
 def injected(name, rho=RHO, *, static=(), **options):
     static = (*static, 'mask', *(['gamma'] if 'esam' in name else []))
-    return optax.inject_hyperparams(optim.MINIMISERS[name], static_args=static)(rho, **options)
+    return optax.inject_hyperparams(optim.MINIMIZERS[name], static_args=static)(rho, **options)
 
 
 def quick(name):
@@ -41,7 +41,7 @@ def kept_examples(name):
 
 
 def extra_args(problem):
-    """The extra arguments of `update`, for any minimiser."""
+    """The extra arguments of `update`, for any minimizer."""
     gradient, losses = problem.jitted
     return {'grad_fn': gradient, 'losses_fn': losses}
 
@@ -70,7 +70,7 @@ def compiled(name):
     """One compiled update of `convex` for many tests.
 
     Returns:
-      The minimiser with injected hyper-parameters; `update(params, state, batch, at_w, at_top)`, where the gradient at
+      The minimizer with injected hyper-parameters; `update(params, state, batch, at_w, at_top)`, where the gradient at
       the parameters is multiplied by `at_w` and that at the perturbed parameters by `at_top`; and a list that grows when
       `update` is traced.
     """
@@ -100,7 +100,7 @@ def compiled(name):
 
 
 def sam_state(state):
-    """The `SamState` in the state of any optimiser."""
+    """The `SamState` in the state of any optimizer."""
 
     def is_one(leaf):
         return isinstance(leaf, optim.SamState)

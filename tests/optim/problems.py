@@ -1,4 +1,4 @@
-"""Three small problems for all tests of minimisers, each with a batch of B = 16 examples.
+"""Three small problems for all tests of minimizers, each with a batch of B = 16 examples.
 
 Parameters are named as Flax names them. No loss is invariant to a whole array of parameters, whose gradient would then be
 rounding and nothing else.
@@ -74,8 +74,8 @@ def convex():
 
 
 @functools.cache
-def normalised():
-    """A linear layer, batch normalisation with the statistics of the batch, and cross-entropy."""
+def normalized():
+    """A linear layer, batch normalization with the statistics of the batch, and cross-entropy."""
     rng = np.random.default_rng(2)
     x, labels = rng.normal(size=(B, 8)), rng.integers(CLASSES, size=B)
     params = {
@@ -110,4 +110,4 @@ def convolutional():
     return Problem(_arrays(params), (_arrays(x), jnp.asarray(labels)), losses)
 
 
-PROBLEMS = {problem.__name__: problem for problem in (convex, normalised, convolutional)}
+PROBLEMS = {problem.__name__: problem for problem in (convex, normalized, convolutional)}

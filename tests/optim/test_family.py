@@ -46,7 +46,7 @@ def with_rho(state, rho):
 
 @pytest.mark.parametrize('name', [name for name in family.NAMES if name.startswith('rfn_')])
 def test_a_preset_is_its_method_with_a_larger_radius(name):
-    preset, method = optim.MINIMISERS[name], optim.MINIMISERS[name.removeprefix('rfn_')]
+    preset, method = optim.MINIMIZERS[name], optim.MINIMIZERS[name.removeprefix('rfn_')]
     defaults, larger = (
         {key: parameter.default for key, parameter in inspect.signature(factory).parameters.items()}
         for factory in (method, preset)
@@ -153,18 +153,18 @@ def test_a_zero_gradient_gives_zeros(name):
 @every
 @pytest.mark.parametrize('form', ['pytree', 'function', 'name'])
 def test_a_mask(name, form):
-    problem = problems.normalised()
+    problem = problems.normalized()
     mask = {
         'pytree': {'dense': False, 'norm': {'scale': True, 'bias': True}},
         'function': lambda params: {'dense': {'kernel': params['dense']['kernel'].ndim == 1}, 'norm': True},
-        'name': 'only_normalisation',
+        'name': 'only_normalization',
     }[form]
     everywhere, _, _ = family.ascend(name, problem)
     point, _, state = family.ascend(name, problem, mask=mask)
     family.assert_close(point['dense'], problem.params['dense'], atol=0)
     assert family.distance(everywhere['dense'], problem.params['dense']) > 0.01
     moved = family.distance(point['norm'], problem.params['norm'])
-    # The dense layer does not count in the norm: the whole radius is left to the normalisation.
+    # The dense layer does not count in the norm: the whole radius is left to the normalization.
     assert moved > family.distance(everywhere['norm'], problem.params['norm']) + 0.01 or 'asam' in name
     if family.method_of(name) in family.LENGTH_IS_RHO:
         assert moved == pytest.approx(family.RHO, rel=1e-5)
@@ -227,7 +227,7 @@ def test_the_state_after_known_updates(name):
 
 @every
 def test_the_perturbation_norm_is_the_way_from_the_weights(name):
-    for problem in (CONVEX(), problems.normalised()):
+    for problem in (CONVEX(), problems.normalized()):
         point, _, state = family.ascend(name, problem)
         way = family.distance(point, problem.params)
         assert float(family.sam_state(state).perturbation_norm) == pytest.approx(way, rel=1e-5)
@@ -531,8 +531,8 @@ def test_errors_of_update_name_the_method(name):
         ValueError, match=r'gradient with the shapes of params, \[\(\), \(8,\)\], got \[\(\), \(8, 1\)\]'
     ):
         update(tx, tx.init(params), params, grad_fn=lambda params, examples=None: transposed)
-    nothing = family.make(name, mask='only_normalisation')
-    with pytest.raises(ValueError, match='mask only_normalisation selects none of the parameters'):
+    nothing = family.make(name, mask='only_normalization')
+    with pytest.raises(ValueError, match='mask only_normalization selects none of the parameters'):
         update(nothing, nothing.init(params), params)
 
 
@@ -552,7 +552,7 @@ def test_inside_a_wrapper_that_makes_holes(name, wrapper):
 
 @every
 def test_errors_of_construction_name_the_value(name):
-    factory = optim.MINIMISERS[name]
+    factory = optim.MINIMIZERS[name]
     for rho in (-0.1, float('nan'), float('inf')):
         with pytest.raises(ValueError, match=f'rho must be a finite number at least 0, got {rho}'):
             factory(rho)
@@ -588,11 +588,11 @@ def test_errors_of_other_options_name_the_value(option):
             for raised, wrong in ((ValueError, values), (TypeError, types)):
                 for value in wrong:
                     with pytest.raises(raised, match=rf'^{option} must be .*, got .*{str(value).strip("-")}'):
-                        optim.MINIMISERS[name](**{option: value})
+                        optim.MINIMIZERS[name](**{option: value})
         else:
-            assert option not in inspect.signature(optim.MINIMISERS[name]).parameters
+            assert option not in inspect.signature(optim.MINIMIZERS[name]).parameters
 
 
 def test_every_option_is_in_a_table_of_errors():
-    options = {option for name in family.NAMES for option in inspect.signature(optim.MINIMISERS[name]).parameters}
+    options = {option for name in family.NAMES for option in inspect.signature(optim.MINIMIZERS[name]).parameters}
     assert options == NUMBERS.keys() | {'rho', 'mask', 'norm'}

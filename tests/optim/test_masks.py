@@ -27,9 +27,9 @@ def kept(mask, params=PARAMS):
 def test_the_names():
     assert kept(None) == [1, 2, 3, 4, 5, 6]
     assert kept('no_biases') == [1, 3, 5]
-    assert kept('only_normalisation') == [3, 4]
-    assert kept('no_normalisation') == [1, 2, 5, 6]
-    assert set(masks.MASKS) == {'no_biases', 'only_normalisation', 'no_normalisation'}
+    assert kept('only_normalization') == [3, 4]
+    assert kept('no_normalization') == [1, 2, 5, 6]
+    assert set(masks.MASKS) == {'no_biases', 'only_normalization', 'no_normalization'}
     for name, function in masks.MASKS.items():
         assert kept(name) == kept(function)
 
@@ -43,18 +43,18 @@ def test_the_names_on_other_trees():
     frozen = flax.core.freeze({**PARAMS, 'blocks': {}})
     for name in masks.MASKS:
         assert kept(name, frozen) == kept(name, {**PARAMS, 'blocks': {}})
-    assert kept('only_normalisation', [Pair(jnp.float32(1), jnp.float32(2)), {'bias': jnp.float32(3)}]) == [1, 2]
+    assert kept('only_normalization', [Pair(jnp.float32(1), jnp.float32(2)), {'bias': jnp.float32(3)}]) == [1, 2]
     assert kept('no_biases', [Pair(jnp.float32(1), jnp.float32(2)), jnp.float32(3)]) == [1, 3]
     assert kept('no_biases', jnp.float32(5)) == [5]
 
 
-def test_only_what_lies_beside_a_scale_is_normalisation():
+def test_only_what_lies_beside_a_scale_is_normalization():
     block = {'scale': jnp.float32(1), 'bias': jnp.float32(2), 'gain': jnp.float32(3), 'dense': {'bias': jnp.float32(4)}}
-    assert kept('only_normalisation', {'a': block, 'b': {'bias': jnp.float32(5)}}) == [1, 2]
+    assert kept('only_normalization', {'a': block, 'b': {'bias': jnp.float32(5)}}) == [1, 2]
 
 
 def test_a_name_or_function_must_select_something():
-    for mask, name in (('only_normalisation', 'only_normalisation'), (masks.only_normalisation, 'only_normalisation')):
+    for mask, name in (('only_normalization', 'only_normalization'), (masks.only_normalization, 'only_normalization')):
         with pytest.raises(ValueError, match=f'^mask {name} selects none of the parameters$'):
             kept(mask, {'dense': {'kernel': jnp.ones(2), 'bias': jnp.ones(2)}})
     with pytest.raises(ValueError, match=r'^mask no_biases selects none'):
@@ -71,7 +71,7 @@ def test_the_names_on_the_models(name):
     images = jnp.zeros((1, 32, 32, 3))
     params = jax.eval_shape(lambda: module.init(jax.random.key(0), images, train=False))['params']
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    found = dict(zip(paths, jax.tree.leaves(masks.only_normalisation(params)), strict=True))
+    found = dict(zip(paths, jax.tree.leaves(masks.only_normalization(params)), strict=True))
     assert {path for path, inside in found.items() if inside} == {
         path for path in paths if any(part in path for part in ('bn', 'norm', 'Norm', 'ln'))
     }
@@ -101,7 +101,7 @@ def test_a_mask_of_other_parameters():
 
 
 def test_a_wrong_mask():
-    with pytest.raises(errors.InputError, match="unknown mask 'no_norm'; did you mean 'no_normalisation'"):
+    with pytest.raises(errors.InputError, match="unknown mask 'no_norm'; did you mean 'no_normalization'"):
         masks.check_mask('no_norm')
     for wrong in (True, jnp.asarray(True), {'a': 1}, {'a': 'no_biases'}, {'a': np.ones(2)}, [0.5], 3):
         with pytest.raises(TypeError, match=r'mask must be a name \(no_biases, .*\), a pytree of booleans'):

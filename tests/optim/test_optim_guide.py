@@ -23,7 +23,7 @@ def test_the_blocks_of_the_guide_run_one_after_another(capsys):
     assert max(jax.tree.leaves(difference)) > 0
 
 
-def test_every_minimiser_is_in_the_table_of_the_guide():
+def test_every_minimizer_is_in_the_table_of_the_guide():
     guide = (pathlib.Path(rfn_jax.__file__).parent / 'optim' / 'README.md').read_text()
-    for name in rfn_jax.optim.MINIMISERS:
+    for name in rfn_jax.optim.MINIMIZERS:
         assert name == 'sgd' or f'`{name}`' in guide

@@ -11,8 +11,8 @@ from rfn_jax.optim import random_trees
 
 
 def ascend(*, count=0, scale=1.0, seed=0, **extra_args):
-    """The perturbation of one update of `normalised`, as a vector."""
-    problem = problems.normalised()
+    """The perturbation of one update of `normalized`, as a vector."""
+    problem = problems.normalized()
     recorder, flat, tx = family.Recorder(problem), textbook.Flat(problem), optim.random_sam(0.4, seed=seed)
     state = tx.init(problem.params)._replace(count=jnp.int32(count))
     g = flat.tree(scale * flat.gradient(flat.start))

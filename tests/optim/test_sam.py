@@ -230,7 +230,7 @@ def test_what_is_masked_out_is_not_used():
     assert_close(seen[0], masked_ascent(START, gradient(START), RHO))
 
 
-def test_a_mask_without_a_true_is_the_base_optimiser():
+def test_a_mask_without_a_true_is_the_base_optimizer():
     mask = dict.fromkeys(START, False)
     assert_close(train(optax.chain(rfn_jax.rfn_sam(RHO, mask=mask), descent()), 10), train(descent(), 10))
 
@@ -380,7 +380,7 @@ def test_flatten_around_it_fails_because_grad_fn_gets_flat_parameters():
     assert seen[0].ndim == 1
 
 
-def test_an_optimiser_in_front_of_it_ascends():
+def test_an_optimizer_in_front_of_it_ascends():
     # The first rule of the docstring, and why it stands there.
     wrong = train(optax.chain(optax.sgd(0.1), rfn_jax.rfn_sam(0.05)), 5)
     assert float(loss(wrong)) > float(loss(start()))

@@ -12,7 +12,7 @@ from rfn_jax import optim
 STEPS, LEARNING_RATE, MOMENTUM = 20, 0.1, 0.9
 RISING = optax.linear_schedule(0.05, 0.5, STEPS)
 
-# The name of a minimiser, the options of its textbook twin, and which of them are left to the defaults of the library.
+# The name of a minimizer, the options of its textbook twin, and which of them are left to the defaults of the library.
 VARIANTS = {
     'sam': ('sam', {'rho': 0.05}, {'rho'}),
     'sam in a schedule': ('sam', {'rho': RISING}, set()),
@@ -104,16 +104,16 @@ def test_twenty_steps_equal_the_textbook(variant, problem):
     def textbook_path(rule):
         return textbook.descend(flat, rule, STEPS, learning_rate=LEARNING_RATE, momentum=MOMENTUM)
 
-    minimiser = optim.MINIMISERS[name](**{key: value for key, value in options.items() if key not in defaults})
+    minimizer = optim.MINIMIZERS[name](**{key: value for key, value in options.items() if key not in defaults})
     loops = 'looksam' in name or 'ascent_steps' in options
-    path = path_of(optax.chain(minimiser, descent()), problem, loops=loops)
+    path = path_of(optax.chain(minimizer, descent()), problem, loops=loops)
     expected = textbook_path(getattr(textbook, name.removeprefix('rfn_'))(flat, **twin_options))
     np.testing.assert_allclose(path, expected, rtol=0, atol=1e-5)
     assert np.abs(expected - textbook_path(textbook.sgd(flat))).max() > 1e-3
     assert np.abs(expected[-1] - flat.start).max() > 0.1
 
 
-def test_every_minimiser_has_a_variant():
+def test_every_minimizer_has_a_variant():
     assert {name for name, _, _ in VARIANTS.values()} == set(family.NAMES)
 
 
@@ -127,7 +127,7 @@ SAME = {
 
 @pytest.mark.parametrize('pair', SAME)
 def test_a_special_case(pair, problem):
-    one, other = (optax.chain(minimiser, descent()) for minimiser in SAME[pair])
+    one, other = (optax.chain(minimizer, descent()) for minimizer in SAME[pair])
     np.testing.assert_allclose(path_of(one, problem), path_of(other, problem), rtol=0, atol=1e-6)
 
 
@@ -142,7 +142,7 @@ def test_asam_where_all_weights_have_size_one_is_sam(problem):
         family.assert_close(update(optim.asam(0.3, eta=eta)), update(optim.sam((1 + eta) * 0.3)))
 
 
-# Where operations are fused or optimised differently, the compiler rounds the same sums differently.
+# Where operations are fused or optimized differently, the compiler rounds the same sums differently.
 UNFUSED = {
     'xla_disable_hlo_passes': 'fusion',
     'xla_cpu_parallel_codegen_split_count': 1,
@@ -150,7 +150,7 @@ UNFUSED = {
 }
 
 
-def test_radius_zero_is_the_base_optimiser_exactly(problem):
+def test_radius_zero_is_the_base_optimizer_exactly(problem):
     gradient = problem.grad_fn
     options = {'esam': {'gamma': 1}}  # below 1 it leaves out examples, whatever the radius
 
@@ -158,14 +158,14 @@ def test_radius_zero_is_the_base_optimiser_exactly(problem):
         g, found = gradient(params), {}
         for name in family.METHODS:
             for kind, rho in (('schedule', optax.constant_schedule(0.0)), ('number', 0)):
-                tx = optim.MINIMISERS[name](rho, **options.get(name, {}))
+                tx = optim.MINIMIZERS[name](rho, **options.get(name, {}))
                 found[name, kind], state = tx.update(g, states[name], params, grad_fn=gradient)
             states[name] = state
         return found, states
 
     base, update = (jax.jit(f, compiler_options=UNFUSED) for f in (gradient, update))
     params, state = problem.params, descent().init(problem.params)
-    states = {name: optim.MINIMISERS[name]().init(params) for name in family.METHODS}
+    states = {name: optim.MINIMIZERS[name]().init(params) for name in family.METHODS}
     for _ in range(STEPS):
         g = base(params)
         found, states = update(params, states)

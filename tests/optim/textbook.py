@@ -1,4 +1,4 @@
-r"""The minimisers in the notation of their papers: slow, in NumPy, independent of the library.
+r"""The minimizers in the notation of their papers: slow, in NumPy, independent of the library.
 
 Letters: w weights, g = grad L(w), e perturbation, g_p = grad L(w + e), m mask; all are float64 vectors. Only the gradient of
 the problem comes from JAX, in float32, and the random draws are those of the library.

@@ -19,7 +19,7 @@ def test_png_holds_the_pixels(shape):
     )
 
 
-def test_perturbation_is_the_scaled_difference_around_grey():
+def test_perturbation_is_the_scaled_difference_around_gray():
     clean = np.array([[[10], [250], [100]]], np.uint8)
     adversarial = np.array([[[14], [246], [100]]], np.uint8)
     shown = images.perturbation(clean, adversarial, 31)

@@ -16,7 +16,7 @@ def found(workdir):
 
 @pytest.fixture
 def palette(found):
-    return plots.colours(results.trainings(found.summary))
+    return plots.colors(results.trainings(found.summary))
 
 
 def _by_target(found, palette, name='a'):
@@ -60,11 +60,11 @@ def test_results_and_not_settings_of_the_user_decide(found, palette, draw):
 
 
 def test_every_seed_and_every_mean_is_drawn(found, palette):
-    def marks(seeds, colour='#d55e00'):
+    def marks(seeds, color='#d55e00'):
         rows = [row for row in found.transfer if row.seed in seeds]
         root = ElementTree.fromstring(plots.success_by_target(rows, palette, name='a'))
         uses = [
-            element for element in root.iter('{http://www.w3.org/2000/svg}use') if colour in element.get('style', '')
+            element for element in root.iter('{http://www.w3.org/2000/svg}use') if color in element.get('style', '')
         ]
         return len(uses)
 
@@ -98,14 +98,14 @@ def test_the_white_box_is_not_in_the_mean_by_epoch(found, palette):
 def test_hostile_names_are_text(found):
     name = '<script>$x^2$</script>--'
     rows = [dataclasses.replace(row, training=name, target=name) for row in found.transfer]
-    svg = plots.success_by_target(rows, plots.colours([name]), name='a')
+    svg = plots.success_by_target(rows, plots.colors([name]), name='a')
     ElementTree.fromstring(svg)
     assert '<script' not in svg
 
 
-def test_colours_follow_the_order_and_never_run_out():
+def test_colors_follow_the_order_and_never_run_out():
     names = [f'training{place}' for place in range(9)]
-    palette = plots.colours(names)
+    palette = plots.colors(names)
     assert palette['training0'] == palette['training7'] == '#0072B2'
     assert len(set(palette.values())) == 7
 

@@ -29,8 +29,8 @@ def sha256(directory):
 @pytest.fixture
 def classifier():
     module = models.MODELS.make_from(SPEC, num_classes=5)
-    key = rng.key_for(0, 'initialise')
-    return models.initialise(module, key, SHAPE, num_classes=5, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    key = rng.key_for(0, 'initialize')
+    return models.initialize(module, key, SHAPE, num_classes=5, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
 
 
 @pytest.fixture
@@ -73,8 +73,8 @@ def test_the_checkpoint_of_another_directory_is_told(classifier, directory):
 
 def test_positions_are_for_one_size_of_images(tmp_path):
     spec = {'name': 'vit', 'patch_size': 4, 'width': 8, 'depth': 1, 'heads': 2, 'mlp_width': 8}
-    key = rng.key_for(0, 'initialise')
-    vit = models.initialise(models.MODELS.make_from(spec, num_classes=5), key, (8, 8, 3), num_classes=5)
+    key = rng.key_for(0, 'initialize')
+    vit = models.initialize(models.MODELS.make_from(spec, num_classes=5), key, (8, 8, 3), num_classes=5)
     save(tmp_path / 'vit', vit, spec)
     message = r'was made for images of shape \(8, 8, 3\), and does not fit those of \(16, 16, 3\): .*positions'
     with pytest.raises(errors.InputError, match=message):

@@ -18,7 +18,7 @@ OPTIONS = {
     'decay_factor': 0.1,
     'crop_padding': 1,
     'flip': False,
-    'minimiser': {'name': 'rfn_sam', 'rho': 0.2},
+    'minimizer': {'name': 'rfn_sam', 'rho': 0.2},
 }
 
 
@@ -77,7 +77,7 @@ def bench():
     mean, std = train.mean_and_std()
     module = models.MODELS.make('mlp', num_classes=10, widths=(32,))
     key = rng.key_for(0, 'test')
-    classifier = models.initialise(module, key, train.image_shape, num_classes=10, mean=mean, std=std)
+    classifier = models.initialize(module, key, train.image_shape, num_classes=10, mean=mean, std=std)
     return Bench(classifier, train, validation)
 
 
@@ -87,5 +87,5 @@ def conv_bench(bench):
     old = bench.classifier
     module = models.MODELS.make('resnet', num_classes=10, stage_sizes=(1, 1), widths=(4, 8))
     key = rng.key_for(0, 'test')
-    classifier = models.initialise(module, key, (8, 8, 1), num_classes=10, mean=old.mean, std=old.std)
+    classifier = models.initialize(module, key, (8, 8, 1), num_classes=10, mean=old.mean, std=old.std)
     return dataclasses.replace(bench, classifier=classifier)

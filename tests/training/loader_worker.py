@@ -21,10 +21,10 @@ if __name__ == '__main__':
     splits = data.SOURCES.make('cifar10', train_examples=EXAMPLES, validation_examples=1, test_examples=1)
     module = models.MODELS.make('resnet', num_classes=10, stage_sizes=(1,), widths=(4,))
     shared = {'num_classes': 10, 'mean': splits.info.mean, 'std': splits.info.std}
-    initial = models.initialise(module, rng.key_for(0, 'test'), splits.info.image_shape, **shared)
+    initial = models.initialize(module, rng.key_for(0, 'test'), splits.info.image_shape, **shared)
     recipe = training.Recipe(
         epochs=1, batch_size=32, learning_rate=0.05, momentum=0.9, weight_decay=5e-4, decay_epochs=(), decay_factor=0.1,
-        crop_padding=4, flip=True, minimiser={'name': 'rfn_sam', 'rho': 0.2},
+        crop_padding=4, flip=True, minimizer={'name': 'rfn_sam', 'rho': 0.2},
     )  # fmt: skip
     mesh = sharding.data_mesh()
     for streaming in (False, True):

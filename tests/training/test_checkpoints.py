@@ -94,7 +94,7 @@ def test_other_damage_is_one_clear_line(bench, store, damage):
 
 def test_a_checkpoint_of_another_model_is_refused(store):
     module = models.MODELS.make('mlp', num_classes=10, widths=(16,))
-    other = models.initialise(module, rng.key_for(0, 'other'), (8, 8, 1), num_classes=10)
+    other = models.initialize(module, rng.key_for(0, 'other'), (8, 8, 1), num_classes=10)
     with pytest.raises(errors.InputError, match='is of another model or optimizer'):
         store.restore_classifier(2, other)
 

@@ -20,7 +20,7 @@ B = 32
 
 
 class ConvNet(nn.Module):
-    """One convolution, batch normalisation if asked for, and a dense layer."""
+    """One convolution, batch normalization if asked for, and a dense layer."""
 
     norm: bool = True
 
@@ -37,12 +37,12 @@ class Run:
     """A few steps of a network on some devices."""
 
     def __init__(
-        self, bench, module, minimiser, devices, *, shard_state=False, batch=B, poison=False, descent=DESCENT, **options
+        self, bench, module, minimizer, devices, *, shard_state=False, batch=B, poison=False, descent=DESCENT, **options
     ):
         self.batch = batch
         self.mesh = sharding.data_mesh(jax.devices()[:devices])
-        c = models.initialise(module, rng.key_for(0, 'test'), (8, 8, 1), num_classes=10)
-        tx = optim.Optimizer(minimiser, descent)
+        c = models.initialize(module, rng.key_for(0, 'test'), (8, 8, 1), num_classes=10)
+        tx = optim.Optimizer(minimizer, descent)
         self.step = training.train_step(
             module,
             c.mean,
@@ -82,7 +82,7 @@ def assert_close(a, b, atol=1e-5):
 
 
 def make(name):
-    return optim.MINIMISERS.make(name, **({} if name == 'sgd' else {'rho': 0.3}))
+    return optim.MINIMIZERS.make(name, **({} if name == 'sgd' else {'rho': 0.3}))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -90,7 +90,7 @@ def make(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', list(optim.MINIMISERS))
+@pytest.mark.parametrize('name', list(optim.MINIMIZERS))
 def test_data_parallel_and_sharded_states_equal_one_device(bench, name):
     one = Run(bench, ConvNet(), make(name), 1).after(3)
     assert_close(one, Run(bench, ConvNet(), make(name), 8).after(3))
@@ -118,7 +118,7 @@ def test_groups_equal_a_loop_over_groups(bench):
     (state, metrics) = Run(bench, ConvNet(), optim.rfn_sam(rho), 4, group_size=m).after(2)
 
     module = ConvNet()
-    c = models.initialise(module, rng.key_for(0, 'test'), (8, 8, 1), num_classes=10)
+    c = models.initialize(module, rng.key_for(0, 'test'), (8, 8, 1), num_classes=10)
     w, stats = c.variables['params'], c.variables['batch_stats']
     velocity = jax.tree.map(jnp.zeros_like, w)
 
@@ -149,36 +149,36 @@ def test_groups_equal_a_loop_over_groups(bench):
 
 
 def test_device_groups_are_groups_of_what_a_device_holds(bench):
-    minimiser = optim.rfn_sam(0.3)
+    minimizer = optim.rfn_sam(0.3)
     assert_close(
-        Run(bench, ConvNet(), minimiser, 4, group_size='device').after(2),
-        Run(bench, ConvNet(), minimiser, 1, group_size=B // 4).after(2),
+        Run(bench, ConvNet(), minimizer, 4, group_size='device').after(2),
+        Run(bench, ConvNet(), minimizer, 1, group_size=B // 4).after(2),
     )
 
 
 def test_a_group_of_the_whole_batch_is_no_group(bench):
-    minimiser = optim.rfn_sam(0.3)
+    minimizer = optim.rfn_sam(0.3)
     assert_close(
-        Run(bench, ConvNet(), minimiser, 8, group_size=B).after(2), Run(bench, ConvNet(), minimiser, 1).after(2)
+        Run(bench, ConvNet(), minimizer, 8, group_size=B).after(2), Run(bench, ConvNet(), minimizer, 1).after(2)
     )
 
 
 def test_micro_batches_accumulate_and_share_the_perturbation(bench):
-    # Without batch normalisation cutting the batch up changes nothing.
-    minimiser = optim.rfn_sam(0.3)
-    whole = Run(bench, ConvNet(norm=False), minimiser, 1).after(3)
+    # Without batch normalization cutting the batch up changes nothing.
+    minimizer = optim.rfn_sam(0.3)
+    whole = Run(bench, ConvNet(norm=False), minimizer, 1).after(3)
     for devices in (1, 8):
-        assert_close(whole, Run(bench, ConvNet(norm=False), minimiser, devices, micro_batch_size=8).after(3))
-    groups = Run(bench, ConvNet(norm=False), minimiser, 1, group_size=16).after(3)
-    assert_close(groups, Run(bench, ConvNet(norm=False), minimiser, 2, group_size=16, micro_batch_size=4).after(3))
-    # With it, each micro-batch is normalised by itself, and the running statistics move by the mean.
-    one = Run(bench, ConvNet(), minimiser, 1, micro_batch_size=8).after(3)
-    assert_close(one, Run(bench, ConvNet(), minimiser, 8, micro_batch_size=8).after(3))
+        assert_close(whole, Run(bench, ConvNet(norm=False), minimizer, devices, micro_batch_size=8).after(3))
+    groups = Run(bench, ConvNet(norm=False), minimizer, 1, group_size=16).after(3)
+    assert_close(groups, Run(bench, ConvNet(norm=False), minimizer, 2, group_size=16, micro_batch_size=4).after(3))
+    # With it, each micro-batch is normalized by itself, and the running statistics move by the mean.
+    one = Run(bench, ConvNet(), minimizer, 1, micro_batch_size=8).after(3)
+    assert_close(one, Run(bench, ConvNet(), minimizer, 8, micro_batch_size=8).after(3))
 
 
 def test_micro_batches_move_the_statistics_by_the_mean_of_theirs(bench):
     (state, _) = Run(bench, ConvNet(), optax.identity(), 1, micro_batch_size=8).after(1)
-    c = models.initialise(ConvNet(), rng.key_for(0, 'test'), (8, 8, 1), num_classes=10)
+    c = models.initialize(ConvNet(), rng.key_for(0, 'test'), (8, 8, 1), num_classes=10)
     x = jnp.asarray(bench.train.images[:B], jnp.float32) / 255
     moved = [
         c.module.apply(c.variables, x[i :: B // 8], train=True, mutable=['batch_stats'])[1]['batch_stats']
@@ -188,8 +188,8 @@ def test_micro_batches_move_the_statistics_by_the_mean_of_theirs(bench):
 
 
 def test_esam_descends_on_the_selected_examples_only(bench):
-    minimiser = optim.esam(0.3, gamma=0.25)
-    one, eight = Run(bench, ConvNet(), minimiser, 1), Run(bench, ConvNet(), minimiser, 8)
+    minimizer = optim.esam(0.3, gamma=0.25)
+    one, eight = Run(bench, ConvNet(), minimizer, 1), Run(bench, ConvNet(), minimizer, 8)
     for run, devices in ((one, 1), (eight, 8)):
         text = run.compiled().as_text()
         assert f'f32[{B // devices},4,4,8]' in text
@@ -207,13 +207,13 @@ def test_a_sharded_state_gathers_parameters_and_not_activations(bench):
 
 def test_bfloat16_compute_keeps_float32_states(bench):
     module = models.MODELS.make('resnet', num_classes=10, stage_sizes=(1,), widths=(4,), dtype='bfloat16')
-    minimiser = optax.chain(optim.friendly_sam(0.3))
-    run = Run(bench, module, minimiser, 1)
+    minimizer = optax.chain(optim.friendly_sam(0.3))
+    run = Run(bench, module, minimizer, 1)
     assert 'bf16' in run.lowered().as_text()
     state, metrics = run.after(5)
     assert {leaf.dtype.name for leaf in jax.tree.leaves(state)} == {'float32', 'int32'}
     full = models.MODELS.make('resnet', num_classes=10, stage_sizes=(1,), widths=(4,))
-    _, expected = Run(bench, full, minimiser, 1).after(5)
+    _, expected = Run(bench, full, minimizer, 1).after(5)
     np.testing.assert_allclose(metrics['gradient_norm'], expected['gradient_norm'], rtol=0.05)
     np.testing.assert_allclose(metrics['perturbation_norm'], 0.3, rtol=1e-5)
     np.testing.assert_allclose(metrics['loss'], expected['loss'], rtol=0.05)
@@ -221,9 +221,9 @@ def test_bfloat16_compute_keeps_float32_states(bench):
 
 @pytest.mark.parametrize(('batch', 'group_size', 'devices'), [(24, 8, 8), (48, 8, 4)])
 def test_devices_of_a_row_share_a_group(bench, batch, group_size, devices):
-    minimiser = optim.rfn_sam(0.3)
-    one = Run(bench, ConvNet(), minimiser, 1, group_size=group_size, batch=batch).after(2)
-    run = Run(bench, ConvNet(), minimiser, devices, group_size=group_size, batch=batch)
+    minimizer = optim.rfn_sam(0.3)
+    one = Run(bench, ConvNet(), minimizer, 1, group_size=group_size, batch=batch).after(2)
+    run = Run(bench, ConvNet(), minimizer, devices, group_size=group_size, batch=batch)
     shares = group_size // (devices // math.gcd(batch // group_size, devices))
     text = run.compiled().as_text()
     assert f'f32[{shares},4,4,8]' in text  # the output of the convolution on a device
@@ -232,9 +232,9 @@ def test_devices_of_a_row_share_a_group(bench, batch, group_size, devices):
 
 
 def test_a_sharded_state_with_groups(bench):
-    minimiser = optim.friendly_sam(0.3)
-    one = Run(bench, ConvNet(), minimiser, 1, group_size=8).after(2)
-    assert_close(one, Run(bench, ConvNet(), minimiser, 8, group_size=8, shard_state=True).after(2))
+    minimizer = optim.friendly_sam(0.3)
+    one = Run(bench, ConvNet(), minimizer, 1, group_size=8).after(2)
+    assert_close(one, Run(bench, ConvNet(), minimizer, 8, group_size=8, shard_state=True).after(2))
 
 
 @pytest.mark.parametrize('options', [{}, {'group_size': 8}, {'micro_batch_size': 8}], ids=['batch', 'groups', 'pieces'])
@@ -249,10 +249,10 @@ def test_a_step_that_is_not_finite_leaves_everything_finite(bench, name, options
 
 
 def test_wrappers_of_optax_go_with_groups(bench):
-    minimiser = optax.chain(
+    minimizer = optax.chain(
         optax.inject_hyperparams(optim.rfn_sam)(rho=0.3), optax.apply_if_finite(optax.identity(), 3)
     )
-    run = Run(bench, ConvNet(), minimiser, 2, group_size=8)
+    run = Run(bench, ConvNet(), minimizer, 2, group_size=8)
     before = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), run.state.opt_state)
     state, _ = run.after(2)
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), state.opt_state) == before
@@ -286,7 +286,7 @@ def test_an_average_behind_the_descent_is_donated_with_the_state(bench):
         ('rfn_sam', False, 2, 1),
         ('rfn_sam', True, 'device', 1),
         ('rfn_gsam', True, 4, 1),
-        ('sgd', True, None, 1 + 2),  # forward and backward of the one normalisation layer, beside the gradients
+        ('sgd', True, None, 1 + 2),  # forward and backward of the one normalization layer, beside the gradients
         ('rfn_sam', True, None, 2 * (1 + 2)),
     ],
 )
@@ -330,10 +330,10 @@ def test_one_step_of_rfn_needs_at_most_a_copy_of_parameters_and_gradients_more_t
 # Errors
 
 
-def recipe_of(minimiser, batch_size=B, **sizes):
+def recipe_of(minimizer, batch_size=B, **sizes):
     return training.Recipe(
         epochs=1, batch_size=batch_size, learning_rate=0.1, momentum=0.9, weight_decay=0, decay_epochs=(),
-        decay_factor=0.1, crop_padding=0, flip=False, minimiser=minimiser, **sizes,
+        decay_factor=0.1, crop_padding=0, flip=False, minimizer=minimizer, **sizes,
     )  # fmt: skip
 
 
@@ -373,16 +373,16 @@ def test_micro_batches_divide_what_esam_keeps(bench, sizes, options, kept):
         recipe_of(spec, **sizes)
     of_step = {'batch' if name == 'batch_size' else name: value for name, value in sizes.items()}
     with pytest.raises(errors.InputError, match=message):
-        Run(bench, ConvNet(), optim.MINIMISERS.make_from(spec), 1, **of_step).after(1)
+        Run(bench, ConvNet(), optim.MINIMIZERS.make_from(spec), 1, **of_step).after(1)
     recipe_of(spec, **sizes | {'micro_batch_size': None})
     recipe_of({'name': 'sam'}, **sizes)
 
 
 def test_what_esam_keeps_may_be_less_than_a_micro_batch(bench):
     recipe_of({'name': 'esam', 'gamma': 0.25}, micro_batch_size=16)
-    minimiser = optim.esam(0.3, gamma=0.25)
-    pieces = Run(bench, ConvNet(norm=False), minimiser, 1, micro_batch_size=16).after(2)
-    assert_close(pieces, Run(bench, ConvNet(norm=False), minimiser, 1).after(2))
+    minimizer = optim.esam(0.3, gamma=0.25)
+    pieces = Run(bench, ConvNet(norm=False), minimizer, 1, micro_batch_size=16).after(2)
+    assert_close(pieces, Run(bench, ConvNet(norm=False), minimizer, 1).after(2))
 
 
 def test_the_state_of_a_minimizer_that_runs_by_groups_holds_no_key(bench):

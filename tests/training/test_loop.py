@@ -148,11 +148,11 @@ def test_only_the_newest_checkpoints_hold_the_state_of_the_optimizer(bench, tmp_
 def test_checkpoints_of_another_model_are_refused_and_kept(bench, tmp_path):
     bench.fit(tmp_path, epochs=2)
     module = models.MODELS.make('mlp', num_classes=10, widths=(16,))
-    other = models.initialise(module, rng.key_for(0, 'other'), (8, 8, 1), num_classes=10)
+    other = models.initialize(module, rng.key_for(0, 'other'), (8, 8, 1), num_classes=10)
     with pytest.raises(errors.InputError, match=r'checkpoint .*/2 is of another model or optimizer: .*\[32'):
         dataclasses.replace(bench, classifier=other).fit(tmp_path)
     with pytest.raises(errors.InputError, match='is of another model or optimizer'):
-        bench.fit(tmp_path, minimiser={'name': 'sgd'})
+        bench.fit(tmp_path, minimizer={'name': 'sgd'})
     with training.CheckpointStore(tmp_path / 'checkpoints', keep_all=True) as store:
         assert store.epochs() == [1, 2]
 

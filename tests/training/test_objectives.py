@@ -32,7 +32,7 @@ class Noisy(nn.Module):
 
 
 def params_of(module):
-    return module.init(rng.key_for(0, 'initialise'), IMAGES)['params']
+    return module.init(rng.key_for(0, 'initialize'), IMAGES)['params']
 
 
 def objective(module, key=KEY, **options):
@@ -123,7 +123,7 @@ class Normed(nn.Module):
 @pytest.mark.parametrize('micro_batch_size', [None, 3])
 def test_in_evaluation_mode_it_is_the_loss_of_the_classifier(micro_batch_size):
     module = Normed()
-    variables = module.init(rng.key_for(0, 'initialise'), IMAGES)
+    variables = module.init(rng.key_for(0, 'initialize'), IMAGES)
     stats = jax.tree.map(lambda leaf: leaf + 0.3, variables['batch_stats'])
     images, labels = jnp.asarray(IMAGES[:6]), jnp.asarray(LABELS[:6])
     found = objectives.objective(module, stats, images, labels, train=False, micro_batch_size=micro_batch_size)

@@ -20,9 +20,9 @@ def digest(state):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('minimiser', [{'name': 'sgd'}, {'name': 'rfn_sam', 'rho': 0.2}, {'name': 'looksam', 'k': 2}])
-def test_an_epoch_by_scan_is_the_loop_bit_for_bit(conv_bench, tmp_path, minimiser):
-    options = {'minimiser': minimiser, 'epochs': 2}
+@pytest.mark.parametrize('minimizer', [{'name': 'sgd'}, {'name': 'rfn_sam', 'rho': 0.2}, {'name': 'looksam', 'k': 2}])
+def test_an_epoch_by_scan_is_the_loop_bit_for_bit(conv_bench, tmp_path, minimizer):
+    options = {'minimizer': minimizer, 'epochs': 2}
     for name, steps_per_call in (('loop', 1), ('scan', 4), ('parts', 3)):  # an epoch has 4 steps
         conv_bench.fit(tmp_path / name, steps_per_call=steps_per_call, devices=jax.devices()[:1], **options)
     recipe = training.Recipe(**{**conv_bench.options, **options})
@@ -69,7 +69,7 @@ def test_the_program_has_no_host_transfer_and_reuses_the_whole_state(conv_bench,
     text = step.lower(state, batches[0], key).compile().as_text()
     assert not re.search(r' (infeed|outfeed|send|recv)(-start|-done)?\(|xla_python_cpu_callback|xla_ffi_python', text)
     (aliases,) = re.findall(r'input_output_alias=\{(.*?)\}, entry', text)
-    # All of the state but two figures of the minimiser's last step, which no step reads.
+    # All of the state but two figures of the minimizer's last step, which no step reads.
     leaves = len(jax.tree.leaves(state))
     reused = re.findall(r'\{(\d*)\}: \(\d+, \{\}', aliases)
     assert len(set(map(int, reused)) & set(range(leaves))) == leaves - (0 if scan else 2)

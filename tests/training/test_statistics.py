@@ -11,9 +11,9 @@ from rfn_jax.core import errors, rng, sharding
 
 
 def textbook(classifier, images, batch_size):
-    """The mean over batches of the mean and the biased variance of what enters each normalisation layer, by hand for a
-    network whose first layer is convolution and normalisation."""
-    x = models.normalise(jnp.asarray(images, jnp.float32) / 255, classifier.mean, classifier.std)
+    """The mean over batches of the mean and the biased variance of what enters each normalization layer, by hand for a
+    network whose first layer is convolution and normalization."""
+    x = models.normalize(jnp.asarray(images, jnp.float32) / 255, classifier.mean, classifier.std)
     means, variances = [], []
     for start in range(0, len(x) - batch_size + 1, batch_size):
         kernel = classifier.variables['params']['conv1']['kernel']
@@ -45,13 +45,13 @@ def test_one_batch_makes_evaluation_agree_with_training(conv_bench):
     train = conv_bench.train
     new = training.reestimate_batch_stats(c, train, batch_size=len(train), mesh=mesh)
     images = jnp.asarray(train.images, jnp.float32) / 255
-    normalised = models.normalise(images, c.mean, c.std)
-    logits, _ = c.module.apply(c.variables, normalised, train=True, mutable=['batch_stats'])
+    normalized = models.normalize(images, c.mean, c.std)
+    logits, _ = c.module.apply(c.variables, normalized, train=True, mutable=['batch_stats'])
     np.testing.assert_allclose(new(images), logits, rtol=1e-4, atol=1e-4)
 
 
 class Dropped(nn.Module):
-    """Dropout before a normalisation."""
+    """Dropout before a normalization."""
 
     @nn.compact
     def __call__(self, x, *, train):
@@ -60,7 +60,7 @@ class Dropped(nn.Module):
 
 
 def test_dropout_is_on_and_alike_in_all_batches(conv_bench):
-    c = models.initialise(Dropped(), rng.key_for(0, 'dropped'), (8, 8, 1), num_classes=10)
+    c = models.initialize(Dropped(), rng.key_for(0, 'dropped'), (8, 8, 1), num_classes=10)
     train = dataclasses.replace(conv_bench.train, images=np.full_like(conv_bench.train.images, 51))
 
     def statistics(examples):
@@ -79,7 +79,7 @@ def test_dropout_is_on_and_alike_in_all_batches(conv_bench):
 
 def test_a_model_without_statistics_is_left_alone(conv_bench):
     module = models.MODELS.make('vit', num_classes=10, patch_size=4, width=8, depth=1, heads=2, mlp_width=8)
-    c = models.initialise(module, rng.key_for(0, 'vit'), (8, 8, 1), num_classes=10)
+    c = models.initialize(module, rng.key_for(0, 'vit'), (8, 8, 1), num_classes=10)
     mesh = sharding.data_mesh(jax.devices()[:1])
     assert training.reestimate_batch_stats(c, conv_bench.train, batch_size=16, mesh=mesh) is c
 

@@ -22,10 +22,10 @@ def identity(images, keys):
 DESCENT = optim.momentum_sgd(0.05, momentum=0.9, weight_decay=5e-4)
 
 
-def build(bench, minimiser, descent=DESCENT, devices=1, **options):
+def build(bench, minimizer, descent=DESCENT, devices=1, **options):
     mesh = sharding.data_mesh(jax.devices()[:devices])
     c = bench.classifier
-    tx = optax.chain(minimiser, descent)
+    tx = optax.chain(minimizer, descent)
     step = training.train_step(c.module, c.mean, c.std, tx, identity, mesh, **options)
     state = training.create(c, tx)
     state = sharding.place(state, sharding.of_state(state, mesh, cut=options.get('shard_state', False)))
@@ -71,19 +71,19 @@ def test_equals_textbook_sam_and_moves_statistics_once_at_the_unperturbed_weight
 
 
 def test_perturbation_changes_the_weights(conv_bench):
-    def trained(minimiser):
-        step, state = build(conv_bench, minimiser)
+    def trained(minimizer):
+        step, state = build(conv_bench, minimizer)
         return step(state, positions(0))[0].params['fc']['kernel']
 
     assert np.abs(trained(optim.rfn_sam(0.3)) - trained(optax.identity())).max() > 1e-4
     np.testing.assert_array_equal(trained(optim.rfn_sam(0.0)), trained(optax.identity()))
 
 
-@pytest.mark.parametrize('minimiser', [optax.identity(), optim.rfn_sam(0.3)], ids=['sgd', 'rfn_sam'])
-def test_eight_devices_equal_one(conv_bench, minimiser):
+@pytest.mark.parametrize('minimizer', [optax.identity(), optim.rfn_sam(0.3)], ids=['sgd', 'rfn_sam'])
+def test_eight_devices_equal_one(conv_bench, minimizer):
     results = []
     for devices in (1, 8):
-        step, state = build(conv_bench, minimiser, devices=devices)
+        step, state = build(conv_bench, minimizer, devices=devices)
         for t in range(3):
             state, values = step(state, positions(t))
         results.append(jax.device_get((state.params, state.batch_stats, values)))
@@ -109,7 +109,7 @@ def test_compiles_once_and_donates_the_state(conv_bench):
     assert not c.variables['params']['fc']['kernel'].is_deleted()
 
 
-def test_an_optimiser_without_extra_arguments_is_accepted(conv_bench):
+def test_an_optimizer_without_extra_arguments_is_accepted(conv_bench):
     step, state = build(conv_bench, optax.identity(), optax.scale(-0.1))
     new, values = step(state, positions(0))
     assert np.isfinite(values['loss'])
@@ -118,7 +118,7 @@ def test_an_optimiser_without_extra_arguments_is_accepted(conv_bench):
 
 def test_models_without_batch_statistics_train(conv_bench):
     module = models.MODELS.make('vit', num_classes=10, patch_size=4, width=8, depth=1, heads=2, mlp_width=8)
-    classifier = models.initialise(module, rng.key_for(0, 'vit'), (8, 8, 1), num_classes=10)
+    classifier = models.initialize(module, rng.key_for(0, 'vit'), (8, 8, 1), num_classes=10)
     step, state = build(
         dataclasses.replace(conv_bench, classifier=classifier),
         optim.rfn_sam(0.1),

@@ -20,7 +20,7 @@ if __name__ == '__main__':
     module = models.MODELS.make('resnet', num_classes=10, stage_sizes=(1,), widths=(4,))
     mesh = sharding.data_mesh()
     tx = optim.Optimizer(optim.rfn_sam(0.3), optim.momentum_sgd(0.1, momentum=0.9, weight_decay=5e-4))
-    classifier = models.initialise(module, rng.key_for(0, 'test'), (8, 8, 1), num_classes=10)
+    classifier = models.initialize(module, rng.key_for(0, 'test'), (8, 8, 1), num_classes=10)
     host = training.create(jax.device_get(classifier), tx)
     for group_size, cut in ((None, False), (None, True), (4, False), (16, False)):
         step = training.train_step(

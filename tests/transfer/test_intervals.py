@@ -11,9 +11,9 @@ Z = 1.959963984540054  # the 97.5 % point of the normal distribution
 @pytest.mark.parametrize(('successes', 'n'), [(0, 1), (1, 1), (0, 20), (3, 10), (500, 1000), (999, 1000), (7, 7)])
 def test_wilson_equals_its_closed_formula(successes, n):
     p = successes / n
-    centre = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    center = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z / (1 + Z**2 / n) * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
-    assert wilson(successes, n) == pytest.approx((max(centre - half, 0), min(centre + half, 1)), abs=1e-9)
+    assert wilson(successes, n) == pytest.approx((max(center - half, 0), min(center + half, 1)), abs=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ class PatchwiseState(NamedTuple):
 def patchwise(
     step_size: float, eps: float, amplification: float = 10.0, kernel_size: int = 3
 ) -> optax.GradientTransformation:
-    r"""Amplified signs of the gradient, and the part of their sum that is beyond the budget moved to its neighbours.
+    r"""Amplified signs of the gradient, and the part of their sum that is beyond the budget moved to its neighbors.
 
     .. math::
         a \leftarrow a + \alpha \beta \, sign(g), \qquad

@@ -29,7 +29,7 @@ def translation_kernel(size: int = 15, nsig: float = 3.0, *, kind: str = 'gaussi
 
     Args:
       size: Rows and columns of the kernel in pixels, odd, at least 1. 15 as in the paper; targeted attacks take 5.
-      nsig: For `'gaussian'`: standard deviations from the centre to the edge, above 0. 3 as in the code of the authors,
+      nsig: For `'gaussian'`: standard deviations from the center to the edge, above 0. 3 as in the code of the authors,
         in TransferAttack and in torchattacks, which makes the standard deviation of 15 pixels 7/3 pixels.
       kind: `'gaussian'`, `'linear'` or `'uniform'`. The linear kernel is that of the paper and of torchattacks, not the
         nearly flat one of TransferAttack.

@@ -1,4 +1,4 @@
-"""Variance tuning: the gradient corrected by how it differed in the neighbourhood one step before.
+"""Variance tuning: the gradient corrected by how it differed in the neighborhood one step before.
 
 Axes: `B` examples, `H W` rows and columns, `C` channels.
 """
@@ -19,7 +19,7 @@ class VarianceState(NamedTuple):
     """State of `variance_tuned`.
 
     Attributes:
-      variance: Mean gradient of the neighbours less the gradient, of the step before, `[B, H, W, C]`, in float32 at least.
+      variance: Mean gradient of the neighbors less the gradient, of the step before, `[B, H, W, C]`, in float32 at least.
       inner: State of the inner estimate.
     """
 
@@ -29,7 +29,7 @@ class VarianceState(NamedTuple):
 
 def variance_tuned(
     radius: float,
-    neighbours: int = 20,
+    neighbors: int = 20,
     around: str = 'image',
     inner: estimate.GradientEstimate = estimate.AT_IMAGE,
 ) -> estimate.GradientEstimate:
@@ -41,13 +41,13 @@ def variance_tuned(
         r_i \sim U[-\beta, \beta]^d, \quad v_0 = 0
 
     where :math:`\hat g_t` is the inner estimate: the gradient at the image gives VMI-FGSM, `look_ahead` VNI-FGSM. The
-    neighbours are not clipped to [0, 1]. `1 + neighbours` evaluations a step.
+    neighbors are not clipped to [0, 1]. `1 + neighbors` evaluations a step.
 
     Args:
-      radius: :math:`\beta`, above 0: how far a value of a neighbour is from that of the image, at most.
-      neighbours: N, at least 1.
-      around: Where the neighbours' gradients are: `'image'`, at the neighbours of the image whatever the inner estimate,
-        as in the authors' code and in torchattacks; `'inner'`, by the inner estimate from each of them, so that neighbours
+      radius: :math:`\beta`, above 0: how far a value of a neighbor is from that of the image, at most.
+      neighbors: N, at least 1.
+      around: Where the neighbors' gradients are: `'image'`, at the neighbors of the image whatever the inner estimate,
+        as in the authors' code and in torchattacks; `'inner'`, by the inner estimate from each of them, so that neighbors
         look ahead too, much as in TransferAttack (which looks ahead along the momentum after the step).
       inner: Estimate of the gradient that is tuned.
 
@@ -59,10 +59,10 @@ def variance_tuned(
 
     References:
       Wang and He, `Enhancing the Transferability of Adversarial Attacks through Variance Tuning
-      <https://arxiv.org/abs/2103.15571>`_, 2021. They take 20 neighbours and a radius of 1.5 eps; torchattacks 5.
+      <https://arxiv.org/abs/2103.15571>`_, 2021. They take 20 neighbors and a radius of 1.5 eps; torchattacks 5.
     """
     checks.number('radius', radius, above=0)
-    neighbours = checks.integer('neighbours', neighbours, at_least=1)
+    neighbors = checks.integer('neighbors', neighbors, at_least=1)
     checks.one_of('around', around, AROUND)
 
     def init(images: jax.Array) -> VarianceState:
@@ -71,21 +71,21 @@ def variance_tuned(
     def update(
         grad_fn: estimate.GradFn, images: jax.Array, state: VarianceState, keys: jax.Array, step: estimate.Step
     ) -> tuple[jax.Array, VarianceState]:
-        # Key 0 of a step is for the inner estimate, key i + 1 for neighbour i.
+        # Key 0 of a step is for the inner estimate, key i + 1 for neighbor i.
         gradient, inner_state = inner.update(grad_fn, images, state.inner, keys_lib.fold(keys, 0), step)
 
-        def at_neighbour(number: jax.Array) -> jax.Array:
+        def at_neighbor(number: jax.Array) -> jax.Array:
             own = keys_lib.fold(keys, number + 1)
-            neighbour = images + keys_lib.uniform(keys_lib.fold(own, 0), images, radius)
+            neighbor = images + keys_lib.uniform(keys_lib.fold(own, 0), images, radius)
             if around == 'image':
-                return grad_fn(neighbour, keys_lib.fold(own, 1))
-            return inner.update(grad_fn, neighbour, state.inner, keys_lib.fold(own, 1), step)[0]
+                return grad_fn(neighbor, keys_lib.fold(own, 1))
+            return inner.update(grad_fn, neighbor, state.inner, keys_lib.fold(own, 1), step)[0]
 
-        variance = step.mean_over(neighbours, at_neighbour) - gradient
+        variance = step.mean_over(neighbors, at_neighbor) - gradient
         return gradient + state.variance, VarianceState(variance.astype(state.variance.dtype), inner_state)
 
     def evaluations(steps: int) -> int:
         each = steps if around == 'image' else inner.evaluations(steps)
-        return inner.evaluations(steps) + neighbours * each
+        return inner.evaluations(steps) + neighbors * each
 
     return estimate.GradientEstimate(init, update, evaluations)

@@ -37,7 +37,7 @@ def block_shuffle_rotate(copies: int = 20, blocks: int = 3, max_angle: float = 2
 
     The image is cut into `blocks` strips, either rows or columns, and each strip into `blocks` blocks; cuts are random
     shares of the length, in proportion to U(1, 2), for each strip anew. Strips change places, and blocks inside their
-    strips. Each block is turned about its centre by an angle of its own,
+    strips. Each block is turned about its center by an angle of its own,
 
     .. math:: \beta \sim U(-\tau, \tau),
 
@@ -133,7 +133,7 @@ def _line(lengths: jax.Array, order: jax.Array, size: int) -> _Line:
 def rearrange(image: jax.Array, arrangement: Arrangement) -> jax.Array:
     """An image `[H, W, C]` cut, shuffled and turned as an `Arrangement` says; each pixel is one bilinear sample.
 
-    The sample of a pixel at (u, v) from the centre of its block, u across the strips and v along them, is taken at
+    The sample of a pixel at (u, v) from the center of its block, u across the strips and v along them, is taken at
     (u cos - v sin, u sin + v cos); pixels outside the block count as 0.
     """
     height, width, _ = image.shape
@@ -149,10 +149,10 @@ def rearrange(image: jax.Array, arrangement: Arrangement) -> jax.Array:
     inner = _Line(*(field[strip, along] for field in inner))
 
     angle = arrangement.angles[strip, inner.part]
-    centre_u, centre_v = (outer.length - 1) / 2, (inner.length - 1) / 2
-    u, v = outer.inside - centre_u, inner.inside - centre_v
-    source_u = u * jnp.cos(angle) - v * jnp.sin(angle) + centre_u
-    source_v = u * jnp.sin(angle) + v * jnp.cos(angle) + centre_v
+    center_u, center_v = (outer.length - 1) / 2, (inner.length - 1) / 2
+    u, v = outer.inside - center_u, inner.inside - center_v
+    source_u = u * jnp.cos(angle) - v * jnp.sin(angle) + center_u
+    source_v = u * jnp.sin(angle) + v * jnp.cos(angle) + center_v
 
     compute_type = jnp.promote_types(image.dtype, jnp.float32)
     result = jnp.zeros(image.shape, compute_type)

@@ -18,24 +18,24 @@ def ni_fgsm(*, decay: float = 1.0, **shared: Unpack[Iterative]) -> engine.Gradie
 
 
 def vmi_fgsm(
-    *, decay: float = 1.0, beta: float = 1.5, neighbours: int = 20, around: str = 'image', **shared: Unpack[Iterative]
+    *, decay: float = 1.0, beta: float = 1.5, neighbors: int = 20, around: str = 'image', **shared: Unpack[Iterative]
 ) -> engine.GradientAttack:
-    """Variance tuning: the gradient is corrected by its difference to that of neighbours at the step before.
+    """Variance tuning: the gradient is corrected by its difference to that of neighbors at the step before.
 
     Wang and He 2021, https://arxiv.org/abs/2103.15571
 
     Args:
       decay: Decay of the momentum, at least 0.
-      beta: Radius of the neighbourhood, as a multiple of `eps`.
-      neighbours: Neighbours over which gradients are averaged.
-      around: Where the neighbours are: around the `'inner'` point (the one looked ahead at), or the `'image'`.
+      beta: Radius of the neighborhood, as a multiple of `eps`.
+      neighbors: Neighbors over which gradients are averaged.
+      around: Where the neighbors are: around the `'inner'` point (the one looked ahead at), or the `'image'`.
     """
-    vt = {'beta': beta, 'neighbours': neighbours, 'around': around}
+    vt = {'beta': beta, 'neighbors': neighbors, 'around': around}
     return composition.compose('mi+vt', name='vmi_fgsm', options={'mi': {'decay': decay}, 'vt': vt}, **shared)
 
 
 def vni_fgsm(
-    *, decay: float = 1.0, beta: float = 1.5, neighbours: int = 20, around: str = 'image', **shared: Unpack[Iterative]
+    *, decay: float = 1.0, beta: float = 1.5, neighbors: int = 20, around: str = 'image', **shared: Unpack[Iterative]
 ) -> engine.GradientAttack:
     """Variance tuning with Nesterov momentum.
 
@@ -43,26 +43,26 @@ def vni_fgsm(
 
     Args:
       decay: Decay of the momentum, at least 0.
-      beta, neighbours, around: As in `vmi_fgsm`.
+      beta, neighbors, around: As in `vmi_fgsm`.
     """
-    vt = {'beta': beta, 'neighbours': neighbours, 'around': around}
+    vt = {'beta': beta, 'neighbors': neighbors, 'around': around}
     return composition.compose('ni+vt', name='vni_fgsm', options={'ni': {'decay': decay}, 'vt': vt}, **shared)
 
 
 def pgn(
-    *, decay: float = 1.0, beta: float = 3.0, neighbours: int = 20, balance: float = 0.5, **shared: Unpack[Iterative]
+    *, decay: float = 1.0, beta: float = 3.0, neighbors: int = 20, balance: float = 0.5, **shared: Unpack[Iterative]
 ) -> engine.GradientAttack:
-    """Penalized gradient norm: the gradient is averaged over neighbours and points one step downhill from them.
+    """Penalized gradient norm: the gradient is averaged over neighbors and points one step downhill from them.
 
     Ge et al. 2023, https://arxiv.org/abs/2306.05225
 
     Args:
       decay: Decay of the momentum, at least 0.
-      beta: Radius of the neighbourhood, as a multiple of `eps`.
-      neighbours: Neighbours over which gradients are averaged.
+      beta: Radius of the neighborhood, as a multiple of `eps`.
+      neighbors: Neighbors over which gradients are averaged.
       balance: Weight of the gradient one step downhill, in [0, 1].
     """
-    pgn = {'beta': beta, 'neighbours': neighbours, 'balance': balance}
+    pgn = {'beta': beta, 'neighbors': neighbors, 'balance': balance}
     return composition.compose('mi+pgn', name='pgn', options={'mi': {'decay': decay}, 'pgn': pgn}, **shared)
 
 

@@ -12,7 +12,7 @@ class Shared(TypedDict, total=False):
       loss: `'cross_entropy'`, `'margin'` or `'logit'`.
       targeted: Whether the attack is called with target labels.
       restarts: Number of runs, of which the best is kept for each example.
-      chunk_size: Copies or neighbours that are computed together.
+      chunk_size: Copies or neighbors that are computed together.
     """
 
     eps: float

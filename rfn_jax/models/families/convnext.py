@@ -78,7 +78,7 @@ class ConvNeXt(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """Maps normalised images `[B, H, W, C]` to logits `[B, num_classes]`."""
+        """Maps normalized images `[B, H, W, C]` to logits `[B, num_classes]`."""
         ranges.check_image(x, self.patch_size * 2 ** (len(self.depths) - 1), 'ConvNeXt')
         patches = functools.partial(transformer.patches, kernel_init=_init, dtype=self.dtype)
         x = patches(self.widths[0], self.patch_size, name='features_0_0')(x)

@@ -25,7 +25,7 @@ def _norm_relu_conv(features: int, kernel: int, *, number: str, train: bool, dty
 
 
 class DenseLayer(nn.Module):
-    """A 1x1 and a 3x3 convolution, each behind a normalisation and an activation; they add channels to those of x.
+    """A 1x1 and a 3x3 convolution, each behind a normalization and an activation; they add channels to those of x.
 
     Attributes:
       growth_rate: Channels that it adds.
@@ -92,7 +92,7 @@ class DenseNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """Maps normalised images `[B, H, W, C]` to logits `[B, num_classes]`."""
+        """Maps normalized images `[B, H, W, C]` to logits `[B, num_classes]`."""
         ranges.check_image(x, self._least_size(), 'DenseNet')
         norm = functools.partial(layers.batch_norm, use_running_average=not train, dtype=self.dtype)
         stem = {'strides': self.stem_strides, 'dtype': self.dtype, 'kernel_init': conv_init}

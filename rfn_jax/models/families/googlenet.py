@@ -1,4 +1,4 @@
-"""GoogLeNet, with batch normalisation: blocks of parallel convolutions, and two auxiliary heads for training.
+"""GoogLeNet, with batch normalization: blocks of parallel convolutions, and two auxiliary heads for training.
 
 Szegedy et al., Going Deeper with Convolutions, https://arxiv.org/abs/1409.4842. This is the definition of torchvision, whose
 third branch has a 3x3 convolution where the paper has a 5x5 one; its names are the names of the parameters.
@@ -122,7 +122,7 @@ def googlenet(
     Images need at least 15 x 15 pixels, and those for the short stem at least one.
 
     The published weights of torchvision want images with mean and standard deviation 0.5 in every channel: its option
-    `transform_input`, which they turn on, undoes the usual normalisation to this one.
+    `transform_input`, which they turn on, undoes the usual normalization to this one.
 
     Raises:
       InputError: A number is out of its range.

@@ -1,4 +1,4 @@
-"""Inception v3: blocks of parallel and factorised convolutions, and an auxiliary head for training.
+"""Inception v3: blocks of parallel and factorized convolutions, and an auxiliary head for training.
 
 Szegedy et al., Rethinking the Inception Architecture for Computer Vision, https://arxiv.org/abs/1512.00567; the definition of
 torchvision, whose names are the names of the parameters.
@@ -35,7 +35,7 @@ def _square_reduction(x: jax.Array, conv: Callable) -> list[jax.Array]:
     ]
 
 
-def _factorised(x: jax.Array, conv: Callable, *, inner: int) -> list[jax.Array]:
+def _factorized(x: jax.Array, conv: Callable, *, inner: int) -> list[jax.Array]:
     row, column = (1, 7), (7, 1)
     return [
         conv(x, 'branch1x1', (192, 1)),
@@ -45,7 +45,7 @@ def _factorised(x: jax.Array, conv: Callable, *, inner: int) -> list[jax.Array]:
     ]
 
 
-def _factorised_reduction(x: jax.Array, conv: Callable) -> list[jax.Array]:
+def _factorized_reduction(x: jax.Array, conv: Callable) -> list[jax.Array]:
     return [
         conv(x, 'branch3x3', (192, 1), (320, 3, 2)),
         conv(x, 'branch7x7x3', (192, 1), (192, (1, 7)), (192, (7, 1)), (192, 3, 2)),
@@ -75,11 +75,11 @@ BLOCKS = {
     'Mixed_5c': functools.partial(_square, pooled=64),
     'Mixed_5d': functools.partial(_square, pooled=64),
     'Mixed_6a': _square_reduction,
-    'Mixed_6b': functools.partial(_factorised, inner=128),
-    'Mixed_6c': functools.partial(_factorised, inner=160),
-    'Mixed_6d': functools.partial(_factorised, inner=160),
-    'Mixed_6e': functools.partial(_factorised, inner=192),
-    'Mixed_7a': _factorised_reduction,
+    'Mixed_6b': functools.partial(_factorized, inner=128),
+    'Mixed_6c': functools.partial(_factorized, inner=160),
+    'Mixed_6d': functools.partial(_factorized, inner=160),
+    'Mixed_6e': functools.partial(_factorized, inner=192),
+    'Mixed_7a': _factorized_reduction,
     'Mixed_7b': _split,
     'Mixed_7c': _split,
 }
@@ -158,7 +158,7 @@ def inception_v3(
 
     Images may have 75 x 75 pixels and more, but training with the auxiliary head needs 299 x 299. The published weights of
     torchvision want images with mean and standard deviation 0.5 in every channel: its option `transform_input`, which they
-    turn on, undoes the usual normalisation to this one.
+    turn on, undoes the usual normalization to this one.
 
     Raises:
       InputError: A number is out of its range.

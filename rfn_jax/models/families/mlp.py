@@ -10,7 +10,7 @@ from rfn_jax.models import hooks, layers, ranges, zoo
 
 
 class MLP(nn.Module):
-    """Dense layers with batch normalisation and ReLU; logits `[B, num_classes]` in float32.
+    """Dense layers with batch normalization and ReLU; logits `[B, num_classes]` in float32.
 
     Attributes:
       num_classes: Number of classes.
@@ -24,7 +24,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """Maps normalised images `[B, H, W, C]` to logits `[B, num_classes]`."""
+        """Maps normalized images `[B, H, W, C]` to logits `[B, num_classes]`."""
         x = x.reshape(x.shape[0], -1)
         for index, width in enumerate(self.widths):
             x = layers.dense(width, dtype=self.dtype, name=f'fc{index + 1}')(x)

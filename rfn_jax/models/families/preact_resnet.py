@@ -1,4 +1,4 @@
-"""Residual networks with the normalisation and the activation before each convolution, and wide ones.
+"""Residual networks with the normalization and the activation before each convolution, and wide ones.
 
 He et al., Identity Mappings in Deep Residual Networks, https://arxiv.org/abs/1603.05027; Zagoruyko and Komodakis, Wide
 Residual Networks, https://arxiv.org/abs/1605.07146. For small images: the stem is a 3x3 convolution.
@@ -69,7 +69,7 @@ class PreActResNet(nn.Module):
       widths: Channels of the 3x3 convolutions in each stage.
       stem_width: Channels of the first convolution.
       block: `'basic'` or `'bottleneck'`.
-      final_norm: Whether a normalisation and an activation come before the mean over positions, as in the paper; the
+      final_norm: Whether a normalization and an activation come before the mean over positions, as in the paper; the
         common PyTorch code of PreAct ResNet-18 has none.
       dropout: Probability of dropout between the convolutions of a block, in training.
       stem_strides: Stride of the first convolution.
@@ -88,7 +88,7 @@ class PreActResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """Maps normalised images `[B, H, W, C]` to logits `[B, num_classes]`."""
+        """Maps normalized images `[B, H, W, C]` to logits `[B, num_classes]`."""
         x = layers.conv(self.stem_width, 3, strides=self.stem_strides, dtype=self.dtype, name='conv1')(x)
         for name, width, strides in residual.stages(self.stage_sizes, self.widths):
             x = PreActBlock(width, self.block, strides, self.dropout, self.dtype, name=name)(x, train=train)
@@ -121,7 +121,7 @@ def preact_resnet(
     return PreActResNet(num_classes, **stages, **numbers, final_norm=final_norm, dtype=dtype)
 
 
-# As in the common PyTorch code for CIFAR (https://github.com/kuangliu/pytorch-cifar): no normalisation at the end.
+# As in the common PyTorch code for CIFAR (https://github.com/kuangliu/pytorch-cifar): no normalization at the end.
 for _depth, _block, _sizes in (
     (18, 'basic', (2, 2, 2, 2)),
     (34, 'basic', (3, 4, 6, 3)),

@@ -25,7 +25,7 @@ class ResidualBlock(nn.Module):
       width: Channels of the 3x3 convolutions, where `groups` and `base_width` are their defaults.
       block: `'basic'` or `'bottleneck'`.
       strides: Stride of the first 3x3 convolution and of the shortcut.
-      shortcut: Where the shape changes, `'projection'` is a 1x1 convolution with batch normalisation, and
+      shortcut: Where the shape changes, `'projection'` is a 1x1 convolution with batch normalization, and
         `'parameter_free'` is He's option A: every second pixel, padded with zero channels.
       groups: Groups of the 3x3 convolution of a bottleneck.
       base_width: The 3x3 convolution of a bottleneck has `width * base_width / 64` channels in each group.
@@ -111,7 +111,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """Maps normalised images `[B, H, W, C]` to logits `[B, num_classes]`."""
+        """Maps normalized images `[B, H, W, C]` to logits `[B, num_classes]`."""
         conv1 = layers.conv(self.widths[0], self.stem_kernel, strides=self.stem_strides, dtype=self.dtype, name='conv1')
         x = conv1(x)
         x = layers.batch_norm(use_running_average=not train, dtype=self.dtype, name='bn1')(x)

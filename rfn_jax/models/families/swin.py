@@ -25,7 +25,7 @@ class WindowAttention(nn.Module):
     Attributes:
       heads: Attention heads; divides the channels.
       window_size: Rows and columns of a window.
-      shift: Rows and columns that the windows are shifted by, cyclically; positions that are neighbours by that alone do
+      shift: Rows and columns that the windows are shifted by, cyclically; positions that are neighbors by that alone do
         not see each other. Along an axis with one window there is no shift.
       dtype: Type of the computation.
     """
@@ -67,7 +67,7 @@ def relative_positions(size: int) -> np.ndarray:
 
 
 def separation(shape: tuple[int, int], shifts: tuple[int, int], size: int) -> np.ndarray:
-    """What keeps positions of shifted windows apart that were not neighbours before: -100 for such pairs, else 0.
+    """What keeps positions of shifted windows apart that were not neighbors before: -100 for such pairs, else 0.
 
     Args:
       shape: Rows and columns of the padded image.
@@ -181,7 +181,7 @@ class Swin(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """Maps normalised images `[B, H, W, C]` to logits `[B, num_classes]`."""
+        """Maps normalized images `[B, H, W, C]` to logits `[B, num_classes]`."""
         ranges.check_image(x, self.patch_size, 'Swin transformer')
         options = {'kernel_init': layers.dense_init, 'dtype': self.dtype}
         x = transformer.patches(self.width, self.patch_size, **options, name='features_0_0')(x)

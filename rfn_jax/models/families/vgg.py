@@ -1,4 +1,4 @@
-"""VGG networks, with or without batch normalisation, for small and large images.
+"""VGG networks, with or without batch normalization, for small and large images.
 
 Simonyan and Zisserman, Very Deep Convolutional Networks, https://arxiv.org/abs/1409.1556. `vgg11`, ..., `vgg19_bn` have the
 paper's head of three dense layers, as in torchvision; `cifar_vgg11`, ... that of the common CIFAR forms, the mean over
@@ -22,7 +22,7 @@ class VGG(nn.Module):
     Attributes:
       num_classes: Number of classes.
       stages: Channels of the convolutions, stage by stage.
-      batch_norm: Whether a normalisation follows each convolution.
+      batch_norm: Whether a normalization follows each convolution.
       pool_size: Rows and columns of bins over which the features are averaged before the dense layers.
       hidden_widths: Widths of the dense layers before the last.
       dropout: Probability of dropout after each of them, in training.
@@ -39,7 +39,7 @@ class VGG(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """Maps normalised images `[B, H, W, C]` to logits `[B, num_classes]`."""
+        """Maps normalized images `[B, H, W, C]` to logits `[B, num_classes]`."""
         ranges.check_image(x, 2 ** len(self.stages), 'VGG')
         for stage, widths in enumerate(self.stages, start=1):
             for index, width in enumerate(widths):

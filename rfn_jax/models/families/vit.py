@@ -70,7 +70,7 @@ class ViT(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """Maps normalised images `[B, H, W, C]` to logits `[B, num_classes]`."""
+        """Maps normalized images `[B, H, W, C]` to logits `[B, num_classes]`."""
         p = self.patch_size
         if x.shape[1] % p or x.shape[2] % p:
             raise errors.InputError(f'patch_size {p} does not divide an image of {x.shape[1]} x {x.shape[2]} pixels')

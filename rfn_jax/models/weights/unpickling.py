@@ -86,7 +86,7 @@ class Tensor:
       dtype: Type of the elements.
       offset: Where the first element is, counted in elements like the strides.
       shape: The shape.
-      strides: How far apart neighbours along each axis are.
+      strides: How far apart neighbors along each axis are.
     """
 
     storage: Storage

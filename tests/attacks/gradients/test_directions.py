@@ -39,7 +39,7 @@ def test_accumulate_equals_the_recursion_image_by_image(decay):
         np.testing.assert_allclose(direction, momentum, rtol=1e-5, atol=1e-6)
 
 
-def test_accumulate_normalises_each_image_by_itself():
+def test_accumulate_normalizes_each_image_by_itself():
     gradient = gradients(3, 4, 4, 1)
     scaled = gradient * np.array([1.0, 1e8, 1e-8], np.float32).reshape(3, 1, 1, 1)
     np.testing.assert_allclose(apply(accumulate(), scaled), apply(accumulate(), gradient), rtol=1e-5)

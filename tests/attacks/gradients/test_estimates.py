@@ -9,7 +9,7 @@ from momentum_attack import ALPHA
 
 from rfn_jax.attacks.gradients.enhanced import enhanced_momentum
 from rfn_jax.attacks.gradients.look_ahead import look_ahead
-from rfn_jax.attacks.gradients.penalty import penalised_norm
+from rfn_jax.attacks.gradients.penalty import penalized_norm
 from rfn_jax.attacks.gradients.reverse import reverse_perturbation
 from rfn_jax.attacks.gradients.variance import variance_tuned
 
@@ -22,7 +22,7 @@ ESTIMATES = {
     'variance around variance': (variance_tuned(NEAR, 3, 'image', variance_tuned(NEAR, 2)), 3 * (3 + 3)),
     'variance of variance': (variance_tuned(NEAR, 3, 'inner', variance_tuned(NEAR, 2)), 3 * (3 + 3 * 3)),
     'variance of enhanced': (variance_tuned(NEAR, 2, 'inner', enhanced_momentum(ALPHA, 3, 1.0)), 3 * (1 + 2) * 3),
-    'penalty': (penalised_norm(NEAR, ALPHA, 3), 3 * 2 * 3),
+    'penalty': (penalized_norm(NEAR, ALPHA, 3), 3 * 2 * 3),
     'enhanced': (enhanced_momentum(ALPHA, 3, 1.0), 3 * 3),
     'reverse': (reverse_perturbation(0.2, 0.06, 3, 1), 3 + 2 * 3),
     'reverse from the start': (reverse_perturbation(0.2, 0.06, 3, 0), 3 + 3 * 3),
@@ -50,7 +50,7 @@ def test_the_evaluations_are_those_that_happen_each_with_keys_of_its_own(name, a
     jax.effects_barrier()
     assert len(seen) == attack.gradient_evaluations == ESTIMATES[name][1]
     drawn = [tuple(row) for data in seen for row in data.reshape(-1, 2).tolist()]
-    twice = 2 if name == 'penalty' else 1  # both gradients of a neighbour see the same draws
+    twice = 2 if name == 'penalty' else 1  # both gradients of a neighbor see the same draws
     assert all(drawn.count(keys) == twice for keys in drawn)
 
 

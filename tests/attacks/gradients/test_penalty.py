@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from momentum_attack import ALPHA, MU, textbook_step
 
-from rfn_jax.attacks.gradients.penalty import penalised_norm
+from rfn_jax.attacks.gradients.penalty import penalized_norm
 
 ZETA = 0.3
 
@@ -36,5 +36,5 @@ def textbook(arguments, gradient_at, *, count, delta):
 @pytest.mark.parametrize(('count', 'delta', 'chunk_size'), [(1, 0.5, 1), (4, 0.3, 1), (5, 0.0, 2), (2, 1.0, 9)])
 def test_it_equals_pgn_image_by_image(count, delta, chunk_size, arguments, gradient_at):
     expected = textbook(arguments, gradient_at, count=count, delta=delta)
-    found = make(penalised_norm(ZETA, ALPHA, count, delta), chunk_size=chunk_size)(*arguments)
+    found = make(penalized_norm(ZETA, ALPHA, count, delta), chunk_size=chunk_size)(*arguments)
     np.testing.assert_allclose(found, expected, atol=1e-6, rtol=0)

@@ -26,11 +26,11 @@ def arrangement(draws, i):
 
 
 def turned(block, angle):
-    """A block `[h, w]` turned about its centre, bilinear, zeros around, by SciPy."""
+    """A block `[h, w]` turned about its center, bilinear, zeros around, by SciPy."""
     matrix = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    centre = (np.array(block.shape) - 1) / 2
+    center = (np.array(block.shape) - 1) / 2
     return scipy.ndimage.affine_transform(
-        block, matrix, centre - matrix @ centre, order=1, mode='grid-constant', cval=0.0
+        block, matrix, center - matrix @ center, order=1, mode='grid-constant', cval=0.0
     )
 
 

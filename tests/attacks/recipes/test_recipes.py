@@ -212,7 +212,7 @@ def test_a_zero_gradient_leaves_the_images_as_they_are(name, norm, problem):
 
 
 @pytest.mark.parametrize('norm', list(EPS))
-def test_momentum_is_normalised_for_each_image(norm, problem):
+def test_momentum_is_normalized_for_each_image(norm, problem):
     # Another image of the batch has a gradient many times as large, and a saturated one has almost none.
     def logits(scales, images):
         return scales[:, None] * problem.apply(problem.variables, images)

@@ -45,7 +45,7 @@ def loss_of(fuse, z, labels):
 
 
 @pytest.mark.parametrize('fuse', ['logits', 'probabilities', 'losses'])
-def test_an_attack_maximises_the_fused_loss(fuse):
+def test_an_attack_maximizes_the_fused_loss(fuse):
     members = small_networks.classifier('mlp'), small_networks.classifier('mlp', 1)
 
     def loss(x):

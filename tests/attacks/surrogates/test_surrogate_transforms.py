@@ -123,7 +123,7 @@ SURROGATES = {
 }
 ATTACKS = {
     'bim': (attacks.bim(steps=2), 2),
-    'vmi_fgsm': (attacks.vmi_fgsm(steps=2, neighbours=2), 2 * 3),
+    'vmi_fgsm': (attacks.vmi_fgsm(steps=2, neighbors=2), 2 * 3),
     'si_ni_fgsm': (attacks.si_ni_fgsm(steps=2, copies=3), 2 * 3),
     'pgd': (attacks.pgd(steps=2, restarts=3), 2 * 3),
     'apgd': (attacks.apgd(steps=3, restarts=2), 3 * 2),

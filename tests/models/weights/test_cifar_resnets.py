@@ -57,7 +57,7 @@ class Network(torch.nn.Module):
 def test_logits_agree_with_torch_and_exports_load(depth, head, tmp_path):
     torch.manual_seed(depth)
     network = Network(depth, head).eval()
-    for name, tensor in network.state_dict().items():  # normalisations start as the identity, which hides mistakes
+    for name, tensor in network.state_dict().items():  # normalizations start as the identity, which hides mistakes
         if name.endswith('running_var') or (name.endswith('weight') and tensor.ndim == 1):
             tensor.uniform_(0.5, 1.5)
         elif tensor.ndim == 1:
@@ -73,9 +73,9 @@ def test_logits_agree_with_torch_and_exports_load(depth, head, tmp_path):
     assert converted.naming == ('torchvision' if head == 'fc' else 'pytorch_cifar')
 
     images = np.random.default_rng(0).random((4, 32, 32, 3)).astype(np.float32)
-    normalised = torch.from_numpy((images - np.float32(MEAN)) / np.float32(STD)).permute(0, 3, 1, 2)
+    normalized = torch.from_numpy((images - np.float32(MEAN)) / np.float32(STD)).permute(0, 3, 1, 2)
     with torch.no_grad():
-        expected = network(normalised).numpy()
+        expected = network(normalized).numpy()
     logits = jax.jit(lambda c, x: c(x), compiler_options={'xla_backend_optimization_level': 0})(
         converted.classifier, images
     )
@@ -89,4 +89,4 @@ def test_logits_agree_with_torch_and_exports_load(depth, head, tmp_path):
     exported = {k: torch.from_numpy(v) for k, v in weights.read_state_dict(tmp_path / 'x.safetensors').items()}
     other.load_state_dict(exported)  # strict
     with torch.no_grad():
-        assert torch.equal(other(normalised), network(normalised))
+        assert torch.equal(other(normalized), network(normalized))

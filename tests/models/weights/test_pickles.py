@@ -656,16 +656,16 @@ def test_a_training_checkpoint_of_torch(tmp_path, torch, zipped):
     torch.manual_seed(0)
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Linear(4, 2))
     network[0].weight.tag = 'kept as a state'
-    optimiser = torch.optim.AdamW(network.parameters(), lr=0.1)
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, [3, 5])
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.1)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [3, 5])
     for parameter in network.parameters():
         parameter.grad = torch.ones_like(parameter)
-    optimiser.step()
+    optimizer.step()
     checkpoint = {
         'epoch': 3,
         'state_dict': network.state_dict(),
         'parameters': dict(network.named_parameters()),
-        'optimizer': optimiser.state_dict(),
+        'optimizer': optimizer.state_dict(),
         'scheduler': schedule.state_dict(),
         'args': argparse.Namespace(lr=0.1, milestones=[3, 5], device=torch.device('cpu'), dtype=torch.float16),
         'best': np.float64(0.5),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rfn_jax.core import errors
-from rfn_jax.optim import neighbourhoods
+from rfn_jax.optim import neighborhoods
 
 ETA = 0.1
 RNG = np.random.default_rng(0)
@@ -19,7 +19,7 @@ def norm(*arrays):
     return np.sqrt(sum(np.sum(np.asarray(x, np.float64) ** 2) for x in arrays))
 
 
-# The size of a perturbation e at weights w in the norm of which the neighbourhood is the unit ball.
+# The size of a perturbation e at weights w in the norm of which the neighborhood is the unit ball.
 SIZES = {
     'global': lambda w, e: norm(*e.values()),
     'layer': lambda w, e: max(norm(leaf) for leaf in e.values()),
@@ -28,8 +28,8 @@ SIZES = {
 }
 
 
-def neighbourhood(kind):
-    return neighbourhoods.scaled_ball(ETA) if kind == 'scaled' else neighbourhoods.named(kind)
+def neighborhood(kind):
+    return neighborhoods.scaled_ball(ETA) if kind == 'scaled' else neighborhoods.named(kind)
 
 
 def zeros_like(tree):
@@ -44,7 +44,7 @@ def inner(d, e):
 def test_it_is_where_a_linear_function_is_largest(kind):
     for _ in range(5):
         w, d = random_tree(), random_tree()
-        best = neighbourhood(kind)(w, d)
+        best = neighborhood(kind)(w, d)
         assert SIZES[kind](w, best) == pytest.approx(1, rel=1e-5)
         others = [random_tree() for _ in range(200)]
         # And points near the best one, which are the hardest to beat.
@@ -58,7 +58,7 @@ def test_it_is_where_a_linear_function_is_largest(kind):
 @pytest.mark.parametrize('kind', ['layer', 'relative'])
 def test_every_array_is_on_the_edge_of_its_own_ball(kind):
     w, d = random_tree(), random_tree()
-    e = neighbourhood(kind)(w, d)
+    e = neighborhood(kind)(w, d)
     for name, leaf in e.items():
         assert norm(leaf) == pytest.approx(norm(w[name]) if kind == 'relative' else 1, rel=1e-5)
 
@@ -66,26 +66,26 @@ def test_every_array_is_on_the_edge_of_its_own_ball(kind):
 @pytest.mark.parametrize('kind', SIZES)
 def test_zero_has_no_direction(kind):
     zeros = zeros_like(random_tree())
-    jax.tree.map(np.testing.assert_array_equal, neighbourhood(kind)(random_tree(), zeros), zeros)
+    jax.tree.map(np.testing.assert_array_equal, neighborhood(kind)(random_tree(), zeros), zeros)
     # One array without a gradient leaves the others alone.
     w, d = random_tree(), random_tree()
-    e = neighbourhood(kind)(w, d | {'vector': zeros['vector']})
+    e = neighborhood(kind)(w, d | {'vector': zeros['vector']})
     np.testing.assert_array_equal(e['vector'], zeros['vector'])
     assert SIZES[kind](w, e) == pytest.approx(1, rel=1e-5)
 
 
 def test_weights_of_zero():
     zeros, d = zeros_like(random_tree()), random_tree()
-    jax.tree.map(np.testing.assert_array_equal, neighbourhoods.named('relative')(zeros, d), zeros)
-    jax.tree.map(np.testing.assert_array_equal, neighbourhoods.scaled_ball(0.0)(zeros, d), zeros)
-    assert norm(*neighbourhoods.scaled_ball(ETA)(zeros, d).values()) == pytest.approx(ETA, rel=1e-5)
+    jax.tree.map(np.testing.assert_array_equal, neighborhoods.named('relative')(zeros, d), zeros)
+    jax.tree.map(np.testing.assert_array_equal, neighborhoods.scaled_ball(0.0)(zeros, d), zeros)
+    assert norm(*neighborhoods.scaled_ball(ETA)(zeros, d).values()) == pytest.approx(ETA, rel=1e-5)
 
 
 @pytest.mark.parametrize('kind', SIZES)
 def test_over_the_float_range(kind):
     w, d = random_tree(), random_tree()
-    expected = neighbourhood(kind)(w, d)
-    jitted = jax.jit(neighbourhood(kind))
+    expected = neighborhood(kind)(w, d)
+    jitted = jax.jit(neighborhood(kind))
     for exponent in range(-30, 31, 5):
         found = jitted(w, jax.tree.map(lambda x: x * jnp.float32(10.0**exponent), d))  # noqa: B023
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-6), found, expected)
@@ -95,15 +95,15 @@ def test_over_the_float_range(kind):
 def test_low_precision_is_widened(kind):
     w, d = random_tree(), random_tree()
     narrow = jax.tree.map(lambda x: x.astype(jnp.bfloat16), (w, d))
-    found = neighbourhood(kind)(*narrow)
-    expected = neighbourhood(kind)(*jax.tree.map(lambda x: x.astype(jnp.float32), narrow))
+    found = neighborhood(kind)(*narrow)
+    expected = neighborhood(kind)(*jax.tree.map(lambda x: x.astype(jnp.float32), narrow))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected)
     assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {jnp.dtype(jnp.float32)}
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), (w, d))
-        assert {leaf.dtype for leaf in jax.tree.leaves(neighbourhood(kind)(*wide))} == {jnp.dtype(jnp.float64)}
+        assert {leaf.dtype for leaf in jax.tree.leaves(neighborhood(kind)(*wide))} == {jnp.dtype(jnp.float64)}
 
 
 def test_an_unknown_name():
     with pytest.raises(errors.InputError, match="unknown norm 'globl'; did you mean 'global'"):
-        neighbourhoods.named('globl')
+        neighborhoods.named('globl')

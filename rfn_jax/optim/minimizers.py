@@ -1,4 +1,4 @@
-"""The minimisers that a config can name, and the optimiser behind them."""
+"""The minimizers that a config can name, and the optimizer behind them."""
 
 import optax
 
@@ -12,15 +12,15 @@ from rfn_jax.optim.looksam import looksam, rfn_looksam
 from rfn_jax.optim.random_sam import random_sam
 from rfn_jax.optim.sam import rfn_sam, sam
 
-MINIMISERS: registry.Registry[optax.GradientTransformation] = registry.Registry('minimiser')
+MINIMIZERS: registry.Registry[optax.GradientTransformation] = registry.Registry('minimizer')
 for _factory in (
     sam, rfn_sam, asam, rfn_asam, gsam, rfn_gsam, looksam, rfn_looksam, esam, rfn_esam, friendly_sam, rfn_friendly_sam,
     random_sam,
 ):  # fmt: skip
-    MINIMISERS.register(_factory)
+    MINIMIZERS.register(_factory)
 
 
-@MINIMISERS.register
+@MINIMIZERS.register
 def sgd() -> optax.GradientTransformation:
     """Leaves the gradient as it is: plain SGD."""
     return optax.identity()
@@ -29,7 +29,7 @@ def sgd() -> optax.GradientTransformation:
 def momentum_sgd(
     learning_rate: optax.ScalarOrSchedule, *, momentum: float, weight_decay: float
 ) -> optax.GradientTransformationExtraArgs:
-    r"""SGD as PyTorch defines it, to be put behind a minimiser: `optax.chain(rfn_sam(), momentum_sgd(...))`.
+    r"""SGD as PyTorch defines it, to be put behind a minimizer: `optax.chain(rfn_sam(), momentum_sgd(...))`.
 
     .. math:: m \leftarrow \mu m + (g + \lambda w), \qquad w \leftarrow w - \eta m
 

@@ -1,10 +1,10 @@
-r"""The point of a neighbourhood of the weights where a linear function is largest.
+r"""The point of a neighborhood of the weights where a linear function is largest.
 
-A neighbourhood is a function from the parameters :math:`w` and a direction :math:`d`, usually their gradient, to
+A neighborhood is a function from the parameters :math:`w` and a direction :math:`d`, usually their gradient, to
 
 .. math:: \arg\max_{e \in N(w)} \langle d, e \rangle
 
-for a set :math:`N(w)` of radius 1; the minimisers scale it by `rho`. All are zero where `d` is zero, use float32 whatever the
+for a set :math:`N(w)` of radius 1; the minimizers scale it by `rho`. All are zero where `d` is zero, use float32 whatever the
 type of the parameters (float64 where they have it), and return trees of that type.
 """
 
@@ -16,7 +16,7 @@ import optax
 
 from rfn_jax.core import checks, numerics
 
-Neighbourhood = Callable[[optax.Params, optax.Updates], optax.Updates]
+Neighborhood = Callable[[optax.Params, optax.Updates], optax.Updates]
 
 
 def ball(params: optax.Params, direction: optax.Updates) -> optax.Updates:
@@ -41,27 +41,27 @@ def relative_layer_balls(params: optax.Params, direction: optax.Updates) -> opta
     return jax.tree.map(lambda w, u: numerics.tree_norm(w).astype(u.dtype) * u, params, layer_balls(params, direction))
 
 
-def scaled_ball(eta: float) -> Neighbourhood:
+def scaled_ball(eta: float) -> Neighborhood:
     r"""The ball in which every weight is measured by its own size: :math:`T^2 d / \|T d\|_2` with :math:`T = |w| + \eta`.
 
     Source: Kwon et al. 2021 (arXiv 2102.11600), ASAM.
     """
 
-    def neighbourhood(params: optax.Params, direction: optax.Updates) -> optax.Updates:
+    def neighborhood(params: optax.Params, direction: optax.Updates) -> optax.Updates:
         scale = jax.tree.map(
             lambda w: jnp.abs(numerics.wide(w)) + jnp.asarray(eta, numerics.wide_dtype(w.dtype)), params
         )
         unit = ball(params, jax.tree.map(lambda t, d: t * numerics.wide(d), scale, direction))
         return jax.tree.map(jnp.multiply, scale, unit)
 
-    return neighbourhood
+    return neighborhood
 
 
 NORMS = {'global': ball, 'layer': layer_balls, 'relative': relative_layer_balls}
 
 
-def named(norm: str) -> Neighbourhood:
-    """The neighbourhood of a name in `NORMS`.
+def named(norm: str) -> Neighborhood:
+    """The neighborhood of a name in `NORMS`.
 
     Raises:
       InputError: The name is unknown.

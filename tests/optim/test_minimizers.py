@@ -6,7 +6,7 @@ import pytest
 
 from rfn_jax import optim
 from rfn_jax.core import errors
-from rfn_jax.optim import minimisers
+from rfn_jax.optim import minimizers
 
 A = np.array([[3.0, 1.0], [1.0, 2.0]])
 B = np.array([1.0, -2.0])
@@ -52,8 +52,8 @@ def test_momentum_sgd_is_the_sgd_of_pytorch(momentum, weight_decay, schedule, rh
 
     boundaries = optax.piecewise_constant_schedule(0.1, {5: 0.1})
     tx = optax.chain(
-        minimisers.MINIMISERS.make('sgd') if rho is None else minimisers.MINIMISERS.make('rfn_sam', rho=rho),
-        minimisers.momentum_sgd(boundaries if schedule else 0.1, momentum=momentum, weight_decay=weight_decay),
+        minimizers.MINIMIZERS.make('sgd') if rho is None else minimizers.MINIMIZERS.make('rfn_sam', rho=rho),
+        minimizers.momentum_sgd(boundaries if schedule else 0.1, momentum=momentum, weight_decay=weight_decay),
     )
     expected = torch_sgd(
         gradient if rho is None else sam_gradient,
@@ -67,25 +67,25 @@ def test_momentum_sgd_is_the_sgd_of_pytorch(momentum, weight_decay, schedule, rh
     np.testing.assert_allclose(run(tx, 12), expected, rtol=2e-6, atol=2e-6)
 
 
-def test_the_table_of_minimisers():
-    assert list(minimisers.MINIMISERS) == [
+def test_the_table_of_minimizers():
+    assert list(minimizers.MINIMIZERS) == [
         'asam', 'esam', 'friendly_sam', 'gsam', 'looksam', 'random_sam', 'rfn_asam', 'rfn_esam', 'rfn_friendly_sam',
         'rfn_gsam', 'rfn_looksam', 'rfn_sam', 'sam', 'sgd',
     ]  # fmt: skip
-    for name in minimisers.MINIMISERS:
-        assert name == 'sgd' or minimisers.MINIMISERS[name] is getattr(optim, name)
-    with pytest.raises(errors.InputError, match="unknown minimiser 'rfn_sm'; did you mean 'rfn_sam'"):
-        minimisers.MINIMISERS.make('rfn_sm')
-    with pytest.raises(errors.InputError, match="unknown option of minimiser 'sgd': 'rho'"):
-        minimisers.MINIMISERS.make('sgd', rho=0.1)
-    with pytest.raises(errors.InputError, match="sigma of minimiser 'friendly_sam' must be float, got '1'"):
-        minimisers.MINIMISERS.make('friendly_sam', sigma='1')
-    assert minimisers.MINIMISERS.make('esam', rho=1, beta=1, gamma=1, seed=0, mask='no_biases')
+    for name in minimizers.MINIMIZERS:
+        assert name == 'sgd' or minimizers.MINIMIZERS[name] is getattr(optim, name)
+    with pytest.raises(errors.InputError, match="unknown minimizer 'rfn_sm'; did you mean 'rfn_sam'"):
+        minimizers.MINIMIZERS.make('rfn_sm')
+    with pytest.raises(errors.InputError, match="unknown option of minimizer 'sgd': 'rho'"):
+        minimizers.MINIMIZERS.make('sgd', rho=0.1)
+    with pytest.raises(errors.InputError, match="sigma of minimizer 'friendly_sam' must be float, got '1'"):
+        minimizers.MINIMIZERS.make('friendly_sam', sigma='1')
+    assert minimizers.MINIMIZERS.make('esam', rho=1, beta=1, gamma=1, seed=0, mask='no_biases')
 
 
 def test_plain_sgd_takes_the_arguments_of_the_others():
     w = jnp.asarray([20.0, -9.0])
-    tx = optax.chain(minimisers.sgd(), minimisers.momentum_sgd(0.1, momentum=0.0, weight_decay=0.0))
+    tx = optax.chain(minimizers.sgd(), minimizers.momentum_sgd(0.1, momentum=0.0, weight_decay=0.0))
     updates, _ = tx.update(jax.grad(loss)(w), tx.init(w), w, grad_fn=None, losses_fn=None)
     np.testing.assert_allclose(updates, -0.1 * (A @ np.asarray(w) - B), rtol=1e-6)
 
@@ -95,10 +95,10 @@ def test_a_bad_momentum(momentum):
     with pytest.raises(
         errors.InputError, match=rf'momentum must be a finite number at least 0 and below 1, got {momentum}'
     ):
-        minimisers.momentum_sgd(0.1, momentum=momentum, weight_decay=0)
+        minimizers.momentum_sgd(0.1, momentum=momentum, weight_decay=0)
 
 
 @pytest.mark.parametrize('weight_decay', [-1e-4, float('nan')])
 def test_a_bad_weight_decay(weight_decay):
     with pytest.raises(errors.InputError, match=f'weight_decay must be a finite number at least 0, got {weight_decay}'):
-        minimisers.momentum_sgd(0.1, momentum=0.9, weight_decay=weight_decay)
+        minimizers.momentum_sgd(0.1, momentum=0.9, weight_decay=weight_decay)
