@@ -110,8 +110,8 @@ def test_initialize_is_the_init_of_the_module_and_depends_on_the_key_only():
         ({'std': (0.2, 0.0, 0.5)}, 'std must be a finite number above 0, got 0.0'),
         ({'std': (-0.2,)}, 'std must be a finite number above 0, got -0.2'),
         ({'std': (0.2, float('nan'), 0.5)}, 'std must be a finite number above 0, got nan'),
-        ({'std': (0.2, 0.3)}, r'std \(0.2, 0.3\) must have .* one for each of the 3'),
-        ({'std': ()}, r'std \(\) must have .* one for each of the 3'),
+        ({'std': (0.2, 0.3)}, r'std \(0.2, 0.3\) must each have .* one for each of the 3'),
+        ({'std': ()}, r'std \(\) must each have .* one for each of the 3'),
         ({'mean': (0.1, 0.2)}, r'mean \(0.1, 0.2\) and std .* one for each of the 3'),
     ],
 )
@@ -121,7 +121,7 @@ def test_a_bad_normalization(options, message):
 
 
 def test_a_wrong_number_of_classes():
-    with pytest.raises(errors.InputError, match=r'the model gives logits of shape \(5,\), not 4 classes'):
+    with pytest.raises(errors.InputError, match=r'the model returns logits of shape \(5,\), but num_classes is 4'):
         classifier(num_classes=4)
 
 
@@ -129,7 +129,7 @@ def test_a_wrong_number_of_classes():
     ('options', 'message'),
     [
         ({'std': (0.0,)}, 'std must be a finite number above 0, got 0.0'),
-        ({'mean': [0.5]}, r'mean must be a tuple with one number or .* got \[0\.5\]'),
+        ({'mean': [0.5]}, r'mean must be a tuple with one number, or .* got \[0\.5\]'),
         ({'std': ()}, 'std must be a tuple with one number'),
     ],
 )

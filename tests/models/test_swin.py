@@ -111,7 +111,7 @@ def test_the_table_of_biases_lists_differences_of_rows_then_of_columns(size):
 def test_positions_are_apart_that_only_the_shift_brought_together(shape, shifts, size):
     places = np.stack(np.meshgrid(*map(np.arange, shape), indexing='ij'), axis=-1)
     rolled = np.roll(places, [-s for s in shifts], (0, 1))
-    found = swin.separation(shape, shifts, size)
+    found = swin.shift_mask(shape, shifts, size)
     windows = list(itertools.product(range(0, shape[0], size), range(0, shape[1], size)))
     assert found.shape == (len(windows), size**2, size**2)
     for window, (row, column) in enumerate(windows):

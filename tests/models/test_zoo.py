@@ -37,7 +37,7 @@ def variables_of(module, size=8):
 
 def test_every_model_is_general_or_has_a_size():
     assert sorted([*sizes.table(), *sizes.GENERAL]) == NAMES
-    assert sizes.complete() == list(sizes.table())
+    assert sizes.complete_models() == list(sizes.table())
     assert {name for name in sizes.table() if name.startswith('cifar_')} == {
         name for name, size in sizes.table().items() if not size.torchvision
     }
