@@ -34,7 +34,7 @@ O0 = {'xla_backend_optimization_level': 0}
 def tensors(classifier):
     """The shapes of the tensors that a classifier needs, by torchvision's keys."""
     slots = layout.slots(classifier.variables, layout.namings_of(classifier.module)['torchvision'])
-    return {slot.key: slot.whole for slot in slots.values()}
+    return {slot.key: slot.tensor_shape for slot in slots.values()}
 
 
 def filled(name):

@@ -103,14 +103,14 @@ def without(state, key):
         (
             lambda s: {**s, 'fc.weight': np.zeros((7, 6), np.float32)},
             'misshaped',
-            r'misshaped: fc.weight \[7, 6\] there and \[5, 6\] here; does',
+            r'misshaped: fc.weight has shape \[7, 6\] instead of \[5, 6\]; does',
         ),
     ],
 )
 def test_what_does_not_fit_is_listed_and_stops_unless_allowed(network, state, change, kind, message):
     fresh = classifier(seed=1)
     state = change(state)
-    with pytest.raises(errors.InputError, match=rf'^weights.pth does not fit .*{message} ') as caught:
+    with pytest.raises(errors.InputError, match=rf'^weights.pth does not match .*{message} ') as caught:
         weights.from_state_dict(fresh, state, source='weights.pth')
     assert '\n' not in str(caught.value)
     converted = weights.from_state_dict(fresh, state, allow=[kind])
@@ -130,7 +130,7 @@ def test_long_lists_are_cut():
     message = r'missing: bn1.running_mean, .* and 36 more; unused: other.0, .* and 34 more; does'
     with pytest.raises(errors.InputError, match=message):
         weights.from_state_dict(classifier(), state)
-    with pytest.raises(errors.InputError, match='has no tensor that fits the model'):
+    with pytest.raises(errors.InputError, match='has no tensor that matches the model'):
         weights.from_state_dict(classifier(), state, allow=weights.PROBLEMS)
 
 
@@ -177,7 +177,7 @@ def test_bad_names(network, state):
     with pytest.raises(errors.InputError, match="unknown problem to allow 'mising'; did you mean 'missing'"):
         weights.from_state_dict(network, state, allow=['mising'])
     mlp = classifier('mlp', widths=(4,))
-    with pytest.raises(errors.InputError, match='no PyTorch naming is known for models of the family MLP; known: '):
+    with pytest.raises(errors.InputError, match='no PyTorch naming is known for models of the family MLP; families: '):
         weights.to_state_dict(mlp)
 
 
