@@ -74,7 +74,7 @@ class InceptionBlock(nn.Module):
 
 
 class InceptionNetwork(nn.Module):
-    """A network of inception blocks; `__call__` gives logits `[B, num_classes]` in float32.
+    """A network of inception blocks; `__call__` returns logits `[B, num_classes]` in float32.
 
     Attributes:
       num_classes: Number of classes.

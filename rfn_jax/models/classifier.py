@@ -107,7 +107,7 @@ def abstract(
     mean, std = tuple(map(float, mean)), tuple(map(float, std))
     if any(len(values) not in (1, image_shape[-1]) for values in (mean, std)):
         raise errors.InputError(
-            f'mean {mean} and std {std} must each have one value, or one for each of the {image_shape[-1]} channels'
+            f'mean {mean} and std {std} must have one value for all channels or one for each of the {image_shape[-1]}'
         )
     variables = jax.eval_shape(lambda: _init(module, image_shape, jax.random.key(0)))
     classifier = Classifier(variables, module, num_classes, mean, std)

@@ -110,8 +110,8 @@ def test_initialize_is_the_init_of_the_module_and_depends_on_the_key_only():
         ({'std': (0.2, 0.0, 0.5)}, 'std must be a finite number above 0, got 0.0'),
         ({'std': (-0.2,)}, 'std must be a finite number above 0, got -0.2'),
         ({'std': (0.2, float('nan'), 0.5)}, 'std must be a finite number above 0, got nan'),
-        ({'std': (0.2, 0.3)}, r'std \(0.2, 0.3\) must each have .* one for each of the 3'),
-        ({'std': ()}, r'std \(\) must each have .* one for each of the 3'),
+        ({'std': (0.2, 0.3)}, r'std \(0.2, 0.3\) must have .* one for each of the 3'),
+        ({'std': ()}, r'std \(\) must have .* one for each of the 3'),
         ({'mean': (0.1, 0.2)}, r'mean \(0.1, 0.2\) and std .* one for each of the 3'),
     ],
 )

@@ -19,7 +19,7 @@ from rfn_jax.models import ranges
         (ranges.check_stages, {'a': (2, 1), 'b': [3, np.int64(4)]}, {'a': (2, 1), 'b': (3, 4)}),
     ],
 )
-def test_what_is_right_comes_back_as_plain_numbers(check, given, checked):
+def test_valid_options_are_returned_as_plain_numbers(check, given, checked):
     found = check(**given)
     assert found == checked
     assert repr(found) == repr(checked)
@@ -41,7 +41,7 @@ def test_what_is_right_comes_back_as_plain_numbers(check, given, checked):
         (ranges.check_widths, (3, 0), r'b\[1\] must be an integer of at least 1, got 0'),
     ],
 )
-def test_what_is_out_of_its_range(check, value, message):
+def test_options_out_of_range(check, value, message):
     with pytest.raises(errors.InputError, match=f'^{message}$'):
         check(b=value)
 
@@ -56,7 +56,7 @@ def test_what_is_out_of_its_range(check, value, message):
         ((-2, 1), (3, 4), r'^a\[0\] must be an integer of at least 1, got -2$'),
     ],
 )
-def test_stages_that_do_not_fit(a, b, message):
+def test_stages_that_do_not_match(a, b, message):
     with pytest.raises(errors.InputError, match=message):
         ranges.check_stages(a=a, b=b)
 
@@ -75,7 +75,7 @@ def test_the_rows_of_a_table_are_plain_integers():
         (((1, 0),), r'^blocks of rows\[0\] must be an integer of at least 1, got 0$'),
     ],
 )
-def test_rows_that_do_not_fit(rows, message):
+def test_invalid_rows(rows, message):
     with pytest.raises(errors.InputError, match=message):
         ranges.check_table('rows', rows, ('kernel', 'blocks'))
 

@@ -477,7 +477,7 @@ def a_zip(path, **options):
         ({'data.pkl': b'\x80\x02'}, 'exhausted'),
     ],
 )
-def test_archives_that_are_not_whole(tmp_path, members, reason):
+def test_incomplete_archives(tmp_path, members, reason):
     a_zip(tmp_path / 'f', members=members)
     assert reason in refusal(tmp_path / 'f')
 
@@ -509,7 +509,7 @@ def test_compressed_archives(tmp_path):
     assert 'larger than the file' in refusal(tmp_path / 'f')
 
 
-def test_check_sums(tmp_path):
+def test_checksums(tmp_path):
     a_zip(tmp_path / 'f')
     content = bytearray((tmp_path / 'f').read_bytes())
     start = content.index(np.arange(12, dtype=np.float32).tobytes())
@@ -535,7 +535,7 @@ def test_check_sums(tmp_path):
         ({'keys': '0'}, 'does not list'),
     ],
 )
-def test_streams_that_are_not_whole(tmp_path, options, reason):
+def test_incomplete_streams(tmp_path, options, reason):
     array = numbers('float32')
     torch_files.write_stream(tmp_path / 'f', {'w': torch_files.tensor('0', array)}, {'0': array}, **options)
     assert reason in refusal(tmp_path / 'f')
@@ -683,7 +683,7 @@ def test_a_training_checkpoint_of_torch(tmp_path, torch, zipped):
             assert_same(state[key], of_torch(torch, tensor))
 
 
-def test_check_sums_that_torch_left_out(tmp_path, torch):
+def test_checksums_that_torch_left_out(tmp_path, torch):
     torch.serialization.set_crc32_options(False)
     try:
         torch.save({'w': torch.arange(5.0)}, tmp_path / 'f')

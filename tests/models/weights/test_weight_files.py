@@ -66,7 +66,7 @@ WRITERS = pytest.mark.parametrize(
 
 @WRITERS
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors', '.npz', ''])
-def test_the_content_says_what_the_format_is(tmp_path, write, suffix):
+def test_the_format_is_recognized_by_content(tmp_path, write, suffix):
     path = tmp_path / f'weights{suffix}'
     write(path, STATE)
     assert_same(files.read_state_dict(path), STATE)
@@ -102,7 +102,7 @@ def test_weights_in_an_entry_of_an_unknown_name(tmp_path):
     assert "entries with tensors: 'generator', 'discriminator'; choose one" in refusal(tmp_path / 'f')
 
 
-def test_what_is_no_tensor_is_left_out(tmp_path):
+def test_entries_that_are_not_tensors_are_ignored(tmp_path):
     write_torch(tmp_path / 'f', STATE | {'extra': None, 'name': 'x', 'list': [1], 'nested': {'w': np.zeros(1)}})
     assert_same(files.read_state_dict(tmp_path / 'f'), STATE)
     write_npz(tmp_path / 'f', STATE | {'name': np.array('x'), 'date': np.array('2020-01-01', 'M8[D]')})
