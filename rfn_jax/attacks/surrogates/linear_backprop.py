@@ -63,7 +63,7 @@ class _Backward:
     def intercept(self) -> Iterator['_Backward']:
         with (
             hooks.intercept(nn.Module, self._network),
-            hooks.at_layer(self.from_layer, self._start),
+            hooks.intercept_layer(self.from_layer, self._start),
             hooks.intercept(hooks.Residual, self._residual),
             hooks.intercept((hooks.Relu, hooks.Relu6), self._relu),
         ):
