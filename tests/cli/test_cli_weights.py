@@ -105,7 +105,7 @@ def test_only_weights_with_torchvision_names_have_a_default_normalization(tmp_pa
     np.savez(tmp_path / 'x.npz', **weights.to_state_dict(vit, naming='torchvision'))
     assert main.main(['import-weights', *flags, f'--out={tmp_path / "torchvision"}']) == 0
     found = [storage.read_network(tmp_path / name) for name in ('timm', 'torchvision')]
-    assert [weights.mean for weights in found] == [(0.5,), (0.485, 0.456, 0.406)]
+    assert [network.mean for network in found] == [(0.5,), (0.485, 0.456, 0.406)]
     assert found[0].variables_sha256 == found[1].variables_sha256
 
 

@@ -66,7 +66,7 @@ def test_crafting_goes_on_after_the_last_whole_batch(tmp_path):
             raise StopError
 
     with pytest.raises(StopError):
-        transfer.craft(
+        transfer.craft_images(
             attack, surrogate, examples, jax.random.key(0), **options,
             parts=storage.Parts(tmp_path, {}), advance=stop_after_two,
         )  # fmt: skip
@@ -74,6 +74,8 @@ def test_crafting_goes_on_after_the_last_whole_batch(tmp_path):
     parts = storage.Parts(tmp_path, {})
     crafted = []
     parts.save = lambda number, ids, images, save=parts.save: (crafted.append(number), save(number, ids, images))
-    resumed = transfer.craft(attack, surrogate, examples, jax.random.key(0), **options, parts=parts)
+    resumed = transfer.craft_images(attack, surrogate, examples, jax.random.key(0), **options, parts=parts)
     assert crafted == [2]
-    np.testing.assert_array_equal(resumed, transfer.craft(attack, surrogate, examples, jax.random.key(0), **options))
+    np.testing.assert_array_equal(
+        resumed, transfer.craft_images(attack, surrogate, examples, jax.random.key(0), **options)
+    )
