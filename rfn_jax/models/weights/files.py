@@ -32,10 +32,10 @@ MAX_HEADER_SIZE = 100_000_000  # of a safetensors file, as in the safetensors li
 
 
 def read_state_dict(path: os.PathLike | str, entry: str | None = None) -> dict[str, np.ndarray]:
-    """Reads weights from a file of `torch.save`, safetensors or `np.savez`, told apart by content, not by suffix.
+    """Reads weights from a file of `torch.save`, safetensors or `np.savez`, whatever its suffix.
 
-    Prefixes that all keys share because the model was wrapped (`PREFIXES`, such as `module.`) are removed, and everything
-    that is not a tensor is ignored. Nothing in the file is executed.
+    The format is recognized by the content. Prefixes that all keys share because the model was wrapped (`PREFIXES`, such as
+    `module.`) are removed, and everything that is not a tensor is ignored. Nothing in the file is executed.
 
     Args:
       path: The file.
