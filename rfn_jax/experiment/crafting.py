@@ -38,8 +38,8 @@ class Job:
         Raises:
           InputError: They are not there, or were made from something else.
         """
-        found = storage.load_made_from(self.directory, self.origin)
-        images = None if found is None else found.of_ids(examples.ids)
+        found = storage.load_if_made_from(self.directory, self.origin)
+        images = None if found is None else found.images_for(examples.ids)
         if images is None:
             raise errors.InputError(
                 f'{self.directory} holds no adversarial set of this config, weights and examples; craft it first (rfn-jax '
@@ -107,11 +107,11 @@ def craft(plan: plan_lib.Plan, workdir: workdir_lib.Workdir) -> None:
     workdir.define_references(plan)
     examples = inputs.choose_test_examples()
     for job in all_jobs:
-        there = storage.load_made_from(job.directory, job.origin)
+        there = storage.load_if_made_from(job.directory, job.origin)
         missing = examples if there is None else examples.take(~np.isin(examples.ids, there.ids))
         if len(missing):
             made = _craft(job, missing, inputs)
-            storage.save_adversarial_set(made if there is None else there.united(made), job.directory)
+            storage.save_adversarial_set(made if there is None else there.merge(made), job.directory)
             _parts(job, missing).clear()
 
 
@@ -133,5 +133,5 @@ def _craft(job: Job, examples: data.ImageDataset, inputs: inputs_lib.Inputs) -> 
     return storage.AdversarialSet(images, examples.ids, examples.labels, job.origin)
 
 
-def _parts(job: Job, examples: data.ImageDataset) -> storage.Parts:
-    return storage.Parts(job.directory / 'parts', {**job.origin, 'ids': examples.ids.tolist()})
+def _parts(job: Job, examples: data.ImageDataset) -> storage.FinishedBatches:
+    return storage.FinishedBatches(job.directory / 'parts', {**job.origin, 'ids': examples.ids.tolist()})

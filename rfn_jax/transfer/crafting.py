@@ -27,7 +27,7 @@ def craft(
     mesh: Mesh,
     target_labels: np.ndarray | None = None,
     pool: data.ImageDataset | None = None,
-    parts: storage.Parts | None = None,
+    parts: storage.FinishedBatches | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
     """The adversarial images of a data set, rounded to uint8 inside the budget.
