@@ -35,8 +35,8 @@ setuptools.setup(
         'Typing :: Typed',
     ],
     python_requires='>=3.11',
-    # `rfn_jax/configs` is a link to `configs`, which stays at the top level for people to edit. With this `package_dir` an
-    # editable installation is a path, so that `import rfn_jax` works beside a clone of that name too.
+    # `rfn_jax/configs` is a symbolic link to `configs`, which is at the top level so that users find and edit it. With this
+    # `package_dir`, an editable installation adds a path, so that `import rfn_jax` also works next to a clone of that name.
     packages=setuptools.find_packages(include=['rfn_jax', 'rfn_jax.*']),
     package_dir={'': '.'},
     package_data={
@@ -48,7 +48,6 @@ setuptools.setup(
     },
     install_requires=[
         'absl-py',
-        'chex',
         'etils[epath]',
         'flax>=0.12',
         'grain>=0.2.15',
@@ -69,7 +68,7 @@ setuptools.setup(
         'tensorflow-datasets>=4.9.7',
     ],
     extras_require={
-        'test': ['pytest>=8', 'pytest-timeout', 'pytest-xdist', 'ruff'],
+        'test': ['mypy', 'pytest>=8', 'pytest-timeout', 'pytest-xdist', 'ruff'],
         'tpu': ['jax[tpu]'],
         'cuda': ['jax[cuda12]'],
         'gcs': ['gcsfs'],  # work directories on gs://

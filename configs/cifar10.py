@@ -2,11 +2,11 @@
 
     TFDS_DATA_DIR=... rfn-jax run --config=configs/cifar10.py --workdir=runs/cifar10
 
-ResNet-18 and ResNet-50 surrogates, 150 epochs, rho = 0.4, BIM with eps = 4/255 and 50 steps of eps/10, on about 1000 test
-images that all of the paper's ten targets classify correctly. The paper does not say how its targets were trained; here they
-are trained like the surrogates, the ViT with a smaller learning rate. Weights from elsewhere take the place of a target that
-is trained as `{'network': DIRECTORY}`, see `rfn-jax import-weights`. For an accelerator. No time and no score are given here,
-since this config has not been run to its end.
+For an accelerator: ResNet-18 and ResNet-50 surrogates, 150 epochs, rho = 0.4, BIM with eps = 4/255 and 50 steps of eps/10, on
+about 1000 test images that all of the paper's ten targets classify correctly. The paper does not say how its targets were
+trained; here they are trained like the surrogates, except that the ViT has a smaller learning rate. To use imported weights
+instead of training a target, replace its entry with `{'network': DIRECTORY}`; see `rfn-jax import-weights`. No time and no
+score are given here, since this config has not been run to its end.
 """
 
 import ml_collections
@@ -17,7 +17,7 @@ def get_config() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.name = 'cifar10'
     config.seed = 0
-    config.seeds = 3  # surrogates of each training
+    config.seeds = 3  # number of surrogates for each training
     config.data = {
         'name': 'cifar10',
         'data_dir': '',  # by default TFDS_DATA_DIR, then the default of TFDS
@@ -38,7 +38,7 @@ def get_config() -> ml_collections.ConfigDict:
         'rho': 0.4,
     }
     config.trainings = {'sgd': {'name': 'sgd'}, 'rfn': {'name': 'rfn_sam', 'rho': config.optim.get_ref('rho')}}
-    config.early_stopping = {'early_stopped': 'sgd'}  # the first stops the second
+    config.early_stopping = {'early_stopped': 'sgd'}  # NAME: TRAINING, where NAME is TRAINING stopped early
     config.baselines = ('sgd', 'early_stopped')  # what the others are compared with
 
     config.surrogates = {'resnet18': {'name': 'cifar_resnet18'}, 'resnet50': {'name': 'cifar_resnet50'}}
@@ -64,7 +64,7 @@ def get_config() -> ml_collections.ConfigDict:
     }
 
     config.attacks = {'bim': {'name': 'bim', 'eps': 4 / 255, 'steps': 50}}
-    # What chooses the early-stopping epoch: an attack on validation images, measured on the validation targets.
+    # The early-stopping epoch is chosen with this attack on validation images, measured on the validation targets.
     config.validation = {
         'attack': {'name': 'bim', 'eps': config.attacks.bim.get_ref('eps'), 'steps': 50},
         'examples': 1000,

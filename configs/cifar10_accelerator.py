@@ -2,12 +2,12 @@
 
     TFDS_DATA_DIR=... rfn-jax run --config=configs/cifar10_accelerator.py --workdir=runs/cifar10_accelerator
 
-A ResNet-18 for small images on all 45 000 training images, 30 epochs with decays at half and three quarters, computed in
-bfloat16; SGD, and SAM with rho = 0.05, 0.2 and 0.4 (RFN). The targets are small networks of five families (0.2 to 0.5 million
-parameters) on the same images.
+A ResNet-18 for small images is trained on all 45 000 training images for 30 epochs, with learning-rate decays at half and
+three quarters of the training, in bfloat16: with SGD, and with SAM at rho = 0.05, 0.2 and 0.4 (RFN). The targets are small
+networks from five families (0.2 to 0.5 million parameters), trained on the same images.
 
-On one H100, in 388 s, without two of the targets and rho = 0.05: mean black-box success of SGD 37.4 %, early-stopped SGD
-40.6 %, rho = 0.2 50.3 %, RFN 41.2 %, one seed; see docs/accelerator.md.
+On one H100, in 388 s, without two of the targets and without rho = 0.05, the mean black-box success for one seed was 37.4 %
+with SGD, 40.6 % with early-stopped SGD, 50.3 % with rho = 0.2 and 41.2 % with RFN; see docs/accelerator.md.
 """
 
 import ml_collections
@@ -55,10 +55,10 @@ def get_config() -> ml_collections.ConfigDict:
 
 
 def network(name: str, **options) -> dict:
-    """A network that trains, and is attacked, in bfloat16; it is measured in float32."""
+    """A network that is trained and attacked in bfloat16, and measured in float32."""
     return {'name': name, 'dtype': 'bfloat16', **options}
 
 
 def target(name: str, **options) -> dict:
-    """A target that trains as long as the surrogates do."""
+    """A target that is trained for as long as the surrogates."""
     return {'model': network(name, **options)}

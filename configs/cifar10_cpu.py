@@ -6,8 +6,9 @@ About 52 minutes on two cores of a Xeon, shared with other work. Mean black-box 
 SGD 22.6 %, early-stopped SGD 23.2 % (epoch 13, the first after a decay), RFN 33.3 %; natural accuracy 56.1, 55.0 and 54.0 %.
 
 The surrogate has 1.2 million parameters for 3000 images, so that SGD fits them (99 % of the training images at the end): a
-surrogate too small or too briefly trained to fit its data loses by a large rho. rho = 0.2 was taken from an earlier
-prototype and kept after the first seed led on the validation images and validation targets; no other value was tried.
+large rho hurts a surrogate that is too small, or trained too briefly, to fit its data. rho = 0.2 was taken from an earlier
+prototype, and kept after it led on the validation images and validation targets for the first seed; no other value was
+tried.
 """
 
 import ml_collections
@@ -16,7 +17,7 @@ from rfn_jax.configs import cifar10
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """The config of `cifar10.py` with a share of the data, smaller networks and shorter training."""
+    """The config of `cifar10.py` with a part of the data, smaller networks and shorter training."""
     config = cifar10.get_config()
     config.name = 'cifar10_cpu'
     config.seeds = 2
@@ -51,7 +52,7 @@ def get_config() -> ml_collections.ConfigDict:
         'vgg_small': {'model': {'name': 'vgg', 'stages': ((24,), (48,), (96,), (192,))}, 'optim': targets},
     }
 
-    config.attacks.bim.update(eps=8 / 255, steps=20)  # validation.attack.eps follows
+    config.attacks.bim.update(eps=8 / 255, steps=20)  # validation.attack.eps changes with it
     config.validation.attack.steps = 10
     config.validation.examples = 200
     config.evaluation.update(examples=500, batch_size=100)

@@ -2,8 +2,8 @@
 
     TFDS_DATA_DIR=... rfn-jax run --config=configs/cifar10_cpu_attacks.py --workdir=runs/cifar10_cpu_attacks
 
-The table that it makes is in `rfn_jax/attacks/README.md`. Training is that of `cifar10_cpu.py`; the attacks have 10 steps of
-a fifth of eps, with fewer copies and neighbors than their papers, so that two CPU cores can make it.
+The resulting table is in `rfn_jax/attacks/README.md`. The training is that of `cifar10_cpu.py`; the attacks take 10 steps of
+eps/5, with fewer copies and neighbors than in their papers, so that two CPU cores suffice.
 """
 
 import ml_collections

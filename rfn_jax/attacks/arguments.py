@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from rfn_jax.attacks.inputs import transforms
 from rfn_jax.core import errors
@@ -61,7 +62,7 @@ def keys_of_batch(key: jax.Array, count: int) -> jax.Array:
     Raises:
       InputError: It is neither.
     """
-    if not jnp.issubdtype(getattr(key, 'dtype', None), jax.dtypes.prng_key):
+    if not hasattr(key, 'dtype') or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         raise errors.InputError(f'key must be made by jax.random.key, got {key!r}')
     keys = jax.random.split(key, count) if key.ndim == 0 else key
     if keys.shape != (count,):
@@ -77,10 +78,11 @@ def num_classes(logits: Any, count: int) -> int:
     """
     if getattr(logits, 'ndim', 0) not in (2, 3) or logits.shape[-2] != count:
         raise errors.InputError(f'the surrogate must return logits [{count}, K], got {logits}')
-    return logits.shape[-1]
+    classes: int = logits.shape[-1]
+    return classes
 
 
-def checked_pool(name: str, pool: transforms.Pool | None, images: jax.Array) -> transforms.Pool:
+def checked_pool(name: str, pool: tuple[ArrayLike, ArrayLike] | None, images: jax.Array) -> transforms.Pool:
     """The pool of images `[P, H, W, C]` and labels `[P]` of an attack on images `[B, H, W, C]`, as arrays.
 
     Raises:

@@ -9,12 +9,13 @@ Axes: `B` examples, `H W` rows and columns, `C` channels, `K` classes, `M` membe
 import abc
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.typing import ArrayLike
 
 from rfn_jax.attacks import arguments, budget
 from rfn_jax.attacks.inputs import transforms
@@ -31,7 +32,7 @@ class SteppedSurrogate(abc.ABC):
     """
 
     @abc.abstractmethod
-    def at_step(self, images: jax.Array, keys: jax.Array, step: jax.typing.ArrayLike) -> jax.Array:
+    def at_step(self, images: jax.Array, keys: jax.Array, step: jax.Array | int) -> jax.Array:
         """The logits at a step.
 
         Args:
@@ -67,10 +68,10 @@ class SteppedSurrogate(abc.ABC):
             raise errors.InputTypeError(
                 f'a {type(self).__name__} changes from step to step: it needs at_step(images, keys, step)'
             )
-        return self.at_step(images, None, 0)
+        return self.at_step(images, cast(jax.Array, None), 0)  # draws nothing
 
 
-def logits(surrogate: Surrogate, images: jax.Array, keys: jax.Array, step: jax.typing.ArrayLike) -> jax.Array:
+def logits(surrogate: Surrogate, images: jax.Array, keys: jax.Array, step: jax.Array | int) -> jax.Array:
     """The logits of any surrogate at a step; arguments and result are those of `SteppedSurrogate.at_step`."""
     if isinstance(surrogate, SteppedSurrogate):
         return surrogate.at_step(images, keys, step)
@@ -100,7 +101,7 @@ def check_hooks(surrogate: Surrogate, method: str) -> None:
       InputError: They do not.
     """
 
-    def reached(surrogate):
+    def reached(surrogate: Surrogate) -> bool:
         if isinstance(surrogate, SteppedSurrogate):
             return bool(surrogate.inner()) and all(map(reached, surrogate.inner()))
         return isinstance(surrogate, classifier_lib.Classifier)
@@ -118,7 +119,7 @@ class _AnyNetwork(SteppedSurrogate):
     def inner(self) -> tuple[Surrogate, ...]:
         return (classifier_lib.Classifier({}, nn.Module(), num_classes=1),)
 
-    def at_step(self, images: jax.Array, keys: jax.Array, step: jax.typing.ArrayLike) -> jax.Array:
+    def at_step(self, images: jax.Array, keys: jax.Array, step: jax.Array | int) -> jax.Array:
         raise NotImplementedError
 
 
@@ -156,10 +157,18 @@ class Attack(abc.ABC):
     """
 
     name: str
-    limits: budget.Budget
     targeted: bool
-    needs_pool: bool
     chunk_size: int
+
+    if TYPE_CHECKING:  # read-only: fields in some subclasses, properties in others
+
+        @property
+        def limits(self) -> budget.Budget:
+            """The budget."""
+
+        @property
+        def needs_pool(self) -> bool:
+            """Whether it needs a pool."""
 
     @abc.abstractmethod
     def run(self, given: Arguments) -> jax.Array:
@@ -177,12 +186,12 @@ class Attack(abc.ABC):
     def __call__(
         self,
         surrogate: Surrogate,
-        images: jax.Array,
-        labels: jax.Array,
+        images: ArrayLike,
+        labels: ArrayLike,
         key: jax.Array,
         *,
-        target_labels: jax.Array | None = None,
-        pool: transforms.Pool | None = None,
+        target_labels: ArrayLike | None = None,
+        pool: transforms.Pool | tuple[ArrayLike, ArrayLike] | None = None,
     ) -> jax.Array:
         """Crafts adversarial images.
 
@@ -221,12 +230,13 @@ class Attack(abc.ABC):
         if self.targeted != (target_labels is not None):
             wanted = 'targeted: it needs' if self.targeted else 'not targeted: it takes no'
             raise errors.InputError(f'attack {self.name!r} is {wanted} target_labels')
-        if self.targeted:
+        if target_labels is not None:
             target_labels = jnp.asarray(target_labels)
             arguments.check_labels(target_labels, len(images), num_classes)
         pool = arguments.checked_pool(self.name, pool, images) if self.needs_pool else None
         with arguments.memory_advice(self.name, len(images), self.chunk_size):
-            return _run(self, Arguments(surrogate, images, labels, keys, target_labels, pool))
+            adversarial: jax.Array = _run(self, Arguments(surrogate, images, labels, keys, target_labels, pool))
+            return adversarial
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -4,7 +4,7 @@ Axes: `B` examples, `H W` rows and columns, `C` channels, `K` classes, `M` membe
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,8 @@ from rfn_jax.core import checks, errors, losses, numerics
 ALPHA = 0.75
 RHO = 0.75
 LOSSES = ('cross_entropy', 'dlr')
+
+Tree = TypeVar('Tree')
 
 
 def difference_of_logits_ratio(
@@ -84,7 +86,7 @@ class AutoPgd(attack.Attack):
 
     needs_pool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ('steps', 'restarts'):
             object.__setattr__(self, name, checks.integer(name, getattr(self, name), at_least=1))
         checks.one_of('loss', self.loss, LOSSES)
@@ -185,9 +187,10 @@ class _Ascent(NamedTuple):
     found: _Found
 
 
-def _where(chosen: jax.Array, a: Any, b: Any) -> Any:
+def _where(chosen: jax.Array, a: Tree, b: Tree) -> Tree:
     """`a` for the chosen examples `[B]`, else `b`; pytrees of arrays `[B, ...]`."""
-    return jax.tree.map(lambda a, b: jnp.where(chosen.reshape(-1, *[1] * (a.ndim - 1)), a, b), a, b)
+    result: Tree = jax.tree.map(lambda a, b: jnp.where(chosen.reshape(-1, *[1] * (a.ndim - 1)), a, b), a, b)
+    return result
 
 
 def _random_start(images: jax.Array, keys: jax.Array, limits: budget.Budget) -> jax.Array:
@@ -209,26 +212,30 @@ def _run(auto: AutoPgd, given: attack.Arguments) -> jax.Array:
     enough = np.zeros(auto.steps, np.float32)
     enough[list(turns)] = RHO * np.diff((0, *turns))
 
-    def loss_of(logits):
+    def loss_of(logits: jax.Array) -> jax.Array:
         if auto.loss == 'dlr':
             return difference_of_logits_ratio(logits, labels, target_labels)
-        return -losses.cross_entropy(logits, target_labels) if auto.targeted else losses.cross_entropy(logits, labels)
+        if target_labels is None:
+            return losses.cross_entropy(logits, labels)
+        return -losses.cross_entropy(logits, target_labels)
 
-    def evaluate(x, keys, number):
+    def evaluate(
+        x: jax.Array, keys: jax.Array, number: jax.Array | int
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """The sum of the losses; and those `[B]`, with the number of members that are fooled."""
         logits = attack.compiled_logits(surrogate, x, keys, number)
         members = logits if logits.ndim == 3 else logits[None]
         loss = jnp.mean(jax.vmap(loss_of)(members), axis=0)
         classes = jnp.argmax(members, axis=-1)
-        fooled = classes == target_labels if auto.targeted else classes != labels
+        fooled = classes != labels if target_labels is None else classes == target_labels
         return jnp.sum(loss), (loss, jnp.sum(fooled, axis=0, dtype=jnp.int32))
 
-    def better(found, x, fooled, loss):
+    def better(found: _Found, x: jax.Array, fooled: jax.Array, loss: jax.Array) -> _Found:
         is_better = (fooled > found.fooled) | ((fooled == found.fooled) & (loss > found.loss))
         return _where(is_better, _Found(x, fooled, loss), found)
 
-    def run(found, keys):
-        def body(number, now):
+    def run(found: _Found, keys: jax.Array) -> _Found:
+        def body(number: jax.Array, now: _Ascent) -> _Ascent:
             (_, (loss, fooled)), gradient = jax.value_and_grad(evaluate, has_aux=True)(
                 now.images, keys_lib.fold(keys, number + 1), number
             )
@@ -275,4 +282,5 @@ def _run(auto: AutoPgd, given: attack.Arguments) -> jax.Array:
         return better(last.found, last.images, fooled, loss)
 
     none = _Found(images, jnp.full(len(images), -1, jnp.int32), jnp.full(len(images), -jnp.inf, jnp.float32))
-    return jax.lax.fori_loop(0, auto.restarts, lambda r, found: run(found, keys_lib.fold(keys, r)), none).images
+    found: _Found = jax.lax.fori_loop(0, auto.restarts, lambda r, found: run(found, keys_lib.fold(keys, r)), none)
+    return found.images

@@ -30,7 +30,7 @@ class Budget:
     eps: float
     norm: str = 'linf'
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         checks.one_of('norm', self.norm, NORMS)
         checks.number('eps', self.eps, above=0)
         if self.norm == 'linf' and self.eps > 1:

@@ -24,10 +24,11 @@ from rfn_jax.attacks.gradients import (
 from rfn_jax.attacks.gradients import estimate as estimate_lib
 from rfn_jax.attacks.inputs import blocks as blocks_lib
 from rfn_jax.attacks.inputs import mixing, resizing, scales, shifts, spectrum
+from rfn_jax.attacks.inputs import transforms as transforms_lib
 from rfn_jax.attacks.surrogates import ghost, linear_backprop, skip_gradient
 from rfn_jax.core import checks, errors, registry
 
-COMPONENTS = registry.Registry('component of an attack')
+Around = Callable[[estimate_lib.GradientEstimate], estimate_lib.GradientEstimate]
 
 
 class Frame(NamedTuple):
@@ -61,11 +62,14 @@ class Parts(NamedTuple):
     smoothing: tuple[optax.GradientTransformation, ...] = ()
     decay: float | None = None
     direction: optax.GradientTransformation | None = None
-    estimate: Callable[[estimate_lib.GradientEstimate], estimate_lib.GradientEstimate] | None = None
+    estimate: Around | None = None
     place: int = 0
     transforms: tuple[engine.Transform, ...] = ()
     surrogate_transforms: tuple[engine.SurrogateTransform, ...] = ()
     start: engine.Start | None = None
+
+
+COMPONENTS: registry.Registry[Parts] = registry.Registry('component of an attack')
 
 
 def _component(function: Callable[..., Parts]) -> Callable[..., Parts]:
@@ -91,7 +95,7 @@ def _mi(frame: Frame, *, decay: float = 1.0) -> Parts:
 def _ni(frame: Frame, *, decay: float = 1.0) -> Parts:
     """Momentum with look-ahead (Nesterov)."""
 
-    def around(inner):
+    def around(inner: estimate_lib.GradientEstimate) -> estimate_lib.GradientEstimate:
         return _in_values(frame, lambda scale: look_ahead.look_ahead(scale * frame.step_size, decay, inner=inner))
 
     return Parts(decay=decay, estimate=around, place=1)
@@ -102,7 +106,7 @@ def _vt(frame: Frame, *, beta: float = 1.5, neighbors: int = 20, around: str = '
     """Variance tuning, with neighbors up to `beta * eps` away."""
     radius = checks.number('beta', beta, above=0) * frame.limits.eps
 
-    def outside(inner):
+    def outside(inner: estimate_lib.GradientEstimate) -> estimate_lib.GradientEstimate:
         return _in_values(frame, lambda scale: variance.variance_tuned(scale * radius, neighbors, around, inner))
 
     return Parts(estimate=outside, place=4)
@@ -113,7 +117,7 @@ def _pgn(frame: Frame, *, beta: float = 3.0, neighbors: int = 20, balance: float
     """Penalized gradient norm, with neighbors up to `beta * eps` away."""
     radius = checks.number('beta', beta, above=0) * frame.limits.eps
 
-    def build(scale):
+    def build(scale: float) -> estimate_lib.GradientEstimate:
         return penalty.penalized_norm(scale * radius, scale * frame.step_size, neighbors, balance=balance)
 
     return Parts(estimate=_alone('pgn', _in_values(frame, build)), place=3)
@@ -123,7 +127,7 @@ def _pgn(frame: Frame, *, beta: float = 3.0, neighbors: int = 20, balance: float
 def _emi(frame: Frame, *, samples: int = 11, radius: float = 7.0, decay: float = 1.0) -> Parts:
     """Enhanced momentum: gradients sampled along the one before, and momentum."""
 
-    def build(scale):
+    def build(scale: float) -> estimate_lib.GradientEstimate:
         return enhanced.enhanced_momentum(scale * frame.step_size, samples, radius)
 
     return Parts(decay=decay, estimate=_alone('emi', _in_values(frame, build)), place=2)
@@ -143,8 +147,8 @@ def _rap(
     radius = frame.limits.eps if radius is None else radius
     step_size = radius / inner_steps if inner_step_size is None else inner_step_size
 
-    def around(inner):
-        def build(scale):
+    def around(inner: estimate_lib.GradientEstimate) -> estimate_lib.GradientEstimate:
+        def build(scale: float) -> estimate_lib.GradientEstimate:
             lengths = scale * radius, scale * step_size
             return reverse.reverse_perturbation(*lengths, inner_steps, late_start=late_start, inner=inner)
 
@@ -210,7 +214,7 @@ def _ssa(frame: Frame, *, copies: int = 20, rho: float = 0.5, sigma: float | Non
     if frame.limits.norm == 'linf':
         return Parts(transforms=(transform,))
 
-    def apply(given):
+    def apply(given: transforms_lib.Input) -> jax.Array:
         scale = _values_per_length(given.images)
         return spectrum.spectrum_simulation(copies, rho=rho, sigma=scale * sigma).apply(given)
 
@@ -247,7 +251,8 @@ def _linbp(frame: Frame, *, from_layer: str) -> Parts:
 
 def _values_per_length(images: jax.Array) -> float:
     """The change of each value in an equal change of all that has L2 length 1."""
-    return images[0].size ** -0.5
+    scale: float = images[0].size ** -0.5
+    return scale
 
 
 def _in_values(frame: Frame, build: Callable[[float], estimate_lib.GradientEstimate]) -> estimate_lib.GradientEstimate:
@@ -255,16 +260,22 @@ def _in_values(frame: Frame, build: Callable[[float], estimate_lib.GradientEstim
     if frame.limits.norm == 'linf':
         return build(1.0)
 
-    def update(grad_fn, images, state, keys, step):
+    def update(
+        grad_fn: estimate_lib.GradFn,
+        images: jax.Array,
+        state: estimate_lib.State,
+        keys: jax.Array,
+        step: estimate_lib.Step,
+    ) -> tuple[jax.Array, estimate_lib.State]:
         return build(_values_per_length(images)).update(grad_fn, images, state, keys, step)
 
     return estimate_lib.GradientEstimate(build(1.0).init, update, build(1.0).evaluations)
 
 
-def _alone(name: str, chosen: estimate_lib.GradientEstimate) -> Callable:
+def _alone(name: str, chosen: estimate_lib.GradientEstimate) -> Around:
     """A gradient estimate that takes no other one inside, as a function of the one inside."""
 
-    def around(inner):
+    def around(inner: estimate_lib.GradientEstimate) -> estimate_lib.GradientEstimate:
         if inner is not estimate_lib.AT_IMAGE:
             raise errors.InputError(f'{name} does not go together with another estimate of the gradient')
         return chosen

@@ -69,7 +69,7 @@ def compose(
     limits = budget.Budget(eps, norm)
     frame = components_lib.Frame(limits, eps / 10 if step_size is None else step_size, steps)
     parts = [components_lib.COMPONENTS.make(part, frame=frame, **options.get(part, {})) for part in names]
-    decays = {part.decay for part in parts} - {None}
+    decays = {part.decay for part in parts if part.decay is not None}
     if len(decays) > 1:
         raise errors.InputError(f'components {components!r} ask for momentum of different decay: {sorted(decays)}')
     gradient = estimate.AT_IMAGE

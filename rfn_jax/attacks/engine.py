@@ -33,6 +33,7 @@ Loss = Callable[[jax.Array, jax.Array], jax.Array]
 Transform = transforms_lib.InputTransform | Callable[[jax.Array, jax.Array], jax.Array]
 SurrogateTransform = Callable[[attack_lib.Surrogate], attack_lib.Surrogate]
 Start = Callable[[jax.Array, jax.Array, budget.Budget], jax.Array]
+Carry = tuple[jax.Array, estimate.State, optax.OptState]  # images, and the states of the estimate and of the direction
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,7 +101,7 @@ class GradientAttack(attack_lib.Attack):
     targeted: bool = False
     chunk_size: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ('steps', 'restarts', 'chunk_size'):
             object.__setattr__(self, name, checks.integer(name, getattr(self, name), at_least=1))
         checks.number('step_size', self.step_size, above=0)
@@ -129,12 +130,16 @@ class GradientAttack(attack_lib.Attack):
     @property
     def needs_pool(self) -> bool:
         """Whether the attack must be called with a pool of images to mix in."""
-        return any(transform.needs_pool for transform in self.transforms)
+        return any(transform.needs_pool for transform in self._transforms)
 
     @property
     def copies(self) -> int:
         """Number of copies over which every gradient is averaged: of all combinations of those of the transforms."""
-        return math.prod(transform.copies for transform in self.transforms)
+        return math.prod(transform.copies for transform in self._transforms)
+
+    @property
+    def _transforms(self) -> tuple[transforms_lib.InputTransform, ...]:
+        return tuple(map(transforms_lib.as_transform, self.transforms))
 
     def transformed(self, surrogate: attack_lib.Surrogate) -> attack_lib.Surrogate:
         """The surrogate that the gradients are of: all surrogate transforms of another one."""
@@ -149,30 +154,36 @@ class GradientAttack(attack_lib.Attack):
         """The adversarial images `[B, H, W, C]`; the whole attack as one loop."""
         surrogate, images, labels, keys, target_labels, pool = given
         surrogate = self.transformed(surrogate)
-        mean_over = functools.partial(copies.mean_over, chunk_size=self.chunk_size)
 
-        def losses_of(logits):
+        def mean_over(count: int, compute: Callable[[jax.Array], copies.Tree]) -> copies.Tree:
+            return copies.mean_over(count, compute, chunk_size=self.chunk_size)
+
+        def losses_of(logits: jax.Array) -> jax.Array:
             """The loss `[B]` to maximize; over the members of an ensemble if there are."""
             if logits.ndim == 3:
                 return jnp.mean(jax.vmap(losses_of)(logits), axis=0)
-            return -self.loss(logits, target_labels) if self.targeted else self.loss(logits, labels)
+            return self.loss(logits, labels) if target_labels is None else -self.loss(logits, target_labels)
 
-        def loss_fn(t, x, step_keys, number):
+        def loss_fn(t: jax.Array, x: jax.Array, step_keys: jax.Array, number: jax.Array) -> jax.Array:
             copy_keys = step_keys if self.copies == 1 else keys_lib.fold(step_keys, keys_lib.COPIES + number)
-            for index, transform in enumerate(self.transforms):
+            for index, transform in enumerate(self._transforms):
                 number, copy = jnp.divmod(number, transform.copies)
                 own, shared = keys_lib.fold(copy_keys, index), keys_lib.fold(step_keys, keys_lib.SHARED + index)
                 x = transform.apply(transforms_lib.Input(x, labels, own, shared, copy, pool))
             surrogate_keys = keys_lib.fold(copy_keys, len(self.transforms))
             return jnp.sum(losses_of(attack_lib.compiled_logits(surrogate, x, surrogate_keys, t)))
 
-        def ascend(keys):
-            def body(t, carry):
+        def ascend(keys: jax.Array) -> jax.Array:
+            def body(t: jax.Array, carry: Carry) -> Carry:
                 x, estimate_state, state = carry
                 step_keys = keys_lib.fold(keys, t + 1)
 
-                def grad_fn(x, keys):
-                    return mean_over(self.copies, lambda number: jax.grad(loss_fn, argnums=1)(t, x, keys, number))
+                def grad_fn(x: jax.Array, keys: jax.Array) -> jax.Array:
+                    def copy_gradient(number: jax.Array) -> jax.Array:
+                        gradient: jax.Array = jax.grad(loss_fn, argnums=1)(t, x, keys, number)
+                        return gradient
+
+                    return mean_over(self.copies, copy_gradient)
 
                 step = estimate.Step(t, images, state, mean_over)
                 gradient, estimate_state = self.gradient.update(grad_fn, x, estimate_state, step_keys, step)
@@ -182,17 +193,18 @@ class GradientAttack(attack_lib.Attack):
 
             first = self.start(images, keys_lib.fold(keys, 0), self.limits)
             carry = (first, self.gradient.init(images), self.direction.init(images))
-            return jax.lax.fori_loop(0, self.steps, body, carry)[0]
+            last: Carry = jax.lax.fori_loop(0, self.steps, body, carry)
+            return last[0]
 
         if self.restarts == 1:
             return ascend(keys)
 
-        def final_losses(x):
+        def final_losses(x: jax.Array) -> jax.Array:
             # One key for all: a surrogate that varies is the same network for all restarts.
             last_keys = keys_lib.fold(keys, self.steps + 1)
             return losses_of(attack_lib.compiled_logits(surrogate, x, last_keys, self.steps - 1))
 
-        def restart(number, carry):
+        def restart(number: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             best, best_loss = carry
             found = ascend(keys_lib.fold(keys, self.steps + 1 + number))
             loss = final_losses(found)
@@ -200,4 +212,5 @@ class GradientAttack(attack_lib.Attack):
             return jnp.where(better[:, None, None, None], found, best), jnp.where(better, loss, best_loss)
 
         nothing = jnp.full(len(images), -jnp.inf, jax.eval_shape(final_losses, images).dtype)
-        return jax.lax.fori_loop(0, self.restarts, restart, (images, nothing))[0]
+        best: jax.Array = jax.lax.fori_loop(0, self.restarts, restart, (images, nothing))[0]
+        return best

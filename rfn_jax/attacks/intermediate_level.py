@@ -52,7 +52,7 @@ class IntermediateLevelAttack(attack.Attack):
     targeted = False
     chunk_size = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ('first', 'second'):
             part = getattr(self, name)
             if not isinstance(part, engine.GradientAttack) or part.targeted:
@@ -110,7 +110,7 @@ class FeatureProjection(attack.SteppedSurrogate):
         """The surrogate."""
         return (self.surrogate,)
 
-    def at_step(self, images: jax.Array, keys: jax.Array, step: jax.typing.ArrayLike) -> jax.Array:
+    def at_step(self, images: jax.Array, keys: jax.Array, step: jax.Array | int) -> jax.Array:
         """Inner products `[B, 1]` of the features' distance from the base with that of the guide; sums over features."""
         del keys, step  # the features are the same at every step
         change = features(self.surrogate, images, self.layer) - self.base

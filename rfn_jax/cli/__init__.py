@@ -1,1 +1,1 @@
-"""The command line: flags only."""
+"""The command line, which only handles flags."""

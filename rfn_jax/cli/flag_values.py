@@ -1,4 +1,4 @@
-"""Flags of a command without a config, with errors in one line."""
+"""Flags of a command without a config, with one-line errors."""
 
 from collections.abc import Sequence
 
@@ -13,11 +13,11 @@ def parse(
     """Parses the flags of a command into `values`.
 
     Args:
-      values: Where its flags are defined.
+      values: The flags that the command defines.
       command: Name of the command.
-      summary: One line on what it does, for `--help`.
+      summary: One line about what it does, for `--help`.
       arguments: Its arguments.
-      needed: Flags that must be given.
+      needed: Names of the required flags.
 
     Raises:
       InputError: A flag is wrong or missing.

@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 from rfn_jax.core import errors, options
 
-SUMMARY = 'shows the models, attacks, minimizers, data sets and configs that can be named.'
+SUMMARY = 'lists the available models, attacks, minimizers, data sets and configs.'
 KINDS = ('models', 'attacks', 'components', 'presets', 'minimizers', 'datasets', 'configs')
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Prints the tables named in `arguments`, all by default.
+    """Prints the tables named in `arguments`, by default all.
 
     Raises:
       InputError: A table is unknown.
@@ -49,7 +49,7 @@ def _lines(kind: str) -> list[str]:
 
 
 def _models() -> list[str]:
-    """The models that are complete by their name with their sizes, then the factories behind them with their options."""
+    """The models that need no options, with their sizes, then the factories behind them, with their options."""
     from rfn_jax import models
     from rfn_jax.models import sizes
 
@@ -69,7 +69,7 @@ def _first_line(source: str) -> str:
 
 
 def _options(factory: Callable, shared: Mapping[str, inspect.Parameter] = types.MappingProxyType({})) -> str:
-    """The options of a factory with their defaults; `shared` has those that the factory only hands on."""
+    """The options of a factory with their defaults; `shared` has the defaults of options that the factory only passes on."""
     listed = (
         shared[p.name] if p.default is ... else p
         for p in options.parameters(factory).values()

@@ -11,10 +11,10 @@ from rfn_jax.core import console as console_lib
 from rfn_jax.core import errors
 from rfn_jax.core.version import __version__
 
-# Each command with its one-line summary and the stages that it runs, in order.
+# For each command, its one-line summary and the stages that it runs, in order; None for all stages.
 STAGES = {
-    'quickstart': ('RFN against early stopping and SGD on digits: no file, no network, minutes on a CPU.', None),
-    'run': ('trains, crafts, measures and reports; what is done already is skipped.', None),
+    'quickstart': ('compares RFN with early stopping and SGD on digits: no files, no network, minutes on a CPU.', None),
+    'run': ('trains, crafts, measures and reports; skips what is already done.', None),
     'train': ('trains the targets and the surrogates.', ('train',)),
     'select': ('chooses the early-stopping epochs on validation data.', ('select',)),
     'craft': ('chooses the early-stopping epochs, and crafts the adversarial sets.', ('select', 'craft')),
@@ -34,13 +34,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command.
 
     Args:
-      arguments: Those of the command line by default.
+      arguments: The arguments; by default those of the command line.
 
     Returns:
       The exit status: 0, 1 (it failed) or 2 (the input is wrong).
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    # Libraries log what they raise (Orbax from its threads, at length); here an error is one line.
+    # Libraries log what they raise (Orbax at length, from its threads); here an error is a single line.
     logging.getLogger('absl').setLevel(logging.CRITICAL)
     try:
         return _dispatch(arguments)
@@ -54,11 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
-        goes_on = '; the same command goes on from here' if arguments[:1] and arguments[0] in STAGES else ''
-        print(f'rfn-jax: interrupted{goes_on}', file=sys.stderr)
+        hint = '; run the same command again to continue' if arguments[:1] and arguments[0] in STAGES else ''
+        print(f'rfn-jax: interrupted{hint}', file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(130)  # at once: threads of XLA and Orbax that still run would crash an orderly exit
+        os._exit(130)  # immediately: threads of XLA and Orbax that are still running would crash a normal exit
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -84,15 +84,15 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _run(config: dict, directory: str, stages: Sequence[str], only: Sequence[str]) -> None:
-    from rfn_jax import experiment, report  # --help need not wait for matplotlib
+    from rfn_jax import experiment, report  # imported late, so that --help does not wait for them
 
     console = console_lib.Console()
-    work = [stage for stage in stages if stage != 'report']
-    if work:
+    experiment_stages = [stage for stage in stages if stage != 'report']
+    if experiment_stages:
         plan, workdir = experiment.open_workdir(config, directory, console)
-        for stage in work:
+        for stage in experiment_stages:
             getattr(experiment, stage)(plan, workdir, **({'only': only} if only else {}))
-    elif experiment.is_bound(directory):
+    elif experiment.is_workdir(directory):
         experiment.check_last_config(directory, config)
     if 'report' in stages:
         report.print_tables(directory, console)

@@ -1,4 +1,4 @@
-"""Flags and configs of a command: absl and ml_collections, with errors in one line."""
+"""Flags and config of a command, read by absl and ml_collections, with one-line errors."""
 
 from collections.abc import Sequence
 
@@ -16,13 +16,13 @@ def parse(
 
     Args:
       command: Name of the command.
-      summary: One line on what it does, for `--help`.
+      summary: One line about what it does, for `--help`.
       arguments: Its arguments.
-      config_file: The config that is used without `--config`; None uses the one that the work directory was last used with.
-      workdir: The directory that is used without `--workdir`; None makes the flag mandatory.
+      config_file: The config to use without `--config`; if None, the one that the work directory was last used with.
+      workdir: The directory to use without `--workdir`; if None, the flag is required.
 
     Returns:
-      The config as nested plain values, the work directory, and the networks that `train` is limited to.
+      The config as nested plain values, the work directory, and the folders of networks that `train` is limited to.
 
     Raises:
       InputError: A flag, a config key or a value is wrong.
@@ -34,15 +34,15 @@ def parse(
         'config',
         config_file,
         'Python file with get_config(); --config.KEY=VALUE overrides a value, such as --config.optim.rho=0.2. '
-        'Without it a work directory goes on with its last config.',
+        'By default, the last config of the work directory.',
         flag_values=values,
         sys_argv=arguments,
     )
-    flags.DEFINE_string('workdir', workdir, 'Directory of the experiment; made if it is not there.', flag_values=values)
+    flags.DEFINE_string(
+        'workdir', workdir, 'Directory of the experiment; created if it is missing.', flag_values=values
+    )
     if command == 'train':
-        help_text = (
-            'Train only these networks, given by folder or parent folder, such as targets,surrogates/resnet-rfn.'
-        )
+        help_text = 'Train only the networks in these folders, such as targets,surrogates/resnet-rfn.'
         flags.DEFINE_list('only', None, help_text, flag_values=values)
     if any(argument.lstrip('-') in ('help', 'h') for argument in arguments[1:]):
         print(f'rfn-jax {command} [flags]: {summary}\n{values.get_help()}')
@@ -65,27 +65,27 @@ def parse(
         raise errors.InputError(f'rfn-jax {command} needs --workdir=DIRECTORY')
     if config is None and given:
         raise errors.InputError(f'get_config of {given[0]} must return a ConfigDict, got None')
-    from rfn_jax import experiment  # --help need not wait for it
+    from rfn_jax import experiment  # imported late, so that --help does not wait for it
 
-    if config is None and not experiment.is_bound(values.workdir):
+    if config is None and not experiment.is_workdir(values.workdir):
         raise errors.InputError(
-            f'{values.workdir} is no work directory so far: rfn-jax {command} needs --config=FILE, such as '
+            f'{values.workdir} is not a work directory yet: rfn-jax {command} needs --config=FILE, such as '
             '--config=configs/digits.py'
         )
     only = [] if command != 'train' or values.only is None else [name for name in values.only if name]
     if command == 'train' and values.only is not None and not only:
-        raise errors.InputError('--only needs the folder of a network, such as targets, or must be left out')
+        raise errors.InputError('--only needs at least one folder of networks, such as targets')
     return experiment.last_config(values.workdir) if config is None else config, values.workdir, only
 
 
 def _one_line(error: Exception) -> str:
-    """What absl and ml_collections say of a wrong flag, on one line."""
+    """An error of absl or ml_collections on one line."""
     text = ' '.join(str(error).split())
     if 'Error while parsing config file' in text:  # followed by the traceback of whatever the file raised
         lines = [line.strip() for line in str(error).strip().splitlines()]
         where = [line for line in lines if line.startswith('File ')][-1]
         return f'the config fails: {lines[-1]} ({where})'
-    if isinstance(error, (AttributeError, KeyError)):  # an override of a key that is not there
+    if isinstance(error, (AttributeError, KeyError)):  # an override of a key that does not exist
         return f'unknown config key {" ".join(str(error.args[0]).split())}'
     if isinstance(error, OSError):
         return f'cannot load the config: {text.rsplit("[Errno", 1)[-1].split("]", 1)[-1].strip()}'

@@ -7,10 +7,12 @@ Axes: `B` is the batch; a leading `B` in a shape means that the value is compute
 
 import functools
 import operator
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 SMALL = 1 << 15  # arrays with fewer values than this are reduced together
 
@@ -33,7 +35,7 @@ def safe_divide(numerator: ArrayLike, denominator: ArrayLike) -> jax.Array:
     return jnp.where(is_zero, jnp.zeros_like(quotient), quotient)
 
 
-def _scaled_norm(largest: jax.Array, sum_of_squares) -> jax.Array:
+def _scaled_norm(largest: jax.Array, sum_of_squares: Callable[[jax.Array], jax.Array]) -> jax.Array:
     """Computes `largest * sqrt(sum((x / largest)^2))`, which neither overflows nor underflows for x of any size.
 
     The norm does not depend on the scale, so no gradient flows through the scale; the square root never sees a zero.
@@ -56,7 +58,7 @@ def _join_small(leaves: list[jax.Array]) -> list[jax.Array]:
     return [*(leaf for leaf in leaves if leaf.size >= SMALL), jnp.concatenate([leaf.ravel() for leaf in small])]
 
 
-def tree_norm(tree) -> jax.Array:
+def tree_norm(tree: Any) -> jax.Array:
     r"""L2 norm over all leaves together, accumulated in float32.
 
     .. math:: \|x\|_2 = \sqrt{\sum_{leaves} \sum_i x_i^2}
@@ -77,7 +79,7 @@ def tree_norm(tree) -> jax.Array:
     )
 
 
-def wide_dtype(dtype) -> jnp.dtype:
+def wide_dtype(dtype: DTypeLike) -> jnp.dtype:
     """Returns the type in which to compute with values of `dtype`: float64 for float64, otherwise float32."""
     return jnp.dtype('float64') if jnp.dtype(dtype) == jnp.float64 else jnp.dtype('float32')
 
@@ -87,7 +89,7 @@ def wide(x: jax.Array) -> jax.Array:
     return x.astype(wide_dtype(x.dtype))
 
 
-def tree_vdot(a, b) -> jax.Array:
+def tree_vdot(a: Any, b: Any) -> jax.Array:
     r"""Inner product of two trees, accumulated in float32 (in float64 where a leaf is float64).
 
     .. math:: \langle a, b \rangle = \sum_{leaves} \sum_i a_i b_i
@@ -100,7 +102,7 @@ def tree_vdot(a, b) -> jax.Array:
       Scalar; 0 for empty trees.
     """
 
-    def product(x, y):
+    def product(x: jax.Array, y: jax.Array) -> jax.Array:
         dtype = wide_dtype(jnp.float64 if jnp.float64 in (x.dtype, y.dtype) else x.dtype)
         return jnp.sum(x.astype(dtype) * y.astype(dtype))
 
@@ -109,7 +111,7 @@ def tree_vdot(a, b) -> jax.Array:
     return functools.reduce(operator.add, [part.astype(dtype) for part in parts], jnp.zeros((), dtype))
 
 
-def all_finite(tree) -> jax.Array:
+def all_finite(tree: Any) -> jax.Array:
     """Returns whether no leaf holds infinity or NaN, as a scalar bool."""
     leaves = _join_small(jax.tree.leaves(tree))
     return functools.reduce(operator.and_, [jnp.all(jnp.isfinite(x)) for x in leaves], jnp.asarray(True))

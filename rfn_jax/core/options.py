@@ -6,11 +6,14 @@ import numbers
 import types
 import typing
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from rfn_jax.core import errors
 
+Made = TypeVar('Made')
 
-def call(what: str, factory: Callable, options: Mapping[str, object]):
+
+def call(what: str, factory: Callable[..., Made], options: Mapping[str, object]) -> Made:
     """Calls `factory` with keyword options, after checking their names and types.
 
     Args:
@@ -38,7 +41,7 @@ def call(what: str, factory: Callable, options: Mapping[str, object]):
     return factory(**options)
 
 
-def parameters(factory: Callable) -> dict[str, inspect.Parameter]:
+def parameters(factory: Callable[..., object]) -> dict[str, inspect.Parameter]:
     """Returns the parameters of a function or class by name.
 
     `**options: Unpack[Shared]` stands for the keys of the TypedDict `Shared`, as it does for type checkers. Keys that are not

@@ -1,13 +1,17 @@
 """Tables from names to factories, with helpful errors."""
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Generic, TypeVar
 
 from rfn_jax.core import errors
 from rfn_jax.core import options as options_lib
 
+Made = TypeVar('Made')
+Factory = TypeVar('Factory', bound=Callable[..., Any])
 
-class Registry:
-    """A table from names to factories, filled by a decorator.
+
+class Registry(Generic[Made]):
+    """A table from names to factories, filled by a decorator; `Registry[T]` is one of factories that make a `T`.
 
     Args:
       kind: What the names stand for, in the singular; used in messages.
@@ -27,20 +31,20 @@ class Registry:
 
     def __init__(self, kind: str):
         self.kind = kind
-        self._factories: dict[str, Callable] = {}
+        self._factories: dict[str, Callable[..., Made]] = {}
 
-    def register(self, factory: Callable) -> Callable:
+    def register(self, factory: Factory) -> Factory:
         """Adds `factory` under its own name and returns it unchanged."""
         self.add(factory.__name__, factory)
         return factory
 
-    def add(self, name: str, factory: Callable) -> None:
+    def add(self, name: str, factory: Callable[..., Made]) -> None:
         """Adds `factory`, such as a `functools.partial` of another one, under `name`."""
         if name in self._factories:
             raise ValueError(f'{self.kind} {name!r} is already registered')
         self._factories[name] = factory
 
-    def __getitem__(self, name: str) -> Callable:
+    def __getitem__(self, name: str) -> Callable[..., Made]:
         try:
             return self._factories[name]
         except KeyError:
@@ -52,7 +56,7 @@ class Registry:
     def __contains__(self, name: str) -> bool:
         return name in self._factories
 
-    def make(self, name: str, **options):
+    def make(self, name: str, **options: Any) -> Made:
         """Calls the factory `name` with `options`.
 
         Raises:
@@ -60,7 +64,7 @@ class Registry:
         """
         return options_lib.call(f'{self.kind} {name!r}', self[name], options)
 
-    def make_from(self, spec: Mapping[str, object], **more):
+    def make_from(self, spec: Mapping[str, Any], **more: Any) -> Made:
         """Makes what a spec in a config asks for: calls the factory `spec['name']` with the other entries and with `more`.
 
         Raises:

@@ -1,16 +1,16 @@
-"""Experiments: from a config to results, in stages that can be run alone and that are skipped when they are done.
+"""Experiments: from a config to results, in stages, each of which can run alone and is skipped once it is done.
 
 plan, workdir = experiment.open_workdir(config.to_dict(), 'runs/digits', Console())
 experiment.train(plan, workdir)     # targets, validation targets, surrogates
 experiment.select(plan, workdir)    # chooses the early-stopping epochs on validation data
 experiment.craft(plan, workdir)     # adversarial sets on test images
-experiment.measure(plan, workdir)   # success rates; the report reads what it writes
+experiment.measure(plan, workdir)   # success rates, which the report reads
 
-Each stage reads the files that the stages before it wrote, and writes its own.
+Each stage reads the files that the earlier stages wrote, and writes its own.
 """
 
 from rfn_jax.experiment.crafting import craft
-from rfn_jax.experiment.layout import check_last_config, is_bound, last_config
+from rfn_jax.experiment.layout import check_last_config, is_workdir, last_config
 from rfn_jax.experiment.measurement import measure
 from rfn_jax.experiment.networks import train
 from rfn_jax.experiment.opening import open_workdir
@@ -21,6 +21,6 @@ from rfn_jax.experiment.selection import select
 from rfn_jax.experiment.workdir import Workdir
 
 __all__ = [
-    'Plan', 'Workdir', 'check_last_config', 'craft', 'is_bound', 'last_config', 'measure', 'open_workdir', 'pinned',
+    'Plan', 'Workdir', 'check_last_config', 'craft', 'is_workdir', 'last_config', 'measure', 'open_workdir', 'pinned',
     'read', 'select', 'train',
 ]  # fmt: skip

@@ -20,9 +20,9 @@ class Job:
 
     Attributes:
       network: The surrogate.
-      crafted: What the result tables say of it.
+      crafted: The columns that describe it in the result tables.
       attack: The attack.
-      directory: Where it lies.
+      directory: Where it is stored.
       origin: What its images are made from.
     """
 
@@ -33,40 +33,40 @@ class Job:
     origin: dict
 
     def images(self, examples: data.ImageDataset) -> np.ndarray:
-        """The adversarial images of some examples, uint8 `[N, H, W, C]`, read from disk.
+        """The adversarial images of the given examples, uint8 `[N, H, W, C]`, read from disk.
 
         Raises:
-          InputError: They are not there, or were made from something else.
+          InputError: Images are missing, or were made from something else.
         """
-        found = storage.load_if_made_from(self.directory, self.origin)
-        images = None if found is None else found.images_for(examples.ids)
+        stored = storage.load_if_made_from(self.directory, self.origin)
+        images = None if stored is None else stored.images_for(examples.ids)
         if images is None:
             raise errors.InputError(
-                f'{self.directory} holds no adversarial set of this config, weights and examples; craft it first (rfn-jax '
-                'craft)'
+                f'{self.directory} holds no adversarial set for this config, these weights and these examples; craft it '
+                'first (rfn-jax craft)'
             )
         return images
 
     @property
     def title(self) -> str:
-        """What to call it in messages."""
+        """Its name in messages."""
         return f'{self.crafted.attack} on {self.network.model}-{self.crafted.training} seed {self.network.seed}'
 
 
-def jobs(inputs: inputs_lib.Inputs, stops: Mapping[tuple[str, str], int]) -> Iterator[Job]:
-    """All adversarial sets of the experiment: surrogate by surrogate, then training, seed and attack.
+def jobs(inputs: inputs_lib.Inputs, stopping_epochs: Mapping[tuple[str, str], int]) -> Iterator[Job]:
+    """All adversarial sets of the experiment, ordered by surrogate, training, seed and attack.
 
     Args:
       inputs: The inputs of the experiment.
-      stops: The epoch that each surrogate and early-stopped training uses.
+      stopping_epochs: For each surrogate and each early-stopped training, the epoch whose checkpoint is attacked.
 
     Raises:
-      InputError: A network is not trained.
+      InputError: A network has not been trained.
     """
     plan, workdir = inputs.plan, inputs.workdir
     for network in plan.of_role('surrogate'):
         for training in plan.trainings_of(network):
-            epoch = stops.get((network.model, training), network.recipe.epochs)
+            epoch = stopping_epochs.get((network.model, training), network.recipe.epochs)
             for name, entry in plan.attacks.items():
                 limits = entry.attack.limits
                 crafted = transfer.Crafted(
@@ -91,28 +91,29 @@ def jobs(inputs: inputs_lib.Inputs, stops: Mapping[tuple[str, str], int]) -> Ite
 
 
 def craft(plan: plan_lib.Plan, workdir: workdir_lib.Workdir) -> None:
-    """Crafts the adversarial sets that are not there yet, or that were made from something else.
+    """Crafts the adversarial sets that are missing, or that were made from something else.
 
-    Examples that are missing in a set are added to it: those that are there stay.
+    Examples that are missing from a set are added to it; those already in it are kept.
 
     Raises:
-      InputError: Networks are not trained, no early-stopping epoch was chosen, or no test image is eligible.
-      RunError: A checkpoint cannot be read, or a file not written.
+      InputError: A network has not been trained, no early-stopping epoch was chosen, or no test image is eligible.
+      RunError: A checkpoint cannot be read, or a file cannot be written.
     """
     inputs = inputs_lib.Inputs(plan, workdir)
-    all_jobs = list(jobs(inputs, selection.stops(inputs) if plan.early_stopping else {}))  # all can be made
+    # Before anything is written: every set can be made, and every target is trained.
+    all_jobs = list(jobs(inputs, selection.stopping_epochs(inputs) if plan.early_stopping else {}))
     for target in plan.of_role('target'):
-        inputs.digest(target, target.last_epoch)  # is trained
-    workdir.bind()
-    workdir.define_references(plan)
+        inputs.digest(target, target.last_epoch)
+    workdir.record_config()
+    workdir.define_imported(plan)
     examples = inputs.choose_test_examples()
     for job in all_jobs:
-        there = storage.load_if_made_from(job.directory, job.origin)
-        missing = examples if there is None else examples.take(~np.isin(examples.ids, there.ids))
+        existing = storage.load_if_made_from(job.directory, job.origin)
+        missing = examples if existing is None else examples.take(~np.isin(examples.ids, existing.ids))
         if len(missing):
-            made = _craft(job, missing, inputs)
-            storage.save_adversarial_set(made if there is None else there.merge(made), job.directory)
-            _parts(job, missing).clear()
+            crafted = _craft(job, missing, inputs)
+            storage.save_adversarial_set(crafted if existing is None else existing.merge(crafted), job.directory)
+            _finished_batches(job, missing).clear()
 
 
 def _craft(job: Job, examples: data.ImageDataset, inputs: inputs_lib.Inputs) -> storage.AdversarialSet:
@@ -120,18 +121,18 @@ def _craft(job: Job, examples: data.ImageDataset, inputs: inputs_lib.Inputs) -> 
     surrogate = inputs.classifier(job.network, job.crafted.epoch)
     key = rng.key_for(inputs.plan.seed, f'craft {job.crafted.attack} {job.network.model}', job.network.seed)
     with inputs.workdir.console.task(f'craft {job.title}', -(-len(examples) // batch_size)) as advance:
-        images = transfer.craft(
+        images = transfer.craft_images(
             job.attack.attack,
             surrogate,
             examples,
             key,
             **inputs.batching,
             pool=transfer.default_pool(inputs.test),
-            parts=_parts(job, examples),
+            finished_batches=_finished_batches(job, examples),
             advance=advance,
         )
     return storage.AdversarialSet(images, examples.ids, examples.labels, job.origin)
 
 
-def _parts(job: Job, examples: data.ImageDataset) -> storage.FinishedBatches:
+def _finished_batches(job: Job, examples: data.ImageDataset) -> storage.FinishedBatches:
     return storage.FinishedBatches(job.directory / 'parts', {**job.origin, 'ids': examples.ids.tolist()})

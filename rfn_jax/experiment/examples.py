@@ -1,4 +1,4 @@
-"""The few examples that the report shows as images: clean, perturbed, and what every model says of them."""
+"""The few examples that the report shows as images, clean and attacked, with the predictions of every model."""
 
 import dataclasses
 
@@ -13,14 +13,14 @@ SHOWN = 8
 
 
 def write(inputs: inputs_lib.Inputs, jobs: list[crafting.Job], eligible: data.ImageDataset) -> None:
-    """Writes `examples.csv` (predictions) and `examples.npz` (images) of the first surrogate, attack and seed.
+    """Writes `examples.csv` (predictions) and `examples.npz` (images) for the first surrogate, attack and seed.
 
-    The examples are the first eligible ones of as many classes as there are, so they are not picked by their outcome.
+    The examples are the first eligible ones of as many classes as possible, so they are not picked by their outcome.
 
     Args:
       inputs: The inputs of the experiment.
       jobs: All adversarial sets.
-      eligible: The originals.
+      eligible: The eligible test images, unchanged.
 
     Raises:
       RunError: A file cannot be written.
@@ -51,20 +51,20 @@ def write(inputs: inputs_lib.Inputs, jobs: list[crafting.Job], eligible: data.Im
 
 
 def _one_of_each_class(labels: np.ndarray) -> np.ndarray:
-    """The positions of the first example of each class, then of the first others, `SHOWN` in all if there are."""
+    """The positions of the first example of each class, then of the first of the others, up to `SHOWN` in all."""
     firsts = np.sort(np.unique(labels, return_index=True)[1])
     others = np.setdiff1d(np.arange(len(labels)), firsts)
     return np.sort(np.concatenate([firsts, others])[:SHOWN])
 
 
 def _row(
-    crafted: transfer.Crafted, target: str, kind: str, identity, label, clean, adversarial, names
+    crafted: transfer.Crafted, target: str, kind: str, example_id, label, clean, adversarial, names
 ) -> transfer.ExampleRow:
     return transfer.ExampleRow(
         **dataclasses.asdict(crafted),
         target=target,
         kind=kind,
-        id=int(identity),
+        id=int(example_id),
         label=names[label],
         clean_prediction=names[clean],
         adversarial_prediction=names[adversarial],

@@ -1,4 +1,4 @@
-"""What the stages of an experiment work on: its data, its targets, and the examples that count; each read when first used."""
+"""The inputs of the stages: the data, the targets and the eligible examples of an experiment, each read when first used."""
 
 import functools
 
@@ -24,7 +24,7 @@ class Inputs:
 
     @functools.cached_property
     def splits(self) -> data.Splits:
-        """The data; images are not read."""
+        """The data; the images are not read yet."""
         return open_data(self.plan)
 
     @functools.cached_property
@@ -54,7 +54,7 @@ class Inputs:
 
     @property
     def batching(self) -> dict:
-        """The arguments `batch_size` and `mesh` of attacks and predictions."""
+        """The arguments `batch_size` and `mesh` for attacks and predictions."""
         return {'batch_size': self.plan.evaluation.batch_size, 'mesh': self.workdir.mesh}
 
     def classifier(self, network: plan_lib.Network, epoch: int) -> models.Classifier:
@@ -62,41 +62,41 @@ class Inputs:
         return self.workdir.classifier(network, epoch, self.splits.info.image_shape)
 
     def digest(self, network: plan_lib.Network, epoch: int) -> str:
-        """The hash of a network after an epoch, which is read once; see `Workdir.digest`."""
+        """The hash of a network after an epoch, read only once; see `Workdir.digest`."""
         key = (network.folder, epoch)
         if key not in self._digests:
             self._digests[key] = self.workdir.digest(network, epoch)
         return self._digests[key]
 
     def choose_test_examples(self) -> data.ImageDataset:
-        """The eligible test images, the first ones that all targets classify correctly; noted in `test_examples.json`.
+        """The eligible test images: the first ones that all targets classify correctly, recorded in `test_examples.json`.
 
         Raises:
-          InputError: There are none, or a target is not trained.
-          RunError: A checkpoint cannot be read, or the file not written.
+          InputError: No image is eligible, or a target has not been trained.
+          RunError: A checkpoint cannot be read, or the file cannot be written.
         """
         origin = self._test_origin()
-        found = self._noted(origin)
-        if found is None:
+        ids = self._recorded_ids(origin)
+        if ids is None:
             natural = transfer.predictions(self.targets, self.test, **self.batching)
             examples = transfer.eligible_examples(self.test, natural, at_most=self.plan.evaluation.examples)
-            found = examples.ids.tolist()
-            io.write_json(self.workdir.result('test_examples.json'), {'origin': origin, 'ids': found})
-        return self._test_examples(found)
+            ids = examples.ids.tolist()
+            io.write_json(self.workdir.result('test_examples.json'), {'origin': origin, 'ids': ids})
+        return self._test_examples(ids)
 
     def test_examples(self) -> data.ImageDataset:
-        """The eligible test images that were crafted on.
+        """The eligible test images that the adversarial sets were crafted on.
 
         Raises:
-          InputError: None were chosen for these targets.
+          InputError: None have been chosen for these targets.
         """
-        found = self._noted(self._test_origin())
-        if found is None:
+        ids = self._recorded_ids(self._test_origin())
+        if ids is None:
             raise errors.InputError(
-                f'{self.workdir.result("test_examples.json")} holds no test examples for these targets; craft on them first '
-                '(rfn-jax craft)'
+                f'{self.workdir.result("test_examples.json")} holds no test examples for these targets; run rfn-jax craft '
+                'first'
             )
-        return self._test_examples(found)
+        return self._test_examples(ids)
 
     def _classifiers(self, role: str) -> dict[str, models.Classifier]:
         return {network.model: self.classifier(network, network.last_epoch) for network in self.plan.of_role(role)}
@@ -111,14 +111,15 @@ class Inputs:
             'source': self.splits.test.source,
         }
 
-    def _noted(self, origin: dict) -> list[int] | None:
+    def _recorded_ids(self, origin: dict) -> list[int] | None:
+        """The ids of the test examples in `test_examples.json`; None if it is missing, damaged, or of another origin."""
         try:
-            noted = io.read_json_object(self.workdir.result('test_examples.json'))
-        except errors.InputError:  # not there so far, or damaged
+            record = io.read_json_object(self.workdir.result('test_examples.json'))
+        except errors.InputError:
             return None
-        ids = noted.get('ids')
-        known = isinstance(ids, list) and ids and all(type(i) is int for i in ids) and np.isin(ids, self.test.ids).all()
-        return ids if known and noted.get('origin') == origin else None
+        ids = record.get('ids')
+        valid = isinstance(ids, list) and ids and all(type(i) is int for i in ids) and np.isin(ids, self.test.ids).all()
+        return ids if valid and record.get('origin') == origin else None
 
     def _test_examples(self, ids: list[int]) -> data.ImageDataset:
         position = {number: index for index, number in enumerate(self.test.ids.tolist())}
@@ -126,14 +127,14 @@ class Inputs:
 
 
 def open_data(plan: plan_lib.Plan) -> data.Splits:
-    """The data of an experiment; images are not read.
+    """The data of an experiment; the images are not read yet.
 
     Raises:
-      InputError: It is not there, or an option is wrong.
+      InputError: The data are missing, or an option is wrong.
     """
     return data.SOURCES.make_from(plan.data)
 
 
 def pool_sha256(pool: data.ImageDataset) -> str:
-    """The hash of which images are mixed in."""
+    """The hash of the ids and the source of the images that an attack mixes in."""
     return digests.of_plain([pool.source, pool.ids.tolist()])

@@ -1,4 +1,4 @@
-"""The config that a work directory was last used with, what made it, and the version of its layout."""
+"""The last config of a work directory, the environment that it was made in, and the version of its layout."""
 
 import os
 from collections.abc import Mapping
@@ -9,32 +9,32 @@ from jax.sharding import Mesh
 from rfn_jax.core import environment, errors, io
 from rfn_jax.experiment import definitions, pinning
 
-LAYOUT = 2  # of the first one, directories hold no layout.json
+LAYOUT = 2  # directories of layout 1 hold no layout.json
 
 
-def is_bound(directory: os.PathLike | str) -> bool:
-    """Whether the directory is the work directory of an experiment."""
+def is_workdir(directory: os.PathLike | str) -> bool:
+    """Whether a directory is the work directory of an experiment."""
     return (io.absolute(directory) / 'config.json').exists()
 
 
 def check_layout(directory: os.PathLike | str) -> None:
-    """Checks that a directory is free, or a work directory of this version.
+    """Checks that a directory is unused, or is a work directory of this layout.
 
     Raises:
-      InputError: It is one of another version.
+      InputError: It is a work directory of another layout.
     """
     path = io.absolute(directory) / 'layout.json'
     try:
-        found = io.read_json_object(path).get('version') if path.exists() else 1
+        version = io.read_json_object(path).get('version') if path.exists() else 1
     except errors.InputError as error:
         raise errors.InputError(
-            f'{error}; if this version of rfn_jax made the directory, write {{"version": {LAYOUT}}} into that file; if not, '
-            'choose another --workdir'
+            f'{error}; if this version of rfn_jax made the directory, write {{"version": {LAYOUT}}} into that file; '
+            'otherwise choose another --workdir'
         ) from error
-    if is_bound(directory) and found != LAYOUT:
+    if is_workdir(directory) and version != LAYOUT:
         raise errors.InputError(
-            f'{directory} is a work directory of layout {found}, made by another version of rfn_jax, and this one has layout '
-            f'{LAYOUT}: choose another --workdir'
+            f'{directory} is a work directory of layout {version}, made by another version of rfn_jax; this version uses '
+            f'layout {LAYOUT}: choose another --workdir'
         )
 
 
@@ -42,7 +42,7 @@ def last_config(directory: os.PathLike | str) -> dict:
     """The config that a work directory was last used with.
 
     Raises:
-      InputError: There is none, it is damaged, or of another version.
+      InputError: The config is missing or damaged, or the directory has another layout.
     """
     try:
         config = io.read_json_object(io.absolute(directory) / 'config.json')
@@ -53,30 +53,30 @@ def last_config(directory: os.PathLike | str) -> dict:
 
 
 def is_last_config(directory: os.PathLike | str, config: Mapping) -> bool:
-    """Whether a config is the one that a directory was last used with; it is not if that one is missing or damaged."""
+    """Whether a config is the one that a directory was last used with; false if that one is missing or damaged."""
     return _object(io.absolute(directory) / 'config.json') == config
 
 
 def check_last_config(directory: os.PathLike | str, config: Mapping) -> None:
-    """Checks that a config is the one that a work directory was last used with: a report shows the results of that one only.
+    """Checks that a config is the one that a work directory was last used with: a report shows only the results of that one.
 
     Raises:
-      InputError: It is another one; the message names what differs.
+      InputError: The configs differ; the message says where.
     """
-    there, here = (dict(definitions.flat(c)) for c in (last_config(directory), pinning.pinned(config)))
-    different = definitions.differences(there, here)
+    before, now = (dict(definitions.flatten(c)) for c in (last_config(directory), pinning.pinned(config)))
+    different = definitions.differences(before, now)
     if different:
         raise errors.InputError(
-            f'{directory} was last used with another config: {"; ".join(different[:5])}; leave out --config, or run '
-            'rfn-jax run with it'
+            f'{directory} was last used with another config: {"; ".join(different[:5])}; leave out --config, or '
+            'use this config with rfn-jax run'
         )
 
 
-def bind(directory: os.PathLike | str, config: Mapping, mesh: Mesh) -> None:
-    """Makes a config the one that a directory was last used with, and notes in `environment.json` what made it.
+def record_config(directory: os.PathLike | str, config: Mapping, mesh: Mesh) -> None:
+    """Records the config that a directory is used with, and the environment in `environment.json` if none is recorded.
 
     Args:
-      directory: The work directory; made if it is not there.
+      directory: The work directory; created if it is missing.
       config: The config, with its files pinned.
       mesh: The devices.
 
@@ -91,7 +91,7 @@ def bind(directory: os.PathLike | str, config: Mapping, mesh: Mesh) -> None:
 
 
 def write_config(directory: os.PathLike | str, config: Mapping) -> None:
-    """Writes the config of a work directory, and the version of its layout.
+    """Writes the config and the layout version of a work directory.
 
     Raises:
       InputError: The directory cannot be written.

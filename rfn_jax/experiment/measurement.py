@@ -12,72 +12,72 @@ from rfn_jax.experiment import plan as plan_lib
 from rfn_jax.experiment import workdir as workdir_lib
 
 TABLES = ('transfer.csv', 'natural.csv', 'summary.csv', 'gains.csv', 'examples.csv', 'examples.npz')
-NOTE = 'measured.json'
+RECORD = 'measured.json'
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What was measured of one adversarial set.
+    """What was measured on one adversarial set.
 
     Attributes:
       job: The adversarial set.
       targets: For each target, whether it misclassifies each adversarial image: booleans `[N]`.
       surrogate: The same for the surrogate itself.
-      right: Whether the surrogate classifies each unchanged test image correctly, over the whole test set.
+      correct: Whether the surrogate classifies each unchanged image of the whole test set correctly.
     """
 
     job: crafting.Job
     targets: dict[str, np.ndarray]
     surrogate: np.ndarray
-    right: np.ndarray
+    correct: np.ndarray
 
     @property
     def gradient_evaluations(self) -> int:
-        """Gradients of the surrogate for one example."""
+        """Number of gradients of the surrogate for one example."""
         return self.job.attack.attack.gradient_evaluations
 
 
 def measure(plan: plan_lib.Plan, workdir: workdir_lib.Workdir) -> None:
     """Writes `transfer.csv`, `natural.csv`, `summary.csv`, `gains.csv` and the examples of the report.
 
-    Nothing is measured if they are there, whole, and were written from the same adversarial sets and weights. Last of all,
-    `measured.json` says which config and tables belong together: a report shows no others.
+    Nothing is measured if the tables are intact and were written from the same adversarial sets and weights. Finally,
+    `measured.json` records which config and which tables belong together: a report shows no others.
 
     Raises:
       InputError: The early-stopping epochs were not chosen with this config, or an adversarial set is missing or was made
         from something else.
-      RunError: A checkpoint cannot be read, or a file not written.
+      RunError: A checkpoint cannot be read, or a file cannot be written.
     """
     inputs = inputs_lib.Inputs(plan, workdir)
     eligible = inputs.test_examples()
-    jobs = list(crafting.jobs(inputs, selection.stops(inputs)))
-    for job in jobs:  # all are there before the first is measured
+    jobs = list(crafting.jobs(inputs, selection.stopping_epochs(inputs)))
+    for job in jobs:  # none may be missing when the first is measured
         job.images(eligible)
     _check_targets(inputs, jobs)
-    workdir.bind()
-    workdir.define_references(plan)
-    noted, made_from = _noted(workdir), _inputs(inputs, jobs, eligible)
-    if noted.get('inputs') != made_from or not _are_there(workdir, noted.get('tables')):
+    workdir.record_config()
+    workdir.define_imported(plan)
+    last_record, inputs_digest = _last_record(workdir), _inputs_digest(inputs, jobs, eligible)
+    if last_record.get('inputs') != inputs_digest or not _are_unchanged(workdir, last_record.get('tables')):
         _write_tables(inputs, jobs, eligible)
-    digests_now = {name: digests.of_file(workdir.result(name)) for name in (*TABLES, *selection.TABLES)}
-    note = {'config': plan.config_sha256, 'inputs': made_from, 'tables': digests_now}
-    if note != noted:
-        io.write_json(workdir.result(NOTE), note)
+    table_digests = {name: digests.of_file(workdir.result(name)) for name in (*TABLES, *selection.TABLES)}
+    record = {'config': plan.config_sha256, 'inputs': inputs_digest, 'tables': table_digests}
+    if record != last_record:
+        io.write_json(workdir.result(RECORD), record)
 
 
-def _noted(workdir: workdir_lib.Workdir) -> dict:
-    """What is noted of the last measurement; empty if nothing is, or if the file is damaged."""
+def _last_record(workdir: workdir_lib.Workdir) -> dict:
+    """The record of the last measurement; empty if it is missing or damaged."""
     try:
-        return io.read_json_object(workdir.result(NOTE))
+        return io.read_json_object(workdir.result(RECORD))
     except errors.InputError:
         return {}
 
 
-def _are_there(workdir: workdir_lib.Workdir, noted: object) -> bool:
-    """Whether the tables of this stage are those whose hashes were noted."""
+def _are_unchanged(workdir: workdir_lib.Workdir, recorded: object) -> bool:
+    """Whether the tables of this stage still have the recorded hashes."""
     try:
-        return isinstance(noted, dict) and all(
-            digests.of_file(workdir.result(name)) == noted.get(name) for name in TABLES
+        return isinstance(recorded, dict) and all(
+            digests.of_file(workdir.result(name)) == recorded.get(name) for name in TABLES
         )
     except errors.InputError:  # one is missing
         return False
@@ -86,18 +86,18 @@ def _are_there(workdir: workdir_lib.Workdir, noted: object) -> bool:
 def _write_tables(inputs: inputs_lib.Inputs, jobs: list[crafting.Job], eligible: data.ImageDataset) -> None:
     """Measures all adversarial sets, and writes the tables of this stage."""
     workdir = inputs.workdir
-    right: dict[str, np.ndarray] = {}
+    correct: dict[str, np.ndarray] = {}
     outcomes = []
     with workdir.console.task('measure', len(jobs)) as advance:
         for job in jobs:
             surrogate = inputs.classifier(job.network, job.crafted.epoch)
             attacked = job.images(eligible)
             own = transfer.successes({job.network.model: surrogate}, attacked, eligible, **inputs.batching)
-            weights = job.origin['weights_sha256']
-            if weights not in right:  # the same for all attacks on a checkpoint
-                right[weights] = training.predict(surrogate, inputs.test, **inputs.batching) == inputs.test.labels
+            digest = job.origin['weights_sha256']
+            if digest not in correct:  # the same for all attacks on a checkpoint
+                correct[digest] = training.predict(surrogate, inputs.test, **inputs.batching) == inputs.test.labels
             on_targets = transfer.successes(inputs.targets, attacked, eligible, **inputs.batching)
-            outcomes.append(Outcome(job, on_targets, own[job.network.model], right[weights]))
+            outcomes.append(Outcome(job, on_targets, own[job.network.model], correct[digest]))
             advance(success=float(np.mean([s.mean() for s in on_targets.values()])))
     summary, gains = _compare(outcomes, inputs.plan.baselines)
     tables.write(workdir.result('transfer.csv'), transfer.TransferRow, _transfer_rows(outcomes))
@@ -108,32 +108,32 @@ def _write_tables(inputs: inputs_lib.Inputs, jobs: list[crafting.Job], eligible:
 
 
 def _check_targets(inputs: inputs_lib.Inputs, jobs: list[crafting.Job]) -> None:
-    """Checks that no target is a validation target or a surrogate by another name.
+    """Checks that no target is a validation target or a surrogate under another name.
 
     Raises:
-      InputError: One is.
+      InputError: A target is.
     """
-    found = {
+    names = {
         role: {inputs.digest(n, n.last_epoch): n.model for n in inputs.plan.of_role(role)}
         for role in ('target', 'validation_target')
     }
-    for digest, name in found['validation_target'].items():
-        if digest in found['target']:
-            raise plan_lib.reported_on_itself(name, found['target'][digest])
+    for digest, name in names['validation_target'].items():
+        if digest in names['target']:
+            raise plan_lib.reused_target_error(name, names['target'][digest])
     for job in jobs:
-        target = found['target'].get(job.origin['weights_sha256'])
+        target = names['target'].get(job.origin['weights_sha256'])
         if target is not None:
             raise errors.InputError(
                 f'target {target!r} is the {job.network.title} after epoch {job.crafted.epoch}: success on it is white-box'
             )
 
 
-def _inputs(inputs: inputs_lib.Inputs, jobs: list[crafting.Job], eligible: data.ImageDataset) -> str:
+def _inputs_digest(inputs: inputs_lib.Inputs, jobs: list[crafting.Job], eligible: data.ImageDataset) -> str:
     """A hash of everything that the tables depend on."""
     networks = [network for network in inputs.plan.networks if network.role != 'surrogate']
-    weights = {network.folder: inputs.digest(network, network.last_epoch) for network in networks}
+    network_digests = {network.folder: inputs.digest(network, network.last_epoch) for network in networks}
     sets = [[job.origin, job.attack.attack.gradient_evaluations] for job in jobs]
-    return digests.of_plain([sets, weights, eligible.ids.tolist(), len(inputs.test), inputs.plan.baselines])
+    return digests.of_plain([sets, network_digests, eligible.ids.tolist(), len(inputs.test), inputs.plan.baselines])
 
 
 def _transfer_rows(outcomes: list[Outcome]) -> list[transfer.TransferRow]:
@@ -142,25 +142,25 @@ def _transfer_rows(outcomes: list[Outcome]) -> list[transfer.TransferRow]:
         measured = [(name, transfer.BLACK_BOX, success) for name, success in outcome.targets.items()]
         measured.append((outcome.job.network.model, transfer.WHITE_BOX, outcome.surrogate))
         rows += [
-            transfer.TransferRow.of(outcome.job.crafted, *what, gradient_evaluations=outcome.gradient_evaluations)
-            for what in measured
+            transfer.TransferRow.of(outcome.job.crafted, *success, gradient_evaluations=outcome.gradient_evaluations)
+            for success in measured
         ]
     return rows
 
 
 def _natural_rows(inputs: inputs_lib.Inputs, outcomes: list[Outcome]) -> list[transfer.NaturalRow]:
-    """Natural accuracy on the test images: of the surrogates that were attacked, and of the targets of both kinds."""
+    """Natural accuracy on the test images of the attacked surrogates, the targets and the validation targets."""
     rows = {}
     for outcome in outcomes:
         crafted = outcome.job.crafted
         about = {**outcome.job.network.about(crafted.epoch), 'training': crafted.training}
-        rows[tuple(about.values())] = transfer.NaturalRow.of(outcome.right, **about)
+        rows[tuple(about.values())] = transfer.NaturalRow.of(outcome.correct, **about)
     for role, classifiers in (('target', inputs.targets), ('validation_target', inputs.validation_targets)):
         predicted = transfer.predictions(classifiers, inputs.test, **inputs.batching)
         for network in inputs.plan.of_role(role):
             about = network.about(network.last_epoch)
-            right = predicted[network.model] == inputs.test.labels
-            rows[tuple(about.values())] = transfer.NaturalRow.of(right, **about)
+            correct = predicted[network.model] == inputs.test.labels
+            rows[tuple(about.values())] = transfer.NaturalRow.of(correct, **about)
     return list(rows.values())
 
 
@@ -187,7 +187,7 @@ def _compare(
                     **transfer.mean_success(success[name]),
                     training=name,
                     white_box_rate=float(np.mean([outcome.surrogate.mean() for outcome in group])),
-                    natural_accuracy=float(np.mean([outcome.right.mean() for outcome in group])),
+                    natural_accuracy=float(np.mean([outcome.correct.mean() for outcome in group])),
                     gradient_evaluations=group[0].gradient_evaluations,
                 )
             )

@@ -13,51 +13,51 @@ from rfn_jax.storage import description
 
 
 def train(plan: plan_lib.Plan, workdir: workdir_lib.Workdir, only: Sequence[str] = ()) -> None:
-    """Trains every network of the plan that is not trained yet, and tells the accuracy of those that were there already.
+    """Trains every network of the plan that is not trained yet, and reports the accuracy of the imported ones.
 
-    A surrogate keeps the checkpoints of all epochs. While a network is trained, `training.lock` in its folder keeps other
-    processes from it; in a bucket there is no lock. Surrogates of one seed see the same examples in the same order whatever
-    their training, so that trainings are compared pair by pair.
+    A surrogate keeps the checkpoints of all epochs. While a network is being trained, `training.lock` in its folder keeps
+    other processes away from it; a work directory in a bucket has no locks. Surrogates with the same seed see the same
+    examples in the same order whatever their training, so that trainings are compared pair by pair.
 
     Args:
       plan: The experiment.
       workdir: Its work directory.
-      only: Folders of the networks to train, or folders around them, such as `'targets'` or `'surrogates/resnet18-rfn'`, so
-        that several processes can share the work; by default all.
+      only: Folders of the networks to train, or their parent folders, such as `'targets'` or `'surrogates/resnet18-rfn'`,
+        so that several processes can share the work; by default all.
 
     Raises:
-      InputError: The data or the batch size do not fit, there is no such folder, or what is there of a network was made from
-        something else.
+      InputError: The data or the batch size do not match the networks, a folder in `only` does not exist, or an existing
+        network was made from something else.
       RunError: A training diverged or could not be saved, or another process is training the network.
     """
     inputs = inputs_lib.Inputs(plan, workdir)
-    chosen = plan.chosen(only)
+    chosen = plan.networks_in(only)
     for network in chosen:
-        _check_known(network, workdir)
-    workdir.bind()
-    # Seeds, which are next to each other, share what is compiled.
+        _check_origin(network, workdir)
+    workdir.record_config()
+    # Networks that differ only in their seed are next to each other, and share what is compiled.
     for _, seeds in itertools.groupby(chosen, key=lambda n: (n.role, n.model, n.training)):
         missing = []
         for network in seeds:
-            _check_known(network, workdir)  # again: another process may have made it meanwhile
+            _check_origin(network, workdir)  # again: another process may have made it in the meantime
             if network.recipe is None:
-                _tell_accuracy(network, inputs)
+                _report_accuracy(network, inputs)
                 continue
             if _is_trained(network, workdir):
-                _describe(network, inputs)
+                _write_description(network, inputs)
             else:
                 missing.append(network)
         if missing:
             _train(missing, inputs)
 
 
-def _check_known(network: plan_lib.Network, workdir: workdir_lib.Workdir) -> None:
-    """Checks that what is there of a network says how it was made, and was made from the same config."""
+def _check_origin(network: plan_lib.Network, workdir: workdir_lib.Workdir) -> None:
+    """Checks that a network, if it exists, has a definition and was made from the same config."""
     folder = workdir.network(network)
     if network.recipe and _epochs(network, workdir) and not workdir.is_defined(network):
         raise errors.InputError(
-            f'{folder} has checkpoints and no definition.json, which says what they were trained by: restore it, or delete '
-            'the folder to train the network again'
+            f'{folder} has checkpoints but no definition.json, which says how they were trained: restore it, or delete the '
+            'folder to train the network again'
         )
     workdir.check_definition(network)
 
@@ -73,7 +73,7 @@ def _epochs(network: plan_lib.Network, workdir: workdir_lib.Workdir) -> set[int]
 
 
 def _train(networks: Sequence[plan_lib.Network], inputs: inputs_lib.Inputs) -> None:
-    """Trains networks that differ in their seed only."""
+    """Trains networks that differ only in their seed."""
     workdir, splits = inputs.workdir, inputs.splits
     recipe = networks[0].recipe
     streaming = data.is_large(splits.train, splits.info) if recipe.streaming is None else recipe.streaming
@@ -86,12 +86,12 @@ def _train(networks: Sequence[plan_lib.Network], inputs: inputs_lib.Inputs) -> N
     )
     for network in networks:
         with locks.held(workdir.network(network) / 'training.lock'):
-            _describe(network, inputs)
+            _write_description(network, inputs)
             _fit(network, program, inputs, streaming)
 
 
 def _fit(network: plan_lib.Network, program: training.Program, inputs: inputs_lib.Inputs, streaming: bool) -> None:
-    """Trains one network; its loader, which may hold the training set on every device, is gone afterwards."""
+    """Trains one network, and frees its loader, which may hold the training set on every device."""
     plan, workdir, splits = inputs.plan, inputs.workdir, inputs.splits
     loader = data.loader(
         splits.train if streaming else inputs.train,
@@ -102,7 +102,7 @@ def _fit(network: plan_lib.Network, program: training.Program, inputs: inputs_li
         streaming=streaming,
     )
     training.fit(
-        _initial(network, inputs),
+        _initial_classifier(network, inputs),
         loader,
         inputs.validation,
         program,
@@ -114,10 +114,10 @@ def _fit(network: plan_lib.Network, program: training.Program, inputs: inputs_li
     )
 
 
-def _initial(network: plan_lib.Network, inputs: inputs_lib.Inputs) -> models.Classifier:
-    """The classifier before training: the network that it starts from, else fresh values.
+def _initial_classifier(network: plan_lib.Network, inputs: inputs_lib.Inputs) -> models.Classifier:
+    """The classifier before training: the network that it starts from if there is one, otherwise fresh values.
 
-    Fresh values depend on its role, name and seed, not on its training: surrogates of one seed start alike.
+    Fresh values depend on the role, name and seed but not on the training, so surrogates with the same seed start alike.
     """
     info = inputs.splits.info
     if network.start:
@@ -127,8 +127,8 @@ def _initial(network: plan_lib.Network, inputs: inputs_lib.Inputs) -> models.Cla
     return models.initialize(network.module(info.num_classes), key, info.image_shape, **shared)
 
 
-def _describe(network: plan_lib.Network, inputs: inputs_lib.Inputs) -> None:
-    """Writes down what a network is and what decides on it, where that is not there; what is there must be the same."""
+def _write_description(network: plan_lib.Network, inputs: inputs_lib.Inputs) -> None:
+    """Writes the description and the definition of a network if one is missing; an existing definition must be the same."""
     inputs.workdir.check_definition(network)
     folder = inputs.workdir.network(network)
     if inputs.workdir.is_defined(network) and (folder / description.FILE).exists():
@@ -136,7 +136,7 @@ def _describe(network: plan_lib.Network, inputs: inputs_lib.Inputs) -> None:
     info, classifier = inputs.splits.info, opening.template(network, inputs.splits.info)
     origin = {'training': network.training, 'seed': network.seed, 'data': inputs.plan.data.get('name')}
     architecture = network.spec
-    if network.start:  # exports keep the naming of the weights that the training started from
+    if network.start:  # an export uses the naming of the weights that the training started from
         start = storage.read_network(network.start.network)
         architecture, origin['start'] = start.architecture, network.start.sha256
         origin['naming'] = start.origin.get('naming')
@@ -151,8 +151,8 @@ def _describe(network: plan_lib.Network, inputs: inputs_lib.Inputs) -> None:
     inputs.workdir.define(network)
 
 
-def _tell_accuracy(network: plan_lib.Network, inputs: inputs_lib.Inputs) -> None:
-    """Tells the natural accuracy of a network from elsewhere once: a wrong normalization shows in nothing else."""
+def _report_accuracy(network: plan_lib.Network, inputs: inputs_lib.Inputs) -> None:
+    """Reports the natural accuracy of an imported network once, since nothing else reveals a wrong normalization."""
     if inputs.workdir.is_defined(network):
         return
     console = inputs.workdir.console
@@ -161,7 +161,7 @@ def _tell_accuracy(network: plan_lib.Network, inputs: inputs_lib.Inputs) -> None
     console.info(f'{network.title}: {network.start.network}, validation_accuracy {accuracy:.4g}')
     if accuracy < 2 / classifier.num_classes:
         console.info(
-            f'{network.title}: that is near chance; are mean {classifier.mean} and std {classifier.std} those that its '
-            'weights were trained with, and the order of the classes that of the data?'
+            f'{network.title}: that is near chance; were its weights trained with mean {classifier.mean} and std '
+            f'{classifier.std}, and are its classes in the order of the data?'
         )
     inputs.workdir.define(network)

@@ -1,4 +1,4 @@
-"""A config whose files are pinned: absolute paths, with the hashes of what they hold."""
+"""Pins the files that a config names: absolute paths, with hashes of the contents."""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ SECTIONS = ('targets', 'validation_targets', 'surrogates')
 
 
 def plain(config: Mapping) -> dict:
-    """The config as JSON holds it: nested dictionaries, with lists for tuples.
+    """The config as JSON represents it: nested dictionaries, with lists in place of tuples.
 
     Raises:
       InputError: A value is not plain.
@@ -29,7 +29,7 @@ def pinned(config: Mapping) -> dict:
       config: Nested mapping of plain values, such as `ConfigDict.to_dict()`; see `configs/digits.py`.
 
     Raises:
-      InputError: A value is not plain; or a file cannot be read, or is not the one whose hash the config has.
+      InputError: A value is not plain, or a file cannot be read or does not have the hash that the config gives.
       RunError: A checkpoint is damaged.
     """
     config = plain(config)
@@ -49,22 +49,22 @@ def _pin(key: str, entry: dict) -> None:
     entry['network'] = str(io.absolute(entry['network']))
     try:
         store, entry['epoch'] = storage.open_checkpoint(entry['network'], entry.get('epoch'))
-        found = storage.read_network(entry['network']).sha256(store.digest(entry['epoch']))
+        sha256 = storage.read_network(entry['network']).sha256(store.digest(entry['epoch']))
     except errors.RunError as error:
-        raise damaged(f'{key}.network', error) from error
-    if entry.setdefault('sha256', found) != found:
+        raise damaged_error(f'{key}.network', error) from error
+    if entry.setdefault('sha256', sha256) != sha256:
         raise errors.InputError(
-            f'{key}.sha256 is {entry["sha256"]!r}, and the network in {entry["network"]} has {found!r}: it was imported or '
+            f'{key}.sha256 is {entry["sha256"]!r}, but the network in {entry["network"]} has {sha256!r}: it was imported or '
             'trained again from something else'
         )
 
 
-def damaged(what: str, error: errors.RunError) -> errors.RunError:
-    """The error of a damaged network from elsewhere with the way out, to be raised by the caller."""
+def damaged_error(what: str, error: errors.RunError) -> errors.RunError:
+    """The error for a damaged imported network, with the remedy, for the caller to raise."""
     return errors.RunError(f'{what}: {error}; make that network again, or name another one in the config')
 
 
 def variables_sha256(reference: plan.Reference) -> str:
-    """The hash of the variables of a network directory, whatever they are computed in."""
+    """The hash of the variables of a network directory, which does not depend on the dtype of the computation."""
     store, epoch = storage.open_checkpoint(reference.network, reference.epoch)
     return store.digest(epoch)

@@ -1,4 +1,4 @@
-"""What an experiment consists of: its networks, attacks and sizes, typed."""
+"""An experiment as typed values: its networks, its attacks and its sizes."""
 
 import dataclasses
 import math
@@ -12,12 +12,12 @@ from rfn_jax.core import errors
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """A network directory: a target, or what the training of a surrogate starts from.
+    """A network directory that serves as a target, or that the training of a surrogate starts from.
 
     Attributes:
-      network: The directory: of an imported network, or of one in a work directory.
-      epoch: Which of its checkpoints.
-      sha256: Hash of architecture, normalization and variables.
+      network: The directory of an imported network, or of a network in a work directory.
+      epoch: The epoch of the checkpoint.
+      sha256: Hash of the architecture, normalization and variables.
     """
 
     network: str
@@ -32,17 +32,17 @@ def is_reference(entry: object) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """One network: to train, or a target that is there already.
+    """One network: one to train, or an imported target.
 
     Attributes:
       role: `'surrogate'`, `'target'` or `'validation_target'`.
       model: Name in the config.
-      training: Name of the training of a surrogate; `'sgd'` for a target that is trained, else `'imported'`.
+      training: Name of a surrogate's training; `'sgd'` for a target that is trained, otherwise `'imported'`.
       seed: Number of the seed; 0 for a target.
-      spec: Name and options of the architecture, as `models.MODELS` takes them; None if `start` says it.
-      recipe: Its hyper-parameters; None for a target that is not trained.
-      start: A network that is there: the target itself, or what the training of a surrogate starts from.
-      definition: What of the config decides on it, by flat keys.
+      spec: Name and options of the architecture, as `models.MODELS` takes them; None if `start` determines it.
+      recipe: Its hyperparameters; None for an imported target.
+      start: An existing network: the imported target itself, or what the training of a surrogate starts from.
+      definition: The config values that it depends on, by flat keys.
     """
 
     role: str
@@ -67,11 +67,11 @@ class Network:
 
     @property
     def title(self) -> str:
-        """What to call it in messages."""
+        """Its name in messages."""
         return self.folder.replace('s/', ' ', 1).replace('/seed', ' seed ').replace('_', ' ')
 
     def about(self, epoch: int) -> dict[str, str | int]:
-        """What `natural.csv` says of it after an epoch."""
+        """The columns of `natural.csv` that describe it after an epoch."""
         return {
             'model': self.model,
             'role': self.role,
@@ -81,7 +81,7 @@ class Network:
         }
 
     def module(self, num_classes: int) -> nn.Module:
-        """The Flax module of an architecture that the config names."""
+        """The Flax module of the architecture in `spec`."""
         return models.from_spec(self.spec, num_classes=num_classes)
 
 
@@ -99,14 +99,14 @@ class Attack:
 
 
 @dataclasses.dataclass(frozen=True)
-class Validation:
-    """What the early-stopping epoch is chosen with.
+class ValidationSettings:
+    """How the early-stopping epoch is chosen.
 
     Attributes:
       attack: The attack on the validation images: name and options.
-      examples: How many eligible validation images, at most.
-      every_epochs: Which epochs are measured: every so many, the first after each decay of the learning rate, where the
-        paper finds the peak, and the last.
+      examples: Maximum number of eligible validation images.
+      every_epochs: Interval between the measured epochs. The first epoch after each decay of the learning rate, where the
+        paper finds the peak, and the last epoch are measured too.
     """
 
     attack: Mapping
@@ -114,18 +114,18 @@ class Validation:
     every_epochs: int
 
     def epochs(self, recipe: training.Recipe) -> list[int]:
-        """The epochs to measure of a training."""
+        """The epochs of a training to measure."""
         after_decays = [math.floor(epoch) + 1 for epoch in recipe.decay_epochs]
         return sorted({*range(self.every_epochs, recipe.epochs + 1, self.every_epochs), *after_decays, recipe.epochs})
 
 
 @dataclasses.dataclass(frozen=True)
-class Evaluation:
+class EvaluationSettings:
     """How the reported figures are measured.
 
     Attributes:
-      examples: How many eligible test images, at most.
-      batch_size: Examples in a batch of an attack or of predictions.
+      examples: Maximum number of eligible test images.
+      batch_size: Number of examples in a batch of an attack or of predictions.
     """
 
     examples: int
@@ -134,17 +134,17 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """An experiment, checked.
+    """A checked experiment.
 
     Attributes:
-      seed: Seed that every other one is derived from.
+      seed: The seed that every other seed is derived from.
       data: Name and options of the data set.
-      networks: What to train, and targets that are there already: targets, validation targets, then surrogates.
-      early_stopping: For each early-stopped training, the training that it stops.
-      baselines: The trainings that the others are compared with, early-stopped ones included.
-      attacks: The attacks of the reported figures, by their name in the config.
-      validation: What the early-stopping epoch is chosen with.
-      validation_attack: Its attack.
+      networks: The networks to train and the imported targets: targets, validation targets, then surrogates.
+      early_stopping: For each early-stopped training, the training that it cuts short.
+      baselines: The trainings that the others are compared with, including early-stopped ones.
+      attacks: The attacks of the reported figures, by their names in the config.
+      validation: How the early-stopping epoch is chosen.
+      validation_attack: The attack that it is chosen with.
       evaluation: How the reported figures are measured.
       config_sha256: Hash of the whole config.
     """
@@ -155,13 +155,13 @@ class Plan:
     early_stopping: Mapping[str, str]
     baselines: tuple[str, ...]
     attacks: Mapping[str, Attack]
-    validation: Validation
+    validation: ValidationSettings
     validation_attack: Attack
-    evaluation: Evaluation
+    evaluation: EvaluationSettings
     config_sha256: str
 
     def of_role(self, role: str) -> list[Network]:
-        """The networks of one role, in the order of the config."""
+        """The networks with a role, in the order of the config."""
         return [network for network in self.networks if network.role == role]
 
     def surrogate_models(self) -> list[str]:
@@ -169,28 +169,31 @@ class Plan:
         return list(dict.fromkeys(network.model for network in self.of_role('surrogate')))
 
     def trainings_of(self, network: Network) -> list[str]:
-        """The trainings that a surrogate's checkpoints serve: its own, and those that stop it early."""
-        return [network.training, *(name for name, of in self.early_stopping.items() if of == network.training)]
+        """The trainings that use the checkpoints of a surrogate: its own, and those that stop it early."""
+        return [
+            network.training,
+            *(name for name, stopped in self.early_stopping.items() if stopped == network.training),
+        ]
 
-    def chosen(self, only: Sequence[str]) -> list[Network]:
-        """The networks in some folders; all networks of the experiment if none are named.
+    def networks_in(self, folders: Sequence[str]) -> list[Network]:
+        """The networks in the given folders; all networks of the experiment if none are given.
 
         Raises:
-          InputError: There is no such folder.
+          InputError: A folder holds no network of the experiment.
         """
 
-        def lies_in(network, folder):
+        def is_in(network, folder):
             return f'{network.folder}/'.startswith(f'{folder.rstrip("/")}/')
 
-        for folder in only:
-            if not any(lies_in(network, folder) for network in self.networks):
+        for folder in folders:
+            if not any(is_in(network, folder) for network in self.networks):
                 raise errors.unknown_name('network', folder, [network.folder for network in self.networks])
-        return [n for n in self.networks if not only or any(lies_in(n, folder) for folder in only)]
+        return [n for n in self.networks if not folders or any(is_in(n, folder) for folder in folders)]
 
 
-def reported_on_itself(validation_target: str, target: str) -> errors.InputError:
-    """The error of a validation target that is a target, to be raised by the caller."""
+def reused_target_error(validation_target: str, target: str) -> errors.InputError:
+    """The error for a validation target that is also a target, for the caller to raise."""
     return errors.InputError(
-        f'validation target {validation_target!r} is the target {target!r}: what is chosen on a target must not be '
-        'reported on it'
+        f'validation target {validation_target!r} is the target {target!r}: choices made on a target must not be reported '
+        'on it'
     )

@@ -1,4 +1,4 @@
-"""From a config to a plan: every value is checked, and no file is touched."""
+"""From a config to a plan: every value is checked, and no file is read."""
 
 import re
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ def read(config: Mapping) -> plan.Plan:
     """Reads and checks a config.
 
     Args:
-      config: Nested mapping of plain values whose files are pinned, as `pinning.pinned` gives it.
+      config: Nested mapping of plain values with pinned files, as `pinning.pinned` returns it.
 
     Returns:
       The plan.
@@ -29,18 +29,18 @@ def read(config: Mapping) -> plan.Plan:
             raise errors.InputError(f'{name} must have at least one entry')
         for entry in config[name]:
             if not NAME.fullmatch(entry):
-                raise errors.InputError(f'the names in {name} may hold letters, digits, _ and . only, got {entry!r}')
+                raise errors.InputError(f'the names in {name} may contain only letters, digits, _ and ., got {entry!r}')
     checks.integer('seeds', sections.seeds, at_least=1)
     checks.integer('seed', sections.seed, at_least=0, at_most=2**32 - 1)
-    data.SOURCES[str(sections.data.get('name'))]  # an unknown name is told before anything is read
+    data.SOURCES[str(sections.data.get('name'))]  # raises for an unknown name before anything is read
     _check_trainings(sections)
     for name, entry in sections.validation_targets.items():
         for target, other in sections.targets.items():
             if name == target or entry == other:
-                raise plan.reported_on_itself(name, target)
+                raise plan.reused_target_error(name, target)
     options.call('augmentation', data.CropAndFlip, sections.augmentation)
-    validation = options.call('validation', plan.Validation, sections.validation)
-    evaluation = options.call('evaluation', plan.Evaluation, sections.evaluation)
+    validation = options.call('validation', plan.ValidationSettings, sections.validation)
+    evaluation = options.call('evaluation', plan.EvaluationSettings, sections.evaluation)
     checks.integer('validation.examples', validation.examples, at_least=1)
     checks.integer('validation.every_epochs', validation.every_epochs, at_least=1)
     checks.integer('evaluation.examples', evaluation.examples, at_least=1)
@@ -60,16 +60,16 @@ def read(config: Mapping) -> plan.Plan:
 
 
 def _check_trainings(sections: sections_lib.Sections) -> None:
-    for name, of in sections.early_stopping.items():
-        checks.one_of(f'training that {name!r} stops:', of, sections.trainings)
+    for name, stopped in sections.early_stopping.items():
+        checks.one_of(f'training that {name!r} stops:', stopped, sections.trainings)
         if name in sections.trainings:
-            raise errors.InputError(f'early_stopping has the name {name!r}, which is a training')
+            raise errors.InputError(f'early_stopping uses the name {name!r}, which is already a training')
     for name in sections.baselines:
         checks.one_of('training in baselines:', name, [*sections.trainings, *sections.early_stopping])
 
 
 def _attack(spec: Mapping) -> plan.Attack:
-    """The attack of a spec, whose examples can be stored."""
+    """The attack of a spec, checked to be untargeted and to have a budget that uint8 images can represent."""
     attack = attacks.make_from(spec)
     attack.limits.check_levels()
     if attack.targeted:

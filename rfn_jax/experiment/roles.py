@@ -7,7 +7,7 @@ from rfn_jax.core import options
 from rfn_jax.experiment import definitions, plan
 from rfn_jax.experiment import sections as sections_lib
 
-TARGET_TRAINING = {'name': 'sgd'}  # how targets that are trained here are trained
+TARGET_TRAINING = {'name': 'sgd'}  # how targets are trained, unless they are imported
 
 
 def targets(sections: sections_lib.Sections) -> list[plan.Network]:
@@ -27,14 +27,14 @@ def targets(sections: sections_lib.Sections) -> list[plan.Network]:
                 continue
             target = options.call(what, sections_lib.Target, entry)
             recipe = _recipe(sections, {**sections.optim, **target.optim}, TARGET_TRAINING)
-            own = {'model': target.model, 'optim': definitions.bound('optim', target.optim)}
-            definition = definitions.of_training(sections, {f'{role}s.{name}': own})
+            own = {'model': target.model, 'optim': definitions.fixed_values('optim', target.optim)}
+            definition = definitions.of_trained_network(sections, {f'{role}s.{name}': own})
             networks.append(plan.Network(role, name, 'sgd', 0, _checked(target.model), recipe, None, definition))
     return networks
 
 
 def surrogates(sections: sections_lib.Sections) -> list[plan.Network]:
-    """The surrogates: model by model, then training and seed; trainings that are baselines first, the others by name.
+    """The surrogates, ordered by model, training and seed; trainings that are baselines come first, the others by name.
 
     Raises:
       InputError: An option is unknown, missing, or out of its range.
@@ -51,7 +51,7 @@ def surrogates(sections: sections_lib.Sections) -> list[plan.Network]:
         for training_name in names:
             minimizer = sections.trainings[training_name]
             recipe = _recipe(sections, sections.optim, minimizer)
-            definition = definitions.of_training(sections, {**keys, f'trainings.{training_name}': minimizer})
+            definition = definitions.of_trained_network(sections, {**keys, f'trainings.{training_name}': minimizer})
             networks += [
                 plan.Network('surrogate', name, training_name, seed, spec, recipe, start, definition)
                 for seed in range(sections.seeds)
@@ -60,14 +60,14 @@ def surrogates(sections: sections_lib.Sections) -> list[plan.Network]:
 
 
 def _checked(spec: Mapping) -> Mapping:
-    """The spec, after its module was built once for some number of classes."""
+    """The spec, checked by building its module once for an arbitrary number of classes."""
     models.from_spec(spec, num_classes=2)
     return spec
 
 
 def _recipe(sections: sections_lib.Sections, optim: Mapping, minimizer: Mapping) -> training.Recipe:
     values = {**optim, **sections.augmentation, 'minimizer': dict(minimizer)}
-    values.pop('rho', None)  # the value that trainings refer to
-    if 'group_size' in minimizer:  # of this training, not of its minimizer
+    values.pop('rho', None)  # trainings refer to it, and contain its value
+    if 'group_size' in minimizer:  # an option of the training, not of its minimizer
         values['group_size'] = values['minimizer'].pop('group_size')
     return options.call('optim', training.Recipe, values)

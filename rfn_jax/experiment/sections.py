@@ -1,4 +1,4 @@
-"""What a config holds: its sections, and an entry of its targets."""
+"""The structure of a config: its sections, and the entry of a target."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 @dataclasses.dataclass(frozen=True)
 class Sections:
-    """The sections of a config, all of them needed; see `configs/digits.py` for what they hold."""
+    """The sections of a config, all of them required; see `configs/digits.py` for their contents."""
 
     name: str
     seed: int
@@ -27,11 +27,11 @@ class Sections:
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """A target in the config that is trained.
+    """The entry of a target that is trained.
 
     Attributes:
       model: Name and options of the architecture.
-      optim: What differs from the config's `optim`.
+      optim: Values that replace those of the config's `optim`.
     """
 
     model: Mapping

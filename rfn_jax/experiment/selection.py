@@ -11,30 +11,30 @@ from rfn_jax.experiment import inputs as inputs_lib
 from rfn_jax.experiment import plan as plan_lib
 from rfn_jax.experiment import workdir as workdir_lib
 
-CHOSEN = 'early_stopping.csv'
-TABLES = ('transfer_validation.csv', 'natural_validation.csv', CHOSEN)
+EARLY_STOPPING = 'early_stopping.csv'
+TABLES = ('transfer_validation.csv', 'natural_validation.csv', EARLY_STOPPING)
 
 
 def select(plan: plan_lib.Plan, workdir: workdir_lib.Workdir) -> None:
     """Measures surrogates epoch by epoch, on validation images and validation targets only.
 
-    Writes `transfer_validation.csv`, `natural_validation.csv` and `early_stopping.csv`, which the later stages read. What was
-    measured of a surrogate is kept in `results/validation/`, so a stopped run goes on with the next surrogate.
+    Writes `transfer_validation.csv`, `natural_validation.csv` and `early_stopping.csv`, which the later stages read. The
+    figures of each surrogate are kept in `results/validation/`, so an interrupted run continues with the next surrogate.
 
     Raises:
-      InputError: Networks are not trained, or no validation image is eligible.
-      RunError: A checkpoint cannot be read, or a file not written.
+      InputError: A network has not been trained, or no validation image is eligible.
+      RunError: A checkpoint cannot be read, or a file cannot be written.
     """
     inputs = inputs_lib.Inputs(plan, workdir)
     surrogates = plan.of_role('surrogate')
     origins = [_origin(inputs, network) for network in surrogates]
     paths = [_path(workdir, network) for network in surrogates]
-    workdir.bind()
-    workdir.define_references(plan)
+    workdir.record_config()
+    workdir.define_imported(plan)
     missing = [
         (network, origin, path)
         for network, origin, path in zip(surrogates, origins, paths, strict=True)
-        if _read(path).get('origin') != origin
+        if _read_figures(path).get('origin') != origin
     ]
     if missing:
         natural = transfer.predictions(inputs.validation_targets, inputs.validation, **inputs.batching)
@@ -46,49 +46,50 @@ def select(plan: plan_lib.Plan, workdir: workdir_lib.Workdir) -> None:
         io.write_bytes(workdir.result(name), content)
 
 
-def stops(inputs: inputs_lib.Inputs) -> dict[tuple[str, str], int]:
-    """The epoch that each surrogate and early-stopped training uses, as `select` chose it.
+def stopping_epochs(inputs: inputs_lib.Inputs) -> dict[tuple[str, str], int]:
+    """For each surrogate and each early-stopped training, the epoch that `select` chose.
 
     Raises:
-      InputError: Networks are not trained; or no epoch was chosen, or with other networks or another validation; or a table
-        of `select` is not the one that its figures give.
+      InputError: A network has not been trained; no epoch was chosen, or the choice was made with other networks or other
+        validation settings; or a table of `select` does not match its figures.
     """
     plan, workdir = inputs.plan, inputs.workdir
     surrogates = plan.of_role('surrogate')
     origins = [_origin(inputs, network) for network in surrogates]
-    if not workdir.result(CHOSEN).exists():
+    if not workdir.result(EARLY_STOPPING).exists():
         raise errors.InputError(
-            f'{workdir.result(CHOSEN)} is not there; choose the early-stopping epochs first (rfn-jax select)'
+            f'{workdir.result(EARLY_STOPPING)} is missing; choose the early-stopping epochs first (rfn-jax select)'
         )
-    parts = [_read(_path(workdir, network)) for network in surrogates]
-    if [part.get('origin') for part in parts] != origins:
+    all_figures = [_read_figures(_path(workdir, network)) for network in surrogates]
+    if [figures.get('origin') for figures in all_figures] != origins:
         raise errors.InputError(
-            f'{workdir.result(CHOSEN)} was chosen with other networks or another validation; choose again (rfn-jax select)'
+            f'{workdir.result(EARLY_STOPPING)} was made with other networks or other validation settings; choose again '
+            '(rfn-jax select)'
         )
-    for name, content in _tables(plan, parts).items():
+    for name, content in _tables(plan, all_figures).items():
         path = workdir.result(name)
         if not path.exists() or io.read_bytes(path) != content:
             raise errors.InputError(
-                f'{path} is missing, or not the table that this config and the figures in {workdir.result("validation")} '
-                'give; choose again (rfn-jax select)'
+                f'{path} is missing or does not match this config and the figures in {workdir.result("validation")}; choose '
+                'again (rfn-jax select)'
             )
-    return {(row.surrogate, row.training): row.epoch for row in _chosen(plan, parts)}
+    return {(row.surrogate, row.training): row.epoch for row in _early_stopping_rows(plan, all_figures)}
 
 
-def _tables(plan: plan_lib.Plan, parts: list[dict]) -> dict[str, bytes]:
-    """The tables of what was measured of all surrogates, and of what is chosen by it, by the names of their files."""
-    measured = [_rows(part) for part in parts]
+def _tables(plan: plan_lib.Plan, all_figures: list[dict]) -> dict[str, bytes]:
+    """The contents of the result tables by file name: the figures of all surrogates, and the epochs chosen from them."""
+    measured = [_rows(figures) for figures in all_figures]
     contents = (
         tables.content(transfer.TransferRow, [row for rows, _ in measured for row in rows]),
         tables.content(transfer.NaturalRow, [row for _, rows in measured for row in rows]),
-        tables.content(transfer.EarlyStoppingRow, _chosen(plan, parts)),
+        tables.content(transfer.EarlyStoppingRow, _early_stopping_rows(plan, all_figures)),
     )
     return dict(zip(TABLES, contents, strict=True))
 
 
-def _chosen(plan: plan_lib.Plan, parts: list[dict]) -> list[transfer.EarlyStoppingRow]:
+def _early_stopping_rows(plan: plan_lib.Plan, all_figures: list[dict]) -> list[transfer.EarlyStoppingRow]:
     """The early-stopping epoch of each surrogate and early-stopped training."""
-    rows = [row for part in parts for row in _rows(part)[0]]
+    rows = [row for figures in all_figures for row in _rows(figures)[0]]
     return [
         transfer.EarlyStoppingRow(surrogate, name, stops, *transfer.best_epoch(rows, surrogate, stops))
         for surrogate in plan.surrogate_models()
@@ -100,26 +101,26 @@ def _path(workdir: workdir_lib.Workdir, network: plan_lib.Network) -> epath.Path
     return workdir.result(f'validation/{network.model}-{network.training}-seed{network.seed}.json')
 
 
-def _read(path: epath.Path) -> dict:
-    """What was measured of a surrogate; empty if it was not, or if the file is damaged."""
+def _read_figures(path: epath.Path) -> dict:
+    """The validation figures of a surrogate; empty if the file is missing or damaged."""
     try:
-        part = io.read_json_object(path)
-        _rows(part)
+        figures = io.read_json_object(path)
+        _rows(figures)
     except (errors.InputError, KeyError, TypeError):
         return {}
-    return part
+    return figures
 
 
-def _rows(part: dict) -> tuple[list[transfer.TransferRow], list[transfer.NaturalRow]]:
-    """The rows that were measured of a surrogate."""
+def _rows(figures: dict) -> tuple[list[transfer.TransferRow], list[transfer.NaturalRow]]:
+    """The validation figures of a surrogate as rows of the tables."""
     return (
-        [transfer.TransferRow(**row) for row in part['transfer']],
-        [transfer.NaturalRow(**row) for row in part['natural']],
+        [transfer.TransferRow(**row) for row in figures['transfer']],
+        [transfer.NaturalRow(**row) for row in figures['natural']],
     )
 
 
 def _origin(inputs: inputs_lib.Inputs, surrogate: plan_lib.Network) -> dict:
-    """What a surrogate's validation figures depend on."""
+    """Everything that the validation figures of a surrogate depend on."""
     plan = inputs.plan
     networks = [surrogate, *plan.of_role('validation_target')]
     return {
@@ -134,18 +135,18 @@ def _origin(inputs: inputs_lib.Inputs, surrogate: plan_lib.Network) -> dict:
 def _measure(
     inputs: inputs_lib.Inputs, network: plan_lib.Network, examples: data.ImageDataset
 ) -> dict[str, list[dict]]:
-    """Rows of transfer and natural accuracy of one surrogate's epochs."""
+    """Rows of transfer and of natural accuracy for the epochs of one surrogate."""
     plan, workdir = inputs.plan, inputs.workdir
     attack = plan.validation_attack.attack
     key = rng.key_for(plan.seed, f'validate {network.model}', network.seed)
     epochs = plan.validation.epochs(network.recipe)
-    everything = inputs.validation
+    all_examples = inputs.validation
     classifiers = workdir.classifiers(network, epochs, inputs.splits.info.image_shape)
-    pool = transfer.default_pool(everything)
+    pool = transfer.default_pool(all_examples)
     rows, natural = [], []
     with workdir.console.task(f'validate {network.title}', len(epochs)) as advance:
         for epoch, surrogate in zip(epochs, classifiers, strict=True):
-            images = transfer.craft(attack, surrogate, examples, key, **inputs.batching, pool=pool)
+            images = transfer.craft_images(attack, surrogate, examples, key, **inputs.batching, pool=pool)
             crafted = transfer.Crafted(
                 surrogate=network.model,
                 training=network.training,
@@ -163,7 +164,7 @@ def _measure(
             ]
             own = transfer.successes({network.model: surrogate}, images, examples, **inputs.batching)[network.model]
             rows.append(transfer.TransferRow.of(crafted, network.model, transfer.WHITE_BOX, own, **evaluations))
-            right = training.predict(surrogate, everything, **inputs.batching) == everything.labels
-            natural.append(transfer.NaturalRow.of(right, **network.about(epoch)))
-            advance(success=float(np.mean([s.mean() for s in success.values()])), accuracy=float(right.mean()))
+            correct = training.predict(surrogate, all_examples, **inputs.batching) == all_examples.labels
+            natural.append(transfer.NaturalRow.of(correct, **network.about(epoch)))
+            advance(success=float(np.mean([s.mean() for s in success.values()])), accuracy=float(correct.mean()))
     return {'transfer': list(map(dataclasses.asdict, rows)), 'natural': list(map(dataclasses.asdict, natural))}

@@ -1,7 +1,7 @@
-"""The work directory of an experiment: where each of its files lies, and the networks in it.
+"""The work directory of an experiment: where its files are, and the networks in it.
 
-config.json, environment.json, layout.json     the last config, what made it, and the version of this layout
-targets/, validation_targets/, surrogates/     network directories, each with the definition.json that it was made from
+config.json, environment.json, layout.json     the last config, its environment, and the layout version
+targets/, validation_targets/, surrogates/     network directories, each with its definition.json
 adversarial/<surrogate>/<attack>/              adversarial sets
 results/                                       tables
 """
@@ -22,13 +22,13 @@ from rfn_jax.experiment import plan as plan_lib
 
 @dataclasses.dataclass(frozen=True)
 class Workdir:
-    """A work directory, and where its stages run.
+    """A work directory, and the devices on which its stages run.
 
     Attributes:
       directory: The directory.
-      console: Where to tell the progress.
+      console: Where to report progress.
       mesh: The devices.
-      config: The config that it is used with now, with its files pinned.
+      config: The config that the directory is used with now, with its files pinned.
     """
 
     directory: epath.Path
@@ -36,41 +36,41 @@ class Workdir:
     mesh: Mesh
     config: Mapping
 
-    def bind(self) -> None:
-        """Makes the config the one that the directory was last used with.
+    def record_config(self) -> None:
+        """Records the config as the one that the directory was last used with.
 
-        A stage does so when it has found that it can run, and before it writes anything: one that is refused leaves the
-        directory as it was.
+        A stage calls this once it knows that it can run, and before it writes anything: a stage that is refused leaves the
+        directory unchanged.
 
         Raises:
           InputError: The directory cannot be written.
         """
-        layout.bind(self.directory, self.config, self.mesh)
+        layout.record_config(self.directory, self.config, self.mesh)
 
     def result(self, name: str) -> epath.Path:
         """The path of a file in `results/`."""
         return self.directory / 'results' / name
 
     def adversarial(self, network: plan_lib.Network, training: str, attack: str) -> epath.Path:
-        """The directory of the adversarial set that an attack makes on a surrogate."""
+        """The directory of the adversarial set that an attack crafts on a surrogate."""
         return self.directory / 'adversarial' / f'{network.model}-{training}-seed{network.seed}' / attack
 
     def network(self, network: plan_lib.Network) -> epath.Path:
-        """The network directory of a network: in the work directory if it is trained here."""
+        """The network directory of a network, which is in the work directory if the network is trained here."""
         return self.directory / network.folder if network.recipe else epath.Path(network.start.network)
 
     def classifiers(
         self, network: plan_lib.Network, epochs: Sequence[int], image_shape: tuple[int, int, int]
     ) -> Iterator[models.Classifier]:
-        """The classifiers after each of some epochs, one after another.
+        """Yields the classifiers after the given epochs.
 
         Raises:
-          InputError: An epoch has not been trained so far, or the network was made from another config.
+          InputError: An epoch has not been trained yet, or the network was made from another config.
           RunError: A checkpoint cannot be read.
         """
         for epoch in epochs:
             self._check_usable(network)
-            with _remedy(network):
+            with _naming_remedy(network):
                 classifier = storage.load(self.network(network), epoch, image_shape=image_shape)
             yield classifier
 
@@ -80,48 +80,48 @@ class Workdir:
         return classifier
 
     def digest(self, network: plan_lib.Network, epoch: int) -> str:
-        """The hash of all that decides on the logits after an epoch: architecture, normalization and variables.
+        """The hash of everything that determines the logits after an epoch: architecture, normalization and variables.
 
         Raises like `classifiers`.
         """
         self._check_usable(network)
-        with _remedy(network):
+        with _naming_remedy(network):
             store, _ = storage.open_checkpoint(self.network(network), epoch)
             return storage.read_network(self.network(network)).sha256(store.digest(epoch))
 
     def is_defined(self, network: plan_lib.Network) -> bool:
-        """Whether the network is there, perhaps not trained to its end."""
+        """Whether the network has a definition; its training may not be finished."""
         return self._definition(network).exists()
 
     def define(self, network: plan_lib.Network) -> None:
-        """Writes down what decides on a network, before it is trained or first used.
+        """Writes the definition of a network, before the network is trained or first used.
 
         Raises:
-          RunError: It cannot be written.
+          RunError: The definition cannot be written.
         """
         io.write_json(self._definition(network), dict(network.definition))
 
-    def define_references(self, plan: plan_lib.Plan) -> None:
-        """Writes down what the networks from elsewhere are, where that is not there; raises like `define`."""
+    def define_imported(self, plan: plan_lib.Plan) -> None:
+        """Writes the missing definitions of imported networks; raises like `define`."""
         for network in plan.networks:
             if network.recipe is None and not self.is_defined(network):
                 self.define(network)
 
     def check_definition(self, network: plan_lib.Network) -> None:
-        """Checks that what is there of a network, if anything is, was made from the same model, data and recipe.
+        """Checks that a network, if it exists, was made from the same model, data and recipe.
 
         Raises:
-          InputError: Something else, with the keys and both values; or the file that says so is damaged.
+          InputError: The definitions differ, with the keys and both values; or the existing definition is damaged.
         """
         if not self.is_defined(network):
             return
         path = self._definition(network)
         try:
-            there = io.read_json_object(path)
+            existing = io.read_json_object(path)
         except errors.InputError as error:
-            again = 'train the network again' if network.recipe else 'note anew which network is used'
-            raise errors.InputError(f'{error}; restore it, or delete {path.parent} to {again}') from error
-        different = definitions.differences(there, network.definition)
+            action = 'train the network again' if network.recipe else 'record again which network is used'
+            raise errors.InputError(f'{error}; restore it, or delete {path.parent} to {action}') from error
+        different = definitions.differences(existing, network.definition)
         if different:
             more = f' (and {len(different) - 5} more)' if len(different) > 5 else ''
             raise errors.InputError(
@@ -139,10 +139,10 @@ class Workdir:
 
 
 @contextlib.contextmanager
-def _remedy(network: plan_lib.Network) -> Iterator[None]:
-    """Tells beside a damaged checkpoint what to do about it."""
+def _naming_remedy(network: plan_lib.Network) -> Iterator[None]:
+    """Adds the remedy to the error for a damaged checkpoint."""
     try:
         yield
     except errors.RunError as error:
-        again = 'run rfn-jax train' if network.recipe else 'import the network again'
-        raise errors.RunError(f'{error}; to make it again, delete that folder and {again}') from error
+        action = 'run rfn-jax train' if network.recipe else 'import the network again'
+        raise errors.RunError(f'{error}; to make it again, delete that folder and {action}') from error

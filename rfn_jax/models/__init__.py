@@ -1,4 +1,4 @@
-"""The Flax zoo, and `Classifier`: variables and preprocessing together, from [0, 1] images to logits."""
+"""The zoo of Flax models, and `Classifier`, which joins variables and preprocessing and maps [0, 1] images to logits."""
 
 from rfn_jax.models import hooks
 from rfn_jax.models.classifier import Classifier, abstract, full_precision, initialize, normalize

@@ -1,4 +1,4 @@
-"""What GoogLeNet and Inception v3 have in common: blocks of parallel branches, and heads that only training uses."""
+"""What GoogLeNet and Inception v3 share: blocks of parallel branches, and auxiliary heads that are used only in training."""
 
 import dataclasses
 import functools
@@ -11,17 +11,18 @@ import jax.numpy as jnp
 
 from rfn_jax.models import hooks, layers
 
-# Gives the branches of a block. `conv(x, name, *steps)` is a chain of convolutions with (features, kernel) or (features,
-# kernel, strides); the parts of one that has several are numbered, `name_1`, `name_2`. Those with strides have no padding.
+# Computes the branches of a block from its input `x` and a function `conv`. `conv(x, name, *steps)` applies one convolution
+# per step, each given as (features, kernel) or (features, kernel, strides). If there are several, they are named `name_1`,
+# `name_2` and so on. Those with strides have no padding.
 Branches = Callable[[jax.Array, Callable[..., jax.Array]], Sequence[jax.Array]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Convolutions:
-    """How the convolutions of a network are made; each has a normalization and a ReLU behind it.
+    """Makes and applies the convolutions of a network, each followed by a normalization and a ReLU.
 
     Attributes:
-      width: Factor of all channels.
+      width: Factor that scales all channels.
       deviation: Standard deviation of the initial kernels.
       dtype: Type of the computation.
     """
@@ -33,9 +34,9 @@ class Convolutions:
     def __call__(
         self, x: jax.Array, name: str, features: int, kernel, *strides: int, train: bool, padding: int | None = None
     ) -> jax.Array:
-        """Applies the convolution `name` of the module at work to features `[B, H, W, C]`."""
+        """Applies a convolution to features `[B, H, W, C]`; it becomes the submodule `name` of the calling module."""
         module = layers.ConvNorm(
-            layers.scaled(features, self.width),
+            layers.scale_channels(features, self.width),
             kernel,
             *strides,
             padding=padding,
@@ -49,11 +50,11 @@ class Convolutions:
 
 
 class InceptionBlock(nn.Module):
-    """Branches side by side.
+    """Parallel branches, whose outputs are concatenated.
 
     Attributes:
-      branches: Gives the branches, from features and a function that applies convolutions.
-      convolutions: How they are made.
+      branches: Computes the branches from features and a function that applies convolutions.
+      convolutions: Makes and applies the convolutions.
     """
 
     branches: Branches
@@ -61,30 +62,30 @@ class InceptionBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Maps features `[B, H, W, C]` to features; `train` chooses batch statistics over running ones."""
+        """Maps features `[B, H, W, C]` to features; `train` selects batch statistics instead of running ones."""
 
         def conv(x, name, *steps):
             for number, step in enumerate(steps, start=1):
-                part = f'{name}_{number}' if len(steps) > 1 else name
-                x = self.convolutions(x, part, *step, train=train, padding=0 if len(step) > 2 else None)
+                step_name = f'{name}_{number}' if len(steps) > 1 else name
+                x = self.convolutions(x, step_name, *step, train=train, padding=0 if len(step) > 2 else None)
             return x
 
         return jnp.concatenate(self.branches(x, conv), axis=-1)
 
 
 class InceptionNetwork(nn.Module):
-    """A network of inception blocks; `__call__` gives logits `[B, num_classes]` in float32.
+    """A network of inception blocks; `__call__` returns logits `[B, num_classes]` in float32.
 
     Attributes:
       num_classes: Number of classes.
-      short_stem: Whether the stem is one 3x3 convolution that keeps the image as large as it is, for small images.
-      auxiliary: Whether there are auxiliary heads, whose logits training records in `'auxiliary_logits'`.
-      auxiliary_weight: Weight of the cross-entropy of each of them in the loss of training.
+      short_stem: Whether the stem is a single 3x3 convolution that keeps the size of the image, for small images.
+      auxiliary: Whether there are auxiliary heads; in training, their logits are recorded in `'auxiliary_logits'`.
+      auxiliary_weight: Weight of the cross-entropy of each auxiliary head in the training loss.
       dropout: Probability of dropout before the last layer, in training.
-      width: Factor of all channels.
+      width: Factor that scales all channels.
       dtype: Type of the computation; parameters, statistics and logits stay float32.
-      blocks: The branches of each block by its name.
-      deviation: Standard deviation of initial kernels.
+      blocks: The branches of each block, by the name of the block.
+      deviation: Standard deviation of the initial kernels.
     """
 
     num_classes: int
@@ -106,19 +107,19 @@ class InceptionNetwork(nn.Module):
         for name, branches in self.blocks.items():
             x = InceptionBlock(branches, conv, name=name)(x, train=train)
             if self.auxiliary and (train or self.is_initializing()):
-                self.head(x, name, conv, train=train)
+                self.apply_auxiliary_head(x, name, conv, train=train)
             x = self.pool(x, name)
         init = nn.initializers.normal(self.deviation)
         return layers.logits(x, self.num_classes, dropout=self.dropout, train=train, kernel_init=init, name='fc')
 
     def stem(self, x: jax.Array, conv: Callable[..., jax.Array]) -> jax.Array:
-        """Images `[B, H, W, C]` to the features that the first block takes."""
+        """Maps images `[B, H, W, C]` to the input of the first block."""
         raise NotImplementedError
 
-    def head(self, x: jax.Array, name: str, conv: Convolutions, *, train: bool) -> None:
-        """Applies the auxiliary head behind a block, if there is one, to the features of the block."""
+    def apply_auxiliary_head(self, x: jax.Array, name: str, conv: Convolutions, *, train: bool) -> None:
+        """Applies the auxiliary head that follows the block `name`, if there is one, to the features of the block."""
         raise NotImplementedError
 
     def pool(self, x: jax.Array, name: str) -> jax.Array:
-        """What comes between a block and the next one; nothing by default."""
+        """Applies the pooling that follows the block `name`; none by default."""
         return x

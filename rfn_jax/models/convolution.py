@@ -1,11 +1,12 @@
 """The convolution that all models use: XLA's own, with gradients that stay fast inside loops on the CPU.
 
-On XLA:CPU the gradient of a convolution inside `lax.scan`, `fori_loop`, `while_loop` or `cond` takes a slow path, 8 to 46
-times slower than outside (https://github.com/jax-ml/jax/issues/12868). The slow path is taken for the dimension numbers
-that JAX's transpose rule produces; written as ordinary NHWC/HWIO convolutions with explicit transposes, the same gradients
-take the fast one. They come from a `custom_vjp`, so plain forward-mode differentiation (`jax.jvp`) of a model is refused on
-the CPU; Hessian-vector products as `jvp` of `grad` work. Attacks and multi-step minimizers loop over gradients, hence
-this file. Other backends use XLA's.
+Attacks and multi-step minimizers loop over gradients. On XLA:CPU, however, the gradient of a convolution inside `lax.scan`,
+`fori_loop`, `while_loop` or `cond` takes a slow path, 8 to 46 times slower than outside
+(https://github.com/jax-ml/jax/issues/12868), because of the dimension numbers that JAX's transpose rule produces. The same
+gradients, written as ordinary NHWC/HWIO convolutions with explicit transposes, take the fast path.
+
+They are defined by a `custom_vjp`, so on the CPU plain forward-mode differentiation (`jax.jvp`) of a model raises an error;
+Hessian-vector products computed as the `jvp` of a `grad` work. Other backends use XLA's gradients.
 
 Axes: `N` batch, `H W` rows and columns, `C` input channels, `D` output channels.
 """
@@ -35,7 +36,7 @@ def conv_general_dilated(
     """`jax.lax.conv_general_dilated`, for the argument `conv_general_dilated` of `flax.linen.Conv`.
 
     On the CPU, two-dimensional NHWC convolutions with explicit padding and no dilation get gradients that are fast inside
-    loops; they equal XLA's. All other calls, and all other backends, are passed to XLA unchanged.
+    loops and equal XLA's. All other calls, and all calls on other backends, are passed to XLA unchanged.
     """
     plain = (
         jax.default_backend() == 'cpu'
@@ -64,7 +65,7 @@ def _conv(x: jax.Array, w: jax.Array, strides, padding, groups) -> jax.Array:
 
 
 def _conv_forward(x, w, strides, padding, groups):
-    # Not _conv: forward-mode derivatives of a gradient (Hessian-vector products) pass through here.
+    # This does not call _conv, because forward-mode derivatives of a gradient (Hessian-vector products) pass through here.
     y = lax.conv_general_dilated(x, w, strides, padding, dimension_numbers=NHWC, feature_group_count=groups)
     return y, (x, w)
 
@@ -72,12 +73,12 @@ def _conv_forward(x, w, strides, padding, groups):
 def _conv_backward(strides, padding, groups, residuals, g):
     x, w = residuals
     kernel = w.shape[:2]
-    # Rows (columns) at the end that no window covers: they get no gradient and take no part in the kernel's.
+    # Rows (columns) at the end that no window covers: their gradient is zero, and they do not contribute to the kernel's.
     uncovered = [
         size + lo + hi - k - (out - 1) * stride
         for size, k, out, stride, (lo, hi) in zip(x.shape[1:3], kernel, g.shape[1:3], strides, padding, strict=True)
     ]
-    if groups > 1:  # the gradient of the images is not the slow one then
+    if groups > 1:  # in this case XLA's gradient with respect to the images is not slow
         _, transposed = jax.vjp(lambda x: _conv_forward(x, w, strides, padding, groups)[0], x)
         (dx,) = transposed(g)
     else:

@@ -1,9 +1,9 @@
-"""Hooks: the places of a network that methods may change from outside, without a network that knows of them.
+"""Hooks: the places where methods can change a network from outside, without the network knowing of these methods.
 
-A network adds its residual branches with `Residual`, grows by `Concatenation` where it is a DenseNet, and calls its
-activations through kinds of `Activation`, such as `Relu`. What is inside of a gate, as in squeeze-and-excitation, is no
-activation of the network, and no hook. These modules have no parameters; what they compute are functions among their
-arguments. `intercept` puts a function in front of them:
+A network adds its residual branches with `Residual`, concatenates features with `Concatenation` if it is a DenseNet, and
+calls its activations through subclasses of `Activation`, such as `Relu`. Functions inside a gate, as in
+squeeze-and-excitation, do not count as activations of the network and are not hooks. These modules have no parameters; they
+get the functions that they apply as arguments. `intercept` puts a function in front of them:
 
     def halved(call, module, x, branch, skip=hooks.identity):
         return call(x, lambda x: branch(x) / 2, skip)
@@ -11,11 +11,12 @@ arguments. `intercept` puts a function in front of them:
     with hooks.intercept(hooks.Residual, halved):
         logits = classifier(images)
 
-Several interceptions compose as long as each changes the arguments or the result of `call`, and calls it once. The layers
-of a network are its named direct submodules, such as `layer1_0`; `layers` lists them and `outputs` reads their values.
+Several interceptions compose as long as each only changes the arguments or the result of `call` and calls it once. The
+layers of a network are its named direct submodules, such as `layer1_0`; `layers` lists them and `outputs` records their
+outputs.
 
-An interception acts while a network is traced: what is compiled inside of one must not be used outside, so it belongs in
-the `__call__` of a pytree whose static fields say what is changed.
+An interception acts while a network is traced, so a function that was compiled inside one must not be used outside.
+Interceptions therefore belong in the `__call__` of a pytree whose static fields say what is changed.
 """
 
 import contextlib
@@ -33,18 +34,19 @@ Function = Callable[[jax.Array], jax.Array]
 
 
 def identity(x: jax.Array) -> jax.Array:
-    """x itself: the skip of a residual block that keeps its shape."""
+    """Returns x: the skip of a residual block that does not change the shape."""
     return x
 
 
 class Residual(nn.Module):
     """A residual sum, `skip(x) + branch(x)`.
 
-    The submodules that the two functions call are made before, by the module around it: then a method may call them twice.
+    The submodules that the two functions call are created beforehand, by the enclosing module, so that a method can call
+    the functions twice.
     """
 
     def __call__(self, x: jax.Array, branch: Function, skip: Function = identity) -> jax.Array:
-        """The sum of two functions of x that give arrays of one shape."""
+        """The sum of two functions of x, which must return arrays of the same shape."""
         y = branch(x)
         return skip(x) + y
 
@@ -53,13 +55,13 @@ class Concatenation(nn.Module):
     """The dense counterpart of a residual sum: the channels of `skip(x)`, then those of `branch(x)`."""
 
     def __call__(self, x: jax.Array, branch: Function, skip: Function = identity) -> jax.Array:
-        """Two functions of x side by side in the last axis."""
+        """The results of two functions of x, concatenated along the last axis."""
         y = branch(x)
         return jnp.concatenate([skip(x), y], axis=-1)
 
 
 class Activation(nn.Module):
-    """An activation, of which each kind has a `function` of its own; to intercept all together.
+    """The base class of activations, through which all of them can be intercepted; each subclass has its own `function`.
 
     Attributes:
       after_sum: Whether it follows a residual sum, and so acts on the skip as well as on the branch.
@@ -68,7 +70,7 @@ class Activation(nn.Module):
     after_sum: bool = False
 
     def __call__(self, x: jax.Array, function: Function | None = None) -> jax.Array:
-        """`function(x)`, by default the function of the kind, an array of the shape of x."""
+        """`function(x)`, an array with the shape of x; by default, `function` is that of the class."""
         return (function or self.function)(x)
 
 
@@ -85,7 +87,7 @@ class Gelu(Activation):
 
 
 class Relu6(Activation):
-    """The rectifier that is cut at 6."""
+    """The rectifier, capped at 6."""
 
     function = staticmethod(nn.relu6)
 
@@ -97,18 +99,18 @@ class Silu(Activation):
 
 
 class HardSwish(Activation):
-    """The piecewise form of the SiLU, `x relu6(x + 3) / 6`."""
+    """The piecewise approximation of the SiLU, `x relu6(x + 3) / 6`."""
 
     function = staticmethod(nn.hard_swish)
 
 
 @contextlib.contextmanager
 def intercept(kind: type[nn.Module] | tuple[type[nn.Module], ...], function: Callable[..., Any]) -> Iterator[None]:
-    """While the context is open, calls of modules of a kind go to `function(call, module, *args, **kwargs)`.
+    """Replaces calls of modules of a class by `function(call, module, *args, **kwargs)` while the context is open.
 
     Args:
-      kind: Class of the modules, or several.
-      function: Gets the call that it stands before, the module, and the arguments.
+      kind: Class of the modules, or a tuple of classes.
+      function: Gets the original call, the module, and the arguments of the call.
     """
 
     def interceptor(call, args, kwargs, context):
@@ -121,15 +123,15 @@ def intercept(kind: type[nn.Module] | tuple[type[nn.Module], ...], function: Cal
 
 
 @contextlib.contextmanager
-def at_layer(layer: str, function: Callable[..., Any]) -> Iterator[None]:
-    """While the context is open, calls of a layer go to `function(call, *args, **kwargs)`.
+def intercept_layer(layer: str, function: Callable[..., Any]) -> Iterator[None]:
+    """Replaces calls of a layer by `function(call, *args, **kwargs)` while the context is open.
 
     Args:
       layer: Name of a direct submodule of the network.
-      function: Gets the call that it stands before, and the arguments.
+      function: Gets the original call and its arguments.
 
     Raises:
-      InputError: A network that runs inside has no such layer.
+      InputError: A network that runs inside the context has no such layer.
     """
     names = []
 
@@ -150,30 +152,27 @@ def at_layer(layer: str, function: Callable[..., Any]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def outputs(layer: str) -> Iterator[list[jax.Array]]:
-    """A list that gets the output of a layer whenever a network runs while the context is open.
+    """Yields a list to which the output of a layer is appended whenever a network runs while the context is open.
 
     Raises:
-      InputError: A network that runs inside has no such layer.
+      InputError: A network that runs inside the context has no such layer.
     """
-    found = []
+    recorded = []
 
-    def keep(call, *args, **kwargs):
-        found.append(call(*args, **kwargs))
-        return found[-1]
+    def record(call, *args, **kwargs):
+        recorded.append(call(*args, **kwargs))
+        return recorded[-1]
 
-    with at_layer(layer, keep):
-        yield found
+    with intercept_layer(layer, record):
+        yield recorded
 
 
 def layers(classifier: Callable[[jax.Array], jax.Array], image_shape: tuple[int, int, int]) -> tuple[str, ...]:
-    """Names of the layers of a classifier in the order in which they are called; nothing is computed.
+    """Lists the names of the layers of a classifier, each once, in the order of their first calls; nothing is computed.
 
     Args:
       classifier: A `Classifier`.
       image_shape: `(H, W, C)`.
-
-    Returns:
-      The names, each once.
     """
     names = {}
 

@@ -1,8 +1,8 @@
 """Inverted residual blocks, which MobileNetV2, MobileNetV3 and EfficientNet are made of.
 
 Sandler et al., MobileNetV2: Inverted Residuals and Linear Bottlenecks, https://arxiv.org/abs/1801.04381; Hu et al.,
-Squeeze-and-Excitation Networks, https://arxiv.org/abs/1709.01507. The parts of a block carry their place in it (`expand_0`,
-`depthwise_1`, ...), counted as in torchvision's state dicts: over the parts that the block has.
+Squeeze-and-Excitation Networks, https://arxiv.org/abs/1709.01507. The names of the layers of a block end in their position
+(`expand_0`, `depthwise_1`, ...), which counts only the layers that the block has, as in torchvision's state dicts.
 """
 
 import functools
@@ -17,18 +17,18 @@ from rfn_jax.models import hooks, layers
 
 
 def round_channels(channels: float) -> int:
-    """The multiple of 8 next to a scaled number of channels: at least 8, and no less than nine tenths of the number."""
+    """Rounds a scaled number of channels to a multiple of 8 that is at least 8 and at least nine tenths of the number."""
     rounded = max(8, int(channels + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
 class SqueezeExcite(nn.Module):
-    """Scales each channel by a number in [0, 1], which two dense layers make of the means of all channels.
+    """Scales each channel by a number in [0, 1], which two dense layers compute from the means of all channels.
 
     Attributes:
       width: Channels between the two layers, which are 1x1 convolutions.
-      activation: What is between them; a function, because gates have no hooks.
-      gate: What maps their output to [0, 1].
+      activation: Activation between the two layers; a plain function, because gates have no hooks.
+      gate: Function that maps the output of the second layer to [0, 1].
       dtype: Type of the computation.
     """
 
@@ -39,7 +39,7 @@ class SqueezeExcite(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Features `[B, H, W, C]`, scaled."""
+        """The features `[B, H, W, C]`, scaled."""
         scale = layers.mean_over_positions(x)[:, None, None]
         scale = layers.conv(self.width, 1, use_bias=True, dtype=self.dtype, name='fc1')(scale)
         scale = self.activation(scale)
@@ -48,21 +48,21 @@ class SqueezeExcite(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """A 1x1 convolution to more channels, a depthwise one, and a 1x1 one to fewer, which has no activation.
+    """A 1x1 convolution to more channels, a depthwise one, and a 1x1 one to fewer channels, which has no activation.
 
-    The first is left out where it would change nothing, and the residual sum where the shape changes.
+    The first one is omitted if it would not change the number of channels, and the residual sum if the shape changes.
 
     Attributes:
       expanded: Channels of the depthwise convolution.
       features: Output channels.
       kernel: Rows and columns of the depthwise convolution.
       strides: Stride of the depthwise convolution.
-      activation: Kind of the activations, but for that of squeeze-and-excitation.
-      squeeze: Channels inside of squeeze-and-excitation after the depthwise convolution; 0 for none.
-      squeeze_activation: Its activation.
-      gate: Its gate.
-      stochastic_depth: Probability of leaving the branch out, in training.
-      norm: Makes the normalizations.
+      activation: Class of the activations, except for the one inside squeeze-and-excitation.
+      squeeze: Channels inside squeeze-and-excitation, which follows the depthwise convolution; 0 for none.
+      squeeze_activation: Activation inside squeeze-and-excitation.
+      gate: Gate of squeeze-and-excitation.
+      stochastic_depth: Probability of dropping the branch, in training.
+      norm: Constructor of the normalizations.
       dtype: Type of the computation.
     """
 
@@ -80,7 +80,7 @@ class InvertedResidual(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Maps features `[B, H, W, C]` to features; `train` chooses batch statistics over running ones."""
+        """Maps features `[B, H, W, C]` to features; `train` selects batch statistics instead of running ones."""
         steps = []
 
         def add(kind, features, kernel=1, **options):
@@ -109,7 +109,7 @@ class InvertedResidual(nn.Module):
 
 
 class InvertedResidualNetwork(nn.Module):
-    """Inverted residual blocks between two convolutions; `__call__` gives logits `[B, num_classes]` in float32.
+    """Inverted residual blocks between two convolutions; `__call__` returns logits `[B, num_classes]` in float32.
 
     Attributes:
       num_classes: Number of classes.
@@ -118,9 +118,9 @@ class InvertedResidualNetwork(nn.Module):
       stem_strides: Stride of the first convolution.
       dropout: Probability of dropout before the last dense layer, in training.
       dtype: Type of the computation; parameters, statistics and logits stay float32.
-      activation: Kind of the activations, where a block has no other.
-      norm: Makes the normalizations.
-      classifier_init: Initialization of the kernels of dense layers.
+      activation: Class of the activations; a block may have a different one.
+      norm: Constructor of the normalizations.
+      classifier_init: Initialization of the kernels of the dense layers.
     """
 
     num_classes: int
@@ -140,18 +140,18 @@ class InvertedResidualNetwork(nn.Module):
         options = {'activation': self.activation, 'norm': self.norm, 'dtype': self.dtype}
         conv_norm = functools.partial(layers.ConvNorm, **options)
         x = conv_norm(self.stem_width, 3, self.stem_strides, name='features_0')(x, train=train)
-        plan = self.plan()
-        for name, block in plan.items():
+        blocks = self.block_options()
+        for name, block in blocks.items():
             x = InvertedResidual(**{**options, **block}, name=name)(x, train=train)
-        last = f'features_{1 + max(int(name.split("_")[1]) for name in plan)}'
+        last = f'features_{1 + max(int(name.split("_")[1]) for name in blocks)}'
         x = conv_norm(self.head_width, 1, name=last)(x, train=train)
         return self.head(x, train=train)
 
-    def plan(self) -> dict[str, dict[str, Any]]:
-        """The attributes of each block by its name, which is `features_` and a number, or that of its stage and its own."""
+    def block_options(self) -> dict[str, dict[str, Any]]:
+        """The attributes of each block, by the name of the block: `features_<block>`, or `features_<stage>_<block>`."""
         raise NotImplementedError
 
     def head(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Logits of the last features."""
+        """Maps the last features to logits."""
         options = {'dropout': self.dropout, 'train': train, 'kernel_init': self.classifier_init}
         return layers.logits(x, self.num_classes, **options, name='classifier')

@@ -1,4 +1,4 @@
-"""The layers of the zoo, with PyTorch's padding, epsilon and momentum, and the initialization of torchvision's kernels.
+"""The layers of the zoo, with PyTorch's padding, epsilon and momentum, and torchvision's initialization of kernels.
 
 All images are `[B, H, W, C]`. Padding is always explicit, so that weights trained elsewhere keep their meaning.
 """
@@ -16,7 +16,7 @@ from rfn_jax.models import convolution
 
 conv_init = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 dense_init = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
-transformer_init = nn.initializers.normal(0.02)  # of Swin transformers, and of ConvNeXt after them
+transformer_init = nn.initializers.normal(0.02)  # used by Swin transformers, and by ConvNeXt, which follows them
 
 batch_norm = functools.partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5)
 layer_norm = functools.partial(nn.LayerNorm, epsilon=1e-5)
@@ -43,8 +43,8 @@ def conv(
       kernel: Rows and columns of the kernel, or one number for both.
       strides: Stride in both directions.
       padding: Rows and columns added on each side, or one number for both; `kernel // 2` by default.
-      groups: Groups that the channels are cut into.
-      use_bias: Whether to add a bias; models with batch normalization need none.
+      groups: Number of groups that the channels are split into.
+      use_bias: Whether to add a bias; models with batch normalization do not need one.
       dtype: Type of the computation.
       kernel_init: Initialization of the kernel.
       name: Name of the parameters.
@@ -71,22 +71,23 @@ def conv(
 def max_pool(
     x: jax.Array, size: int = 2, *, strides: int | None = None, padding: int = 0, ceil_mode: bool = False
 ) -> jax.Array:
-    """Maximum over `size x size` windows; padding never wins.
+    """Maximum over `size x size` windows; a padded value is never the maximum.
 
     Args:
       x: `[B, H, W, C]`.
       size: Rows and columns of a window.
-      strides: Distance of windows; `size` by default.
+      strides: Distance between windows; `size` by default.
       padding: Rows and columns added on each side.
-      ceil_mode: Whether a last window that is not full counts, as long as it starts inside; else it is dropped.
+      ceil_mode: Whether to keep a last window that extends past the end, as long as it starts inside; by default it is
+        dropped.
     """
     strides = strides or size
-    pads = [(padding, padding + _excess(length, size, strides, padding, ceil_mode)) for length in x.shape[1:3]]
+    pads = [(padding, padding + _extra_rows(length, size, strides, padding, ceil_mode)) for length in x.shape[1:3]]
     return nn.max_pool(x, (size, size), strides=(strides, strides), padding=pads)
 
 
-def _excess(length: int, size: int, strides: int, padding: int, ceil_mode: bool) -> int:
-    """Rows to add at the end for the last window of PyTorch's `ceil_mode`."""
+def _extra_rows(length: int, size: int, strides: int, padding: int, ceil_mode: bool) -> int:
+    """Rows to add at the end so that the last window of PyTorch's `ceil_mode` is full."""
     if not ceil_mode:
         return 0
     count = math.ceil((length + 2 * padding - size) / strides) + 1
@@ -96,7 +97,7 @@ def _excess(length: int, size: int, strides: int, padding: int, ceil_mode: bool)
 
 
 def avg_pool(x: jax.Array, size: int, *, strides: int | None = None, padding: int = 0) -> jax.Array:
-    """Mean over `size x size` windows, at a distance of `strides` (`size` by default); padding counts as zeros."""
+    """Mean over `size x size` windows that are `strides` apart (`size` by default); padding counts as zeros."""
     strides = strides or size
     return nn.avg_pool(x, (size, size), strides=(strides, strides), padding=[(padding, padding)] * 2)
 
@@ -104,7 +105,7 @@ def avg_pool(x: jax.Array, size: int, *, strides: int | None = None, padding: in
 def adaptive_avg_pool(x: jax.Array, size: int) -> jax.Array:
     """Mean over `size x size` bins that cover an image of any size: `[B, H, W, C]` to `[B, size, size, C]`.
 
-    Bin i of n holds the rows from `floor(i H / n)` up to, and without, `ceil((i + 1) H / n)`, as in PyTorch.
+    Bin i of n holds the rows from `floor(i H / n)` up to, but not including, `ceil((i + 1) H / n)`, as in PyTorch.
     """
     for axis in (1, 2):
         length = x.shape[axis]
@@ -131,13 +132,13 @@ def logits(
     kernel_init: nn.initializers.Initializer = dense_init,
     name: str,
 ) -> jax.Array:
-    """The end of most networks, in float32: the mean over positions, dropout and a dense layer.
+    """How most networks end: the mean over positions, dropout and a dense layer, in float32.
 
     Args:
       x: Features `[B, H, W, C]`.
       num_classes: Number of classes.
       dropout: Probability of dropout.
-      train: Whether anything is dropped.
+      train: Whether to apply dropout.
       kernel_init: Initialization of the kernel.
       name: Name of the dense layer.
 
@@ -151,26 +152,26 @@ def logits(
 
 
 def flatten(x: jax.Array) -> jax.Array:
-    """`[B, H, W, C]` to `[B, C H W]`, channels first as in PyTorch, so that dense kernels from there fit."""
+    """`[B, H, W, C]` to `[B, C H W]`, channels first as in PyTorch, so that its dense kernels can be used unchanged."""
     return x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
 
 
-def scaled(features: int, width: float) -> int:
+def scale_channels(features: int, width: float) -> int:
     """A number of channels times `width`, rounded, and at least 1."""
     return max(1, round(width * features))
 
 
 class ConvNorm(nn.Module):
-    """A convolution with batch normalization, and with an activation if there is one.
+    """A convolution followed by batch normalization and, optionally, an activation.
 
     Attributes:
       features: Output channels.
       kernel: Rows and columns of the kernel, or one number for both.
       strides: Stride in both directions.
-      padding: Rows and columns added on each side; half of the kernel by default.
-      groups: Groups that the channels are cut into.
-      activation: Kind of the activation in `hooks`, or None.
-      norm: Makes the normalization.
+      padding: Rows and columns added on each side; `kernel // 2` by default.
+      groups: Number of groups that the channels are split into.
+      activation: Class of the activation, from `hooks`; None for no activation.
+      norm: Constructor of the normalization.
       kernel_init: Initialization of the kernel.
       dtype: Type of the computation.
     """
@@ -187,7 +188,7 @@ class ConvNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Maps features `[B, H, W, C]` to features; `train` chooses batch statistics over running ones."""
+        """Maps features `[B, H, W, C]` to features; `train` selects batch statistics instead of running ones."""
         options = {'strides': self.strides, 'padding': self.padding, 'groups': self.groups}
         options |= {'kernel_init': self.kernel_init, 'dtype': self.dtype}
         x = conv(self.features, self.kernel, **options, name='conv')(x)
@@ -196,19 +197,20 @@ class ConvNorm(nn.Module):
 
 
 class StochasticDepth(nn.Module):
-    """In training a residual branch is left out for each example with some probability, and scaled up else.
+    """Drops a residual branch in training, for each example with some probability, and scales it up otherwise.
 
-    Huang et al., Deep Networks with Stochastic Depth, https://arxiv.org/abs/1603.09382. The draws are from `'dropout'`.
+    Huang et al., Deep Networks with Stochastic Depth, https://arxiv.org/abs/1603.09382. The random numbers come from the
+    `'dropout'` stream.
 
     Attributes:
-      rate: Probability of leaving it out, in [0, 1).
+      rate: Probability of dropping the branch, in [0, 1).
     """
 
     rate: float
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """`x` `[B, ...]`, in training with examples set to zero and the rest divided by `1 - rate`."""
+        """`x` `[B, ...]`; in training, dropped examples are zero and the others are divided by `1 - rate`."""
         if not train or not self.rate:
             return x
         shape = (x.shape[0],) + (1,) * (x.ndim - 1)

@@ -1,6 +1,6 @@
-"""How large the named models are: parameters, and multiply-adds of one image.
+"""The sizes of the named models: number of parameters, and multiply-adds for one image.
 
-`sizes.csv` holds the figures, so that listing models needs no tracing; `python -m rfn_jax.models.sizes` makes it again.
+`sizes.csv` stores them, so that listing models needs no tracing; `python -m rfn_jax.models.sizes` regenerates it.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from rfn_jax.core import tables
 
 TABLE = pathlib.Path(__file__).with_name('sizes.csv')
 
-# torchvision's models are named as there, the forms for small images begin with `cifar_`, and the rest are general.
+# Names of forms for small images begin with `cifar_`, general factories are listed here, and the rest are torchvision's.
 CIFAR = 'cifar_'
 GENERAL = (
     'convnext',
@@ -37,15 +37,15 @@ GENERAL = (
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """A named model with its usual images and classes.
+    """The size of a named model, for its usual images and number of classes.
 
     Attributes:
-      model: Its name.
+      model: Name of the model.
       image_size: Rows and columns of the images.
       num_classes: Number of classes.
       parameters: Number of parameters.
-      gflops: Multiply-adds of convolutions and matrix products for one image, in units of 10^9 (which torchvision, and
-        most papers, call GFLOPs).
+      gflops: Multiply-adds of convolutions and matrix products for one image, in units of 10^9 (which torchvision and most
+        papers call GFLOPs).
       torchvision: Name of torchvision's model with the same definition; empty if there is none.
     """
 
@@ -59,12 +59,12 @@ class Size:
 
 @functools.cache
 def table() -> dict[str, Size]:
-    """The sizes of all models that are complete by their name."""
+    """The sizes of all complete models, by name."""
     return {size.model: size for size in tables.read(TABLE, Size)}
 
 
 def template(name: str) -> models.Classifier:
-    """A named model for its usual images and classes, with shapes in place of values.
+    """A named model for its usual images and number of classes, with shapes in place of values.
 
     Raises:
       InputError: The name is unknown.
@@ -75,7 +75,7 @@ def template(name: str) -> models.Classifier:
 
 
 def measure(name: str, classifier: models.Classifier) -> Size:
-    """The size of a named model, by tracing its `template`; nothing is computed."""
+    """Measures a named model by tracing its `template`; nothing is computed."""
     image_size = _image_size(name)
     return Size(
         model=name,
@@ -94,8 +94,8 @@ def multiply_adds(classifier: models.Classifier, image_shape: tuple[int, int, in
     return sum(_multiply_adds(equation) for equation in _equations(jaxpr))
 
 
-def complete() -> list[str]:
-    """The names of the models that need no options; the others are general factories."""
+def complete_models() -> list[str]:
+    """The names of the models that need no options, unlike the general factories."""
     return [name for name in models.MODELS if name not in GENERAL]
 
 
@@ -122,8 +122,8 @@ def _multiply_adds(equation) -> int:
 
 
 def main() -> None:
-    """Writes `sizes.csv` beside this file."""
-    tables.write(TABLE, Size, [measure(name, template(name)) for name in complete()])
+    """Writes `sizes.csv` next to this file."""
+    tables.write(TABLE, Size, [measure(name, template(name)) for name in complete_models()])
 
 
 if __name__ == '__main__':

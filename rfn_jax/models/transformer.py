@@ -1,4 +1,4 @@
-"""What vision transformers and the networks with their proportions have in common: patches, perceptrons, rates of blocks."""
+"""What vision transformers and the networks modeled on them share: patches, perceptrons, and rates of stochastic depth."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,7 +10,7 @@ from rfn_jax.models import hooks, layers
 
 
 def patches(features: int, size: int, *, kernel_init: nn.initializers.Initializer, dtype, name: str) -> nn.Conv:
-    """A convolution of patches that do not overlap; rows and columns that fill no patch are left out."""
+    """A convolution over patches that do not overlap; rows and columns at the end that do not fill a patch are dropped."""
     return layers.conv(
         features, size, strides=size, padding=0, use_bias=True, kernel_init=kernel_init, dtype=dtype, name=name
     )
@@ -23,13 +23,13 @@ def perceptron(
     dense: Callable[..., nn.Dense],
     drop: Callable[[jax.Array], jax.Array] = hooks.identity,
 ) -> Callable[[jax.Array], jax.Array]:
-    """Two dense layers, `fc1` and `fc2`, around a GELU.
+    """Two dense layers, `fc1` and `fc2`, with a GELU between them.
 
     Args:
       hidden: Width of the first layer.
-      features: Width of the second one.
-      dense: Makes the layers.
-      drop: What follows each of them, such as dropout.
+      features: Width of the second layer.
+      dense: Constructor of the layers.
+      drop: Applied after each layer, such as dropout.
     """
     fc1, gelu, fc2 = dense(hidden, name='fc1'), hooks.Gelu(name='gelu'), dense(features, name='fc2')
     return lambda x: drop(fc2(drop(gelu(fc1(x)))))
@@ -38,11 +38,11 @@ def perceptron(
 def stages(depths: Sequence[int], stochastic_depth: float) -> list[list[tuple[str, float]]]:
     """The name of each block and its rate of stochastic depth, stage by stage.
 
-    Blocks are named by their place in torchvision's `features`, where a layer comes before each stage.
+    Blocks are named by their position in torchvision's `features`, where one other layer precedes each stage.
 
     Args:
-      depths: Blocks in each stage.
-      stochastic_depth: Rate of the last block; that of the first is 0, and it grows linearly between them.
+      depths: Number of blocks in each stage.
+      stochastic_depth: Rate of the last block; the rates grow linearly from 0 at the first block.
     """
     rates = iter(np.linspace(0, stochastic_depth, sum(depths)).tolist())
     return [

@@ -4,12 +4,14 @@ Arrays, which `optax.inject_hyperparams` makes of numbers, pass unseen.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import optax
 
 from rfn_jax.core import checks, errors
+
+GradFn = TypeVar('GradFn', bound=Callable[..., Any])
 
 
 def check_number(name: str, value: Any, **bounds: float) -> None:
@@ -58,8 +60,11 @@ def check_seed(seed: Any) -> None:
     check_integer('seed', seed, at_least=0, at_most=2**31 - 1)
 
 
-def check_update(method: str, updates: Any, params: Any, grad_fn: Callable | None) -> None:
+def check_update(method: str, updates: optax.Updates, params: optax.Params | None, grad_fn: GradFn | None) -> GradFn:
     """Checks what `update` of a minimizer was called with.
+
+    Returns:
+      `grad_fn`.
 
     Raises:
       InputError: `params` or `grad_fn` is missing.
@@ -79,3 +84,4 @@ def check_update(method: str, updates: Any, params: Any, grad_fn: Callable | Non
             f'{method} cannot run inside optax.masked or optax.partition, since grad_fn needs all parameters: put '
             f'{method}(mask=...) first in the chain and the masked transformation after it'
         )
+    return grad_fn

@@ -6,16 +6,17 @@ Letters: `w` parameters, `g` their gradient, `e` a perturbation; pytrees of one 
 from collections.abc import Callable
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike, DTypeLike
 from optax import tree_utils
 
 from rfn_jax.core import errors, numerics
 from rfn_jax.optim import masks, neighborhoods
 
 GradientFunction = Callable[[optax.Params], optax.Updates]
+Carry = tuple[optax.Updates, optax.Updates, jax.Array]  # the perturbation, the gradient there, and whether it is valid
 
 
 class SamState(NamedTuple):
@@ -33,17 +34,17 @@ class SamState(NamedTuple):
         float32; 0 where it was skipped.
     """
 
-    count: chex.Array
-    ascent_count: chex.Array
-    skipped_count: chex.Array
-    gradient_norm: chex.Array
-    perturbation_norm: chex.Array
+    count: jax.Array  # type: ignore[assignment]  # hides the method of tuples, as in the states of optax
+    ascent_count: jax.Array
+    skipped_count: jax.Array
+    gradient_norm: jax.Array
+    perturbation_norm: jax.Array
 
 
 def initial_state() -> SamState:
     """The state before the first update."""
 
-    def zero(dtype):
+    def zero(dtype: DTypeLike) -> jax.Array:
         return jnp.zeros((), dtype)
 
     return SamState(zero(jnp.int32), zero(jnp.int32), zero(jnp.int32), zero(jnp.float32), zero(jnp.float32))
@@ -61,22 +62,22 @@ class Climb(NamedTuple):
     """
 
     gradient: optax.Updates
-    gradient_norm: chex.Array
-    perturbation_norm: chex.Array
-    valid: chex.Array
-    evaluations: chex.Array
+    gradient_norm: jax.Array
+    perturbation_norm: jax.Array
+    valid: jax.Array
+    evaluations: jax.Array
 
 
 def climb(
     grad_fn: GradientFunction,
     params: optax.Params,
     updates: optax.Updates,
-    radius: chex.Numeric,
+    radius: ArrayLike,
     *,
     mask: masks.Mask = None,
     neighborhood: neighborhoods.Neighborhood = neighborhoods.ball,
     direction: optax.Updates | None = None,
-    steps: chex.Numeric = 1,
+    steps: ArrayLike = 1,
 ) -> Climb:
     r"""Climbs by `steps` steps, each :math:`e \leftarrow e + \frac{\rho}{K} N(w, d)`, and takes the gradient at the top.
 
@@ -98,20 +99,21 @@ def climb(
     radius = jnp.asarray(radius, jnp.float32) / steps
     radius_is_valid = jnp.isfinite(radius) & (radius >= 0)
 
-    def stride(direction):
+    def stride(direction: optax.Updates) -> tuple[optax.Updates, jax.Array]:
         valid = radius_is_valid & jnp.isfinite(numerics.tree_norm(direction))
         unit = neighborhood(params, direction)
         return jax.tree.map(lambda u: jnp.where(valid, radius.astype(u.dtype) * u, 0), unit), valid
 
-    def perturbed(e):
+    def perturbed(e: optax.Updates) -> optax.Params:
         return jax.tree.map(lambda w, e: (w.astype(e.dtype) + e).astype(w.dtype), params, e)
 
-    def gradient_at(e):
+    def gradient_at(e: optax.Updates) -> optax.Updates:
         gradient = grad_fn(perturbed(e))
-        if jax.tree.structure(gradient) != jax.tree.structure(updates):
+        found: object = jax.tree.structure(gradient)
+        if found != jax.tree.structure(updates):
             raise errors.InputError(
                 f'grad_fn must return a gradient with the structure of params, {jax.tree.structure(updates)}; it '
-                f'returned {jax.tree.structure(gradient)} (jax.value_and_grad and has_aux=True return more than that)'
+                f'returned {found} (jax.value_and_grad and has_aux=True return more than that)'
             )
         shapes = [[jnp.shape(leaf) for leaf in jax.tree.leaves(tree)] for tree in (gradient, updates)]
         if shapes[0] != shapes[1]:
@@ -120,7 +122,7 @@ def climb(
             )
         return tree_utils.tree_cast_like(gradient, updates)
 
-    def step(_, carry):
+    def step(_: jax.Array, carry: Carry) -> Carry:
         e, gradient, valid = carry
         more, valid_here = stride(masks.keep_masked(mask, params, gradient))
         e = jax.tree.map(jnp.add, e, more)

@@ -1,11 +1,12 @@
 """Averages of the weights along training, as optax transformations that go last in the chain."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 from rfn_jax.core import errors, numerics
 from rfn_jax.optim import arguments, states
@@ -20,8 +21,8 @@ class AverageState(NamedTuple):
       average: The average, float32 or better; read it with `average_params`.
     """
 
-    count: chex.Array
-    average_count: chex.Array
+    count: jax.Array  # type: ignore[assignment]  # hides the method of tuples, as in the states of optax
+    average_count: jax.Array
     average: optax.Params
 
 
@@ -103,7 +104,7 @@ def ema(decay: float = 0.999) -> optax.GradientTransformationExtraArgs:
     return _averaging('ema', move)
 
 
-def average_params(opt_state: Any) -> optax.Params:
+def average_params(opt_state: optax.OptState) -> optax.Params:
     """The average in the state of an optimizer that has one `swa` or `ema`, float32 or better.
 
     These are the arrays of the state: copy them before a step that donates it.
@@ -120,11 +121,13 @@ def average_params(opt_state: Any) -> optax.Params:
     return found[0].average
 
 
-def _averaging(method: str, move) -> optax.GradientTransformationExtraArgs:
+def _averaging(
+    method: str, move: Callable[[AverageState, optax.Params], AverageState]
+) -> optax.GradientTransformationExtraArgs:
     def init_fn(params: optax.Params) -> AverageState:
         # Two arrays: a state that holds one twice cannot be donated.
-        zeros = [jnp.zeros((), jnp.int32) for _ in range(2)]
-        return AverageState(*zeros, jax.tree.map(_wide_copy, params))
+        count, average_count = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
+        return AverageState(count, average_count, jax.tree.map(_wide_copy, params))
 
     def update_fn(
         updates: optax.Updates, state: AverageState, params: optax.Params | None = None, **extra_args: Any
@@ -143,5 +146,5 @@ def _wide_copy(w: jax.Array | jax.ShapeDtypeStruct) -> jax.Array:
     return jnp.zeros_like(w, dtype=dtype) if isinstance(w, jax.ShapeDtypeStruct) else jnp.array(w, dtype, copy=True)
 
 
-def _blend(a: jax.Array, w: jax.Array, share: chex.Numeric) -> jax.Array:
+def _blend(a: jax.Array, w: jax.Array, share: ArrayLike) -> jax.Array:
     return a + jnp.asarray(share, a.dtype) * (w.astype(a.dtype) - a)

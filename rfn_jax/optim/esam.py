@@ -70,7 +70,7 @@ def esam(
             lambda key, w: jax.random.bernoulli(key, jnp.asarray(beta, jnp.float32), w.shape),
         )
 
-        def sparse_ball(params, direction):
+        def sparse_ball(params: optax.Params, direction: optax.Updates) -> optax.Updates:
             unit = neighborhoods.ball(params, direction)
             return jax.tree.map(lambda u, b: jnp.where(b, u / jnp.asarray(beta, u.dtype), 0), unit, subset)
 
@@ -89,7 +89,7 @@ def _gradient_of_risen(call: Call, gamma: float) -> ascent.GradientFunction:
             'losses_fn=...) with losses_fn(params) -> [B] and grad_fn(params, examples); or set gamma=1'
         )
 
-    def gradient(perturbed):
+    def gradient(perturbed: optax.Params) -> optax.Updates:
         before = losses_fn(call.params) if losses is None else losses
         after = losses_fn(perturbed)
         if jnp.ndim(after) != 1 or jnp.shape(before) != jnp.shape(after):

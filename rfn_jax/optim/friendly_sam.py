@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -22,7 +21,7 @@ class FriendlySamState(NamedTuple):
     """
 
     sam: ascent.SamState
-    average_count: chex.Array
+    average_count: jax.Array
     average: optax.Updates
 
 
@@ -71,7 +70,7 @@ def friendly_sam(
         finite = numerics.all_finite(call.updates)
         first = state.average_count == 0
 
-        def move(m, g):
+        def move(m: jax.Array, g: jax.Array) -> jax.Array:
             g = g.astype(m.dtype)
             share = jnp.where(first, 1, 1 - decay).astype(m.dtype)
             return jnp.where(finite, m + share * (g - m), m)

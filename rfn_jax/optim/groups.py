@@ -5,8 +5,6 @@ over the groups, and the mean change makes the next state. All that is averaged 
 that it can go with the gradients in one all-reduce.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
@@ -30,7 +28,7 @@ def state_change(new: optax.OptState, old: optax.OptState) -> optax.OptState:
         of a random generator, since a mean of those means nothing.
     """
 
-    def change(path: tuple, n: jax.Array, o: jax.Array) -> jax.Array:
+    def change(path: tuple[object, ...], n: jax.Array, o: jax.Array) -> jax.Array:
         if jnp.issubdtype(o.dtype, jnp.floating):
             return numerics.wide(n)
         if o.dtype == jnp.bool_:
@@ -59,7 +57,7 @@ def merged_state(old: optax.OptState, mean_change: optax.OptState) -> optax.OptS
       if they hold in all groups.
     """
 
-    def merged(o: Any, mean: jax.Array) -> jax.Array:
+    def merged(o: jax.Array, mean: jax.Array) -> jax.Array:
         if o.dtype == jnp.bool_:
             return mean == 0
         if _is_counter(o):

@@ -62,7 +62,7 @@ def looksam(
         return LookSamState(sam, jax.tree.map(ascent.wide_zeros_like, params))
 
     def every_kth(call: Call, state: LookSamState) -> tuple[ascent.Climb, LookSamState]:
-        def climb():
+        def climb() -> tuple[ascent.Climb, optax.Updates]:
             climbed = call.climb()
             # g_p and g_p - g have the same orthogonal part; the difference makes it exactly zero where g_p = g.
             difference = jax.tree.map(lambda p, g: numerics.wide(p) - numerics.wide(g), climbed.gradient, call.updates)

@@ -11,7 +11,8 @@ import optax
 
 from rfn_jax.core import checks, errors
 
-Mask = Any | Callable[[optax.Params], Any] | None
+# A name, a function of the parameters, a pytree of booleans, or None for all parameters.
+Mask = str | Callable[[optax.Params], Any] | Any | None
 
 
 def no_biases(params: optax.Params) -> Any:
@@ -83,7 +84,7 @@ def keep_masked(mask: Mask, params: optax.Params, tree: Any) -> Any:
     )
 
 
-def _last(path: tuple) -> str:
+def _last(path: tuple[object, ...]) -> str:
     return _name(path[-1]) if path else ''
 
 

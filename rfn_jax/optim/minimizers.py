@@ -12,7 +12,7 @@ from rfn_jax.optim.looksam import looksam, rfn_looksam
 from rfn_jax.optim.random_sam import random_sam
 from rfn_jax.optim.sam import rfn_sam, sam
 
-MINIMIZERS = registry.Registry('minimizer')
+MINIMIZERS: registry.Registry[optax.GradientTransformation] = registry.Registry('minimizer')
 for _factory in (
     sam, rfn_sam, asam, rfn_asam, gsam, rfn_gsam, looksam, rfn_looksam, esam, rfn_esam, friendly_sam, rfn_friendly_sam,
     random_sam,

@@ -9,7 +9,6 @@ type of the parameters (float64 where they have it), and return trees of that ty
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +16,10 @@ import optax
 
 from rfn_jax.core import checks, numerics
 
-Neighborhood = Callable[[optax.Params, Any], Any]
+Neighborhood = Callable[[optax.Params, optax.Updates], optax.Updates]
 
 
-def ball(params: optax.Params, direction: Any) -> Any:
+def ball(params: optax.Params, direction: optax.Updates) -> optax.Updates:
     r"""One L2 ball over all parameters together: :math:`d / \|d\|_2` (SAM)."""
     del params
     norm = numerics.tree_norm(direction)
@@ -29,12 +28,12 @@ def ball(params: optax.Params, direction: Any) -> Any:
     )
 
 
-def layer_balls(params: optax.Params, direction: Any) -> Any:
+def layer_balls(params: optax.Params, direction: optax.Updates) -> optax.Updates:
     r"""An L2 ball for each array of parameters: :math:`d_l / \|d_l\|_2`."""
     return jax.tree.map(ball, params, direction)
 
 
-def relative_layer_balls(params: optax.Params, direction: Any) -> Any:
+def relative_layer_balls(params: optax.Params, direction: optax.Updates) -> optax.Updates:
     r"""A ball for each array, as large as its parameters: :math:`\|w_l\|_2 \, d_l / \|d_l\|_2`.
 
     Source: the layer-wise scaling of Look-LayerSAM, Liu et al. 2022 (arXiv 2203.02714).
@@ -48,7 +47,7 @@ def scaled_ball(eta: float) -> Neighborhood:
     Source: Kwon et al. 2021 (arXiv 2102.11600), ASAM.
     """
 
-    def neighborhood(params: optax.Params, direction: Any) -> Any:
+    def neighborhood(params: optax.Params, direction: optax.Updates) -> optax.Updates:
         scale = jax.tree.map(
             lambda w: jnp.abs(numerics.wide(w)) + jnp.asarray(eta, numerics.wide_dtype(w.dtype)), params
         )

@@ -1,6 +1,6 @@
 """A minimizer and what descends along its gradient, as one optax transformation whose two parts can be run apart."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +19,7 @@ class OptimizerState(NamedTuple):
     descent: optax.OptState
 
 
-class Optimizer(optax.GradientTransformationExtraArgs):
+class Optimizer(optax.GradientTransformationExtraArgs):  # type: ignore[misc]  # optax has no py.typed
     """`optax.chain(minimizer, descent)`, with its parts by name.
 
     It is used wherever a chain is. Training with m-sharpness needs the parts: the minimizer runs once for each group of the
@@ -40,24 +40,26 @@ class Optimizer(optax.GradientTransformationExtraArgs):
         """Puts the descent behind the minimizer."""
         minimizer, descent = map(optax.with_extra_args_support, (minimizer, descent))
 
-        def init_fn(params):
+        def init_fn(params: optax.Params) -> OptimizerState:
             return OptimizerState(minimizer.init(params), descent.init(params))
 
-        def update_fn(updates, state, params=None, **extra_args):
+        def update_fn(
+            updates: optax.Updates, state: OptimizerState, params: optax.Params | None = None, **extra_args: Any
+        ) -> tuple[optax.Updates, OptimizerState]:
             updates, minimizer_state = minimizer.update(updates, state.minimizer, params, **extra_args)
             updates, descent_state = descent.update(updates, state.descent, params, **extra_args)
             return updates, OptimizerState(minimizer_state, descent_state)
 
-        self = super().__new__(cls, init_fn, update_fn)
+        self: Optimizer = super().__new__(cls, init_fn, update_fn)
         self.minimizer, self.descent = minimizer, descent
         return self
 
-    def __getnewargs__(self) -> tuple[Any, Any]:
+    def __getnewargs__(self) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
         """What copies are made from."""
         return self.minimizer, self.descent
 
     @classmethod
-    def _make(cls, functions: Iterable[Any]) -> optax.GradientTransformationExtraArgs:
+    def _make(cls, functions: Iterable[Callable[..., Any]]) -> optax.GradientTransformationExtraArgs:
         return optax.GradientTransformationExtraArgs(*functions)
 
 

@@ -1,12 +1,14 @@
 """Random trees with the structure of the parameters, one key for each array."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
+import optax
 
 
-def draw(params: Any, numbers: Sequence[jax.Array | int], sample: Callable[[jax.Array, jax.Array], jax.Array]) -> Any:
+def draw(
+    params: optax.Params, numbers: Sequence[jax.Array | int], sample: Callable[[jax.Array, jax.Array], jax.Array]
+) -> optax.Params:
     """`sample(key, leaf)` for each leaf of `params`.
 
     Args:
@@ -18,4 +20,4 @@ def draw(params: Any, numbers: Sequence[jax.Array | int], sample: Callable[[jax.
     for number in numbers[1:]:
         key = jax.random.fold_in(key, number)
     leaves, structure = jax.tree.flatten(params)
-    return structure.unflatten([sample(jax.random.fold_in(key, i), leaf) for i, leaf in enumerate(leaves)])
+    return jax.tree.unflatten(structure, [sample(jax.random.fold_in(key, i), leaf) for i, leaf in enumerate(leaves)])

@@ -148,7 +148,9 @@ def rfn_sam(
     return _sam('rfn_sam', rho, ascent_steps, norm, mask)
 
 
-def _sam(method: str, rho: optax.ScalarOrSchedule, ascent_steps: int, norm: str, mask: masks.Mask):
+def _sam(
+    method: str, rho: optax.ScalarOrSchedule, ascent_steps: int, norm: str, mask: masks.Mask
+) -> optax.GradientTransformationExtraArgs:
     neighborhood = neighborhoods.named(norm)
     arguments.check_integer('ascent_steps', ascent_steps, at_least=1)
     return sharpness_aware(method, rho, mask, lambda call: call.climb(neighborhood=neighborhood, steps=ascent_steps))

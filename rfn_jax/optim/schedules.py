@@ -4,8 +4,10 @@ import collections
 import math
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 from rfn_jax.core import checks, errors
 
@@ -31,7 +33,7 @@ def step_decay(
     checks.number('decay_factor', decay_factor, above=0)
     if list(decay_epochs) != sorted(set(decay_epochs)) or any(epoch <= 0 for epoch in decay_epochs):
         raise errors.InputError(f'decay_epochs must be positive and increasing, got {tuple(decay_epochs)}')
-    boundaries = collections.defaultdict(lambda: 1.0)
+    boundaries: dict[int, float] = collections.defaultdict(lambda: 1.0)
     for epoch in decay_epochs:
         boundaries[round(epoch * steps_per_epoch)] *= decay_factor
     return optax.piecewise_constant_schedule(learning_rate, boundaries)
@@ -77,7 +79,7 @@ def rho_with_learning_rate(
             f'{learning_rate_min!r}, {learning_rate_max!r}'
         )
 
-    def schedule(count):
+    def schedule(count: ArrayLike) -> jax.Array:
         rate = learning_rate(count) if callable(learning_rate) else learning_rate
         share = (rate - learning_rate_min) / (learning_rate_max - learning_rate_min)
         return rho_min + (rho_max - rho_min) * jnp.clip(share, 0, 1)

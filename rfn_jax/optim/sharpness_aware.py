@@ -1,12 +1,34 @@
 """The frame of all sharpness-aware minimizers: what is checked, what is noted, and what a method fills in."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, Self, TypedDict, TypeVar, Unpack, overload
 
-import chex
+import jax
 import optax
+from jax.typing import ArrayLike
 
-from rfn_jax.optim import arguments, ascent, masks
+from rfn_jax.optim import arguments, ascent, masks, neighborhoods
+
+
+class ClimbOptions(TypedDict, total=False):
+    """Options of `ascent.climb`, which says what they are."""
+
+    neighborhood: neighborhoods.Neighborhood
+    direction: optax.Updates | None
+    steps: ArrayLike
+
+
+class Memory(Protocol):
+    """What a method with memory keeps: a NamedTuple with the field `sam`."""
+
+    @property
+    def sam(self) -> ascent.SamState:
+        """What every minimizer keeps."""
+
+    def _replace(self, *, sam: ascent.SamState) -> Self: ...
+
+
+State = TypeVar('State', bound=Memory)
 
 
 class Call(NamedTuple):
@@ -25,17 +47,30 @@ class Call(NamedTuple):
     params: optax.Params
     updates: optax.Updates
     grad_fn: Callable[..., optax.Updates]
-    radius: chex.Numeric
-    count: chex.Array
+    radius: ArrayLike
+    count: jax.Array  # type: ignore[assignment]  # hides the method of tuples
     mask: masks.Mask
     extra_args: Mapping[str, Any]
 
-    def climb(self, grad_fn: ascent.GradientFunction | None = None, **options: Any) -> ascent.Climb:
+    def climb(self, grad_fn: ascent.GradientFunction | None = None, **options: Unpack[ClimbOptions]) -> ascent.Climb:
         """The climb from w, by default along g in one ball; `ascent.climb` has the options."""
         grad_fn = self.grad_fn if grad_fn is None else grad_fn
         return ascent.climb(grad_fn, self.params, self.updates, self.radius, mask=self.mask, **options)
 
 
+@overload
+def sharpness_aware(
+    method: str, rho: optax.ScalarOrSchedule, mask: masks.Mask, gradient: Callable[[Call], ascent.Climb]
+) -> optax.GradientTransformationExtraArgs: ...
+@overload
+def sharpness_aware(
+    method: str,
+    rho: optax.ScalarOrSchedule,
+    mask: masks.Mask,
+    gradient: Callable[[Call, State], tuple[ascent.Climb, State]],
+    *,
+    memory: Callable[[ascent.SamState, optax.Params], State],
+) -> optax.GradientTransformationExtraArgs: ...
 def sharpness_aware(
     method: str,
     rho: optax.ScalarOrSchedule,
@@ -77,12 +112,14 @@ def sharpness_aware(
         grad_fn: Callable[..., optax.Updates] | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, Any]:
-        arguments.check_update(method, updates, params, grad_fn)
+        checked = arguments.check_update(method, updates, params, grad_fn)
         sam = state if memory is None else state.sam
         radius = rho(sam.count) if callable(rho) else rho
-        call = Call(params, updates, grad_fn, radius, sam.count, mask, extra_args)
-        climbed, after = (gradient(call), None) if memory is None else gradient(call, state)
+        call = Call(params, updates, checked, radius, sam.count, mask, extra_args)
+        if memory is None:
+            return ascent.settle(sam, gradient(call))
+        climbed, after = gradient(call, state)
         chosen, sam = ascent.settle(sam, climbed)
-        return chosen, sam if memory is None else after._replace(sam=sam)
+        return chosen, after._replace(sam=sam)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -1,4 +1,4 @@
-"""What a run found, for people: tables in the terminal, plots, and one HTML page. Reads results, never models."""
+"""The results of a run for people to read: tables in the terminal, plots, and one HTML page. Reads results, never models."""
 
 from rfn_jax.report.page import write_page
 from rfn_jax.report.tables import print_tables

@@ -1,4 +1,4 @@
-"""The images of the strip as PNG in data URIs, and perturbations made visible."""
+"""The example images of the report as PNG data URIs, and their perturbations amplified so that they are visible."""
 
 import base64
 import io
@@ -20,21 +20,21 @@ def data_uri(image: np.ndarray) -> str:
 
 
 def amplification(clean: np.ndarray, adversarial: Iterable[np.ndarray]) -> int:
-    """The largest whole factor at which no perturbation leaves the range of a uint8 image around mid gray.
+    """The largest integer factor at which every perturbation, added to mid gray, stays within the range of a uint8 image.
 
     Args:
       clean: uint8 images `[N, H, W, C]`.
-      adversarial: Arrays like `clean`.
+      adversarial: Arrays of the same shape as `clean`.
 
     Returns:
-      The factor, at least 1, the same for all images so that they can be compared.
+      The factor, at least 1: the same for all images, so that they can be compared.
     """
     largest = max((int(np.abs(_difference(clean, images)).max(initial=0)) for images in adversarial), default=0)
     return max(1, (255 - _MID_GRAY) // max(1, largest))
 
 
 def perturbation(clean: np.ndarray, adversarial: np.ndarray, factor: int) -> np.ndarray:
-    """`adversarial - clean`, `factor` times, around mid gray, as a uint8 image."""
+    """The difference `adversarial - clean` times `factor`, added to mid gray, as a uint8 image."""
     return np.clip(_MID_GRAY + factor * _difference(clean, adversarial), 0, 255).astype(np.uint8)
 
 

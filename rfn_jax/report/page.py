@@ -1,4 +1,4 @@
-"""One HTML page on a run: a single file that loads nothing, needs no script and says the same on every machine."""
+"""One HTML page about a run: a single file that loads nothing, needs no script and reads the same on every machine."""
 
 import json
 import os
@@ -12,11 +12,11 @@ from etils import epath
 from rfn_jax.core import io
 from rfn_jax.report import images, plots, results, words
 
-_SMALL = 128  # pixels: below, an image is shown larger than it is and its pixels stay squares
+_SMALL = 128  # pixels; smaller images are enlarged without smoothing
 
 
 class Section(NamedTuple):
-    """What the page shows of one surrogate under one attack and budget."""
+    """What the page shows for one surrogate under one attack and budget."""
 
     title: str
     findings: list[str]
@@ -31,7 +31,7 @@ class Section(NamedTuple):
 
 
 class Example(NamedTuple):
-    """One image of the strip: PNG URIs, and a list of (target, kind, clean, {training: adversarial}) predictions."""
+    """One example: images as PNG URIs, and predictions as a list of (target, kind, clean, {training: adversarial})."""
 
     id: int
     label: str
@@ -55,23 +55,22 @@ def write_page(workdir: os.PathLike | str) -> epath.Path:
       InputError: A file of results is missing, empty or damaged.
       RunError: The page could not be written.
     """
-    found = results.read(workdir)
-    strip = results.read_strip(workdir, found.examples)
-    factor = images.amplification(strip.clean, strip.adversarial.values()) if strip else 1
-    rows = [*found.summary, *found.transfer, *found.transfer_validation, *found.natural_validation]
+    run = results.read(workdir)
+    example_images = results.read_example_images(workdir, run.examples)
+    factor = images.amplification(example_images.clean, example_images.adversarial.values()) if example_images else 1
+    rows = [*run.summary, *run.transfer, *run.transfer_validation, *run.natural_validation]
     palette = plots.colors(results.trainings(rows))
     page = _template().render(
-        name=str(found.config.get('name', 'experiment')),
-        config=found.config,
-        environment=found.environment,
-        sections=[_section(found, group, palette, place) for place, group in enumerate(results.groups(found.summary))],
-        natural=found.natural,
+        name=str(run.config.get('name', 'experiment')),
+        config=run.config,
+        environment=run.environment,
+        sections=[_section(run, group, palette, index) for index, group in enumerate(results.groups(run.summary))],
+        natural=run.natural,
         palette=palette,
-        strip=strip,
-        strip_title=words.setting(results.group_of(found.examples[0])) if strip else '',
+        examples_title=words.setting(results.group_of(run.examples[0])) if example_images else '',
         factor=factor,
-        pixelated=strip is not None and max(strip.clean.shape[1:3]) < _SMALL,
-        examples=_examples(strip, found.examples, factor) if strip else [],
+        pixelated=example_images is not None and max(example_images.clean.shape[1:3]) < _SMALL,
+        examples=_examples(example_images, run.examples, factor) if example_images else [],
     )
     path = epath.Path(workdir) / 'report' / 'index.html'
     io.write_bytes(path, page.encode())
@@ -88,22 +87,22 @@ def _template() -> jinja2.Template:
         keep_trailing_newline=True,
     )
     environment.globals['words'] = words
-    environment.filters['json'] = json.dumps  # jinja's own tojson is for scripts: it writes < as \\u003c
+    environment.filters['json'] = json.dumps  # jinja's own tojson is meant for scripts: it writes < as \\u003c
     return environment.get_template('page.html.jinja')
 
 
-def _section(found: results.Results, group: results.Group, palette: dict[str, str], place: int) -> Section:
-    summary, gains = results.in_group(found.summary, group), results.in_group(found.gains, group)
-    transfer = results.in_group(found.transfer, group)
-    # Their attack may have fewer steps than the reported one, so only the surrogate is the same.
-    validation = [row for row in found.transfer_validation if row.surrogate == group.surrogate]
-    stopping = [row for row in found.early_stopping if row.surrogate == group.surrogate]
-    natural = [r for r in found.natural_validation if r.role == 'surrogate' and r.model == group.surrogate]
-    decay_epochs = found.config.get('optim', {}).get('decay_epochs', ())
-    target_plot = plots.success_by_target(transfer, palette, name=f'target{place}')
+def _section(run: results.Results, group: results.Group, palette: dict[str, str], index: int) -> Section:
+    summary, gains = results.in_group(run.summary, group), results.in_group(run.gains, group)
+    transfer = results.in_group(run.transfer, group)
+    # The validation attack may have fewer steps than the reported one, so only the surrogate has to be the same.
+    validation = [row for row in run.transfer_validation if row.surrogate == group.surrogate]
+    stopping = [row for row in run.early_stopping if row.surrogate == group.surrogate]
+    natural = [r for r in run.natural_validation if r.role == 'surrogate' and r.model == group.surrogate]
+    decay_epochs = run.config.get('optim', {}).get('decay_epochs', ())
+    target_plot = plots.success_by_target(transfer, palette, name=f'target{index}')
     epoch_plot = None
     if validation:
-        epoch_plot = plots.by_epoch(validation, natural, stopping, decay_epochs, palette, name=f'epoch{place}')
+        epoch_plot = plots.by_epoch(validation, natural, stopping, decay_epochs, palette, name=f'epoch{index}')
     return Section(
         title=words.setting(group),
         findings=words.findings(summary, gains),
@@ -111,26 +110,28 @@ def _section(found: results.Results, group: results.Group, palette: dict[str, st
         gains=gains,
         trainings=results.trainings(transfer),
         by_target=results.rates_by_target(transfer),
-        target_plot=markupsafe.Markup(target_plot),  # matplotlib has escaped the names in it
+        target_plot=markupsafe.Markup(target_plot),  # matplotlib has already escaped the names in it
         epoch_plot=epoch_plot and markupsafe.Markup(epoch_plot),
         validation_title=words.setting(results.group_of(validation[0])) if validation else '',
         stopping=stopping,
     )
 
 
-def _examples(strip: results.Strip, rows: Sequence[results.ExampleRow], factor: int) -> list[Example]:
+def _examples(example_images: results.ExampleImages, rows: Sequence[results.ExampleRow], factor: int) -> list[Example]:
     return [
-        _example(strip, place, [row for row in rows if row.id == identity], factor)
-        for place, identity in enumerate(strip.ids.tolist())
-        if any(row.id == identity for row in rows)
+        _example(example_images, index, [row for row in rows if row.id == example_id], factor)
+        for index, example_id in enumerate(example_images.ids.tolist())
+        if any(row.id == example_id for row in rows)
     ]
 
 
-def _example(strip: results.Strip, place: int, rows: Sequence[results.ExampleRow], factor: int) -> Example:
-    clean, attacked = strip.clean[place], []
-    for training, adversarial in strip.adversarial.items():
-        difference = images.perturbation(clean, adversarial[place], factor)
-        attacked.append((training, images.data_uri(difference), images.data_uri(adversarial[place])))
+def _example(
+    example_images: results.ExampleImages, index: int, rows: Sequence[results.ExampleRow], factor: int
+) -> Example:
+    clean, attacked = example_images.clean[index], []
+    for training, adversarial in example_images.adversarial.items():
+        difference = images.perturbation(clean, adversarial[index], factor)
+        attacked.append((training, images.data_uri(difference), images.data_uri(adversarial[index])))
     predictions = []
     for target, kind in dict.fromkeys((row.target, row.kind) for row in sorted(rows, key=lambda row: row.kind)):
         of_target = [row for row in rows if (row.target, row.kind) == (target, kind)]

@@ -1,4 +1,4 @@
-"""Plots as SVG, the same bytes for the same results. matplotlib is imported when the first plot is drawn."""
+"""Plots as SVG; the same results give the same bytes. matplotlib is imported when the first plot is drawn."""
 
 import contextlib
 import io
@@ -8,33 +8,33 @@ from collections.abc import Sequence
 
 from rfn_jax.report import results
 
-# Okabe and Ito's colors for all kinds of sight, the ones with the best contrast on white first.
+# Okabe and Ito's colors, which color-blind readers can tell apart; those with the best contrast on white come first.
 _COLORS = ('#0072B2', '#009E73', '#D55E00', '#CC79A7', '#000000', '#E69F00', '#56B4E9')
 _MARKERS = ('o', 's', 'D', '^', 'v', 'P', 'X')
 _WIDTH = 4.0  # inches: 10 point text is then 11 pixels high on a phone that is 360 pixels wide
 
 
 def colors(trainings: Sequence[str]) -> dict[str, str]:
-    """One color for each training, as `'#rrggbb'`, by their order; the seventh is followed by the first again."""
-    return {name: _COLORS[place % len(_COLORS)] for place, name in enumerate(trainings)}
+    """One color for each training, as `'#rrggbb'`, in order; after the seventh, the colors start over."""
+    return {name: _COLORS[index % len(_COLORS)] for index, name in enumerate(trainings)}
 
 
 def success_by_target(rows: Sequence[results.TransferRow], palette: dict[str, str], *, name: str) -> str:
-    """Success rate on each target: a thin dot and interval for each seed, a thick mark for the mean over seeds.
+    """Success rate on each target: a thin dot with its interval for each seed, and a thick mark for the mean over seeds.
 
     Args:
       rows: Rows of one group.
       palette: A color for each training.
-      name: What the ids in the element begin with, so that a page can hold several.
+      name: Prefix of the ids in the element, so that a page can hold several plots.
 
     Returns:
       An `<svg>` element.
     """
     means = results.rates_by_target(rows)
-    trainings, places = results.trainings(rows), {key: place for place, key in enumerate(means)}
+    trainings, positions = results.trainings(rows), {key: position for position, key in enumerate(means)}
     lane = 0.8 / len(trainings)
     with _style():
-        figure = _figure(1.1 + len(places) * max(0.36, 0.17 * len(trainings)))
+        figure = _figure(1.1 + len(positions) * max(0.36, 0.17 * len(trainings)))
         axes = figure.add_subplot()
         for order, training in enumerate(trainings):
             color, marker = palette[training], _marker(training, palette)
@@ -42,22 +42,24 @@ def success_by_target(rows: Sequence[results.TransferRow], palette: dict[str, st
             seeds = sorted({row.seed for row in rows if row.training == training})
             for row in (row for row in rows if row.training == training):
                 offset = center + lane * ((seeds.index(row.seed) + 0.5) / len(seeds) - 0.5) * 0.7
-                y = places[row.target, row.kind] + offset
+                y = positions[row.target, row.kind] + offset
                 axes.plot([100 * row.ci_low, 100 * row.ci_high], [y, y], color=color, linewidth=0.8, alpha=0.6)
                 axes.plot(100 * row.success_rate, y, marker='.', markersize=3.5, color=color, linestyle='none')
-            mean = [(100 * rates[training], places[key] + center) for key, rates in means.items() if training in rates]
+            mean = [
+                (100 * rates[training], positions[key] + center) for key, rates in means.items() if training in rates
+            ]
             axes.plot(
                 *zip(*mean, strict=True),
                 **{'marker': marker, 'markersize': 6, 'color': color, 'linestyle': 'none', 'label': training},
                 **{'markeredgecolor': 'white', 'markeredgewidth': 0.7},
             )
-        for place in range(1, len(places)):
-            axes.axhline(place - 0.5, color='#d0d0d0', linewidth=0.6)
+        for position in range(1, len(positions)):
+            axes.axhline(position - 0.5, color='#d0d0d0', linewidth=0.6)
         axes.set_yticks(
-            list(places.values()),
-            [target if kind == results.BLACK_BOX else f'{target}\n({kind})' for target, kind in places],
+            list(positions.values()),
+            [target if kind == results.BLACK_BOX else f'{target}\n({kind})' for target, kind in positions],
         )
-        axes.set(xlabel='success rate (%)', xlim=(-2, 102), ylim=(len(places) - 0.5, -0.5))
+        axes.set(xlabel='success rate (%)', xlim=(-2, 102), ylim=(len(positions) - 0.5, -0.5))
         axes.tick_params(axis='y', length=0)
         axes.grid(axis='x', color='#e4e4e4', linewidth=0.6)
         _legend(figure, axes)
@@ -73,20 +75,22 @@ def by_epoch(
     *,
     name: str,
 ) -> str:
-    """Mean black-box success rate and natural accuracy by epoch; thick lines are means over seeds, thin lines seeds.
+    """Mean black-box success rate and natural accuracy by epoch: thick lines for means over seeds, thin lines for seeds.
 
     Args:
       transfer: Rows of one group, for several epochs.
       natural: Rows of the same surrogate, for several epochs.
-      stopping: The epochs that were chosen for early stopping of the same surrogate.
-      decay_epochs: Where the learning rate decays.
+      stopping: The early-stopping epochs of the same surrogate.
+      decay_epochs: The epochs at which the learning rate decays.
       palette: A color for each training.
-      name: What the ids in the element begin with, so that a page can hold several.
+      name: Prefix of the ids in the element, so that a page can hold several plots.
 
     Returns:
       An `<svg>` element.
     """
-    success = _curves((row.training, row.seed, row.epoch, row.success_rate) for row in transfer if not _is_white(row))
+    success = _curves(
+        (row.training, row.seed, row.epoch, row.success_rate) for row in transfer if not _is_white_box(row)
+    )
     accuracy = _curves((row.training, row.seed, row.epoch, row.accuracy) for row in natural)
     with _style():
         figure = _figure(5.4)
@@ -99,13 +103,13 @@ def by_epoch(
                 axes.plot(list(mean), list(mean.values()), color=color, linewidth=2, label=training)
                 for row in stopping:
                     if row.stops == training and row.epoch in mean:
-                        at = {'color': palette.get(row.training, color), 'markersize': 8, 'zorder': 4}
-                        at |= {'marker': _marker(row.training, palette), 'markeredgecolor': 'white'}
-                        label_chosen = f'{row.training} (epoch {row.epoch})'
-                        axes.plot(row.epoch, mean[row.epoch], linestyle='none', label=label_chosen, **at)
-            for place, epoch in enumerate(decay_epochs):
-                decay = None if place else 'learning rate decays'
-                axes.axvline(epoch, color='#555555', linewidth=1.2, linestyle=':', label=decay)
+                        style = {'color': palette.get(row.training, color), 'markersize': 8, 'zorder': 4}
+                        style |= {'marker': _marker(row.training, palette), 'markeredgecolor': 'white'}
+                        stop_label = f'{row.training} (epoch {row.epoch})'
+                        axes.plot(row.epoch, mean[row.epoch], linestyle='none', label=stop_label, **style)
+            for index, epoch in enumerate(decay_epochs):
+                decay_label = None if index else 'learning rate decays'
+                axes.axvline(epoch, color='#555555', linewidth=1.2, linestyle=':', label=decay_label)
             axes.set(ylabel=label)
             axes.grid(axis='y', color='#e4e4e4', linewidth=0.6)
         panels[-1].set(xlabel='epoch')
@@ -117,12 +121,12 @@ def by_epoch(
 _BY_EPOCH_LABELS = ('success rate (%)\non validation targets', 'natural accuracy (%)\non validation images')
 
 
-def _is_white(row: results.TransferRow) -> bool:
+def _is_white_box(row: results.TransferRow) -> bool:
     return row.kind == results.WHITE_BOX
 
 
 def _curves(measurements) -> dict[str, dict[int, dict[int, float]]]:
-    """`{training: {seed: {epoch: percent}}}`, means over what is measured more than once (targets)."""
+    """`{training: {seed: {epoch: percent}}}`, with means where an epoch is measured more than once (on several targets)."""
     values = {}
     for training, seed, epoch, rate in measurements:
         values.setdefault(training, {}).setdefault(seed, {}).setdefault(epoch, []).append(100 * rate)
@@ -133,7 +137,7 @@ def _curves(measurements) -> dict[str, dict[int, dict[int, float]]]:
 
 
 def _mean_curve(seeds: dict[int, dict[int, float]]) -> dict[int, float]:
-    """The mean over seeds, at the epochs that every seed has."""
+    """The mean over seeds, at the epochs that all seeds have."""
     common = sorted(set.intersection(*map(set, seeds.values())))
     return {epoch: _mean([curve[epoch] for curve in seeds.values()]) for epoch in common}
 
@@ -149,7 +153,7 @@ def _marker(training: str, palette: dict[str, str]) -> str:
 
 @contextlib.contextmanager
 def _style():
-    """matplotlib's own defaults and this project's choices, whatever the user has set; put back at the end."""
+    """Sets matplotlib's defaults and this project's choices, and restores the user's settings at the end."""
     import matplotlib
 
     with matplotlib.rc_context():

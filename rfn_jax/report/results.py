@@ -21,13 +21,14 @@ from rfn_jax.transfer import (
 )
 
 __all__ = [
-    'BLACK_BOX', 'WHITE_BOX', 'EarlyStoppingRow', 'ExampleRow', 'GainRow', 'Group', 'NaturalRow', 'Results', 'Strip',
-    'SummaryRow', 'TransferRow', 'group_of', 'groups', 'in_group', 'rates_by_target', 'read', 'read_strip', 'trainings',
+    'BLACK_BOX', 'WHITE_BOX', 'EarlyStoppingRow', 'ExampleImages', 'ExampleRow', 'GainRow', 'Group', 'NaturalRow', 'Results',
+    'SummaryRow', 'TransferRow', 'group_of', 'groups', 'in_group', 'rates_by_target', 'read', 'read_example_images',
+    'trainings',
 ]  # fmt: skip
 
 
 class Results(NamedTuple):
-    """Everything that a report shows, but for the images of the strip."""
+    """Everything that a report shows, except for the images of the examples."""
 
     config: dict
     environment: dict[str, str]
@@ -42,7 +43,7 @@ class Results(NamedTuple):
 
 
 class Group(NamedTuple):
-    """What may be compared: rows of one surrogate under one attack and one budget."""
+    """Rows that may be compared: those of one surrogate under one attack and one budget."""
 
     surrogate: str
     attack: str
@@ -50,8 +51,8 @@ class Group(NamedTuple):
     norm: str
 
 
-class Strip(NamedTuple):
-    """The images of the strip: uint8 arrays `[N, H, W, C]`, with C 1 or 3."""
+class ExampleImages(NamedTuple):
+    """The images of the examples, clean and by training: uint8 arrays `[N, H, W, C]`, with C 1 or 3."""
 
     ids: np.ndarray
     clean: np.ndarray
@@ -65,33 +66,33 @@ def read(workdir: os.PathLike | str) -> Results:
       workdir: A directory that `rfn-jax run` has filled.
 
     Returns:
-      The results. Gains, early stopping, validation and examples may be empty: not every experiment has them.
+      The results. Gains, early stopping, validation and examples may be empty, since not every experiment has them.
 
     Raises:
-      InputError: A file is missing, empty or damaged, or lacks a column; or the tables are those of another config, or do not
+      InputError: A file is missing, empty or damaged, or lacks a column; or the tables belong to another config, or do not
         belong together.
     """
     workdir = io.absolute(workdir)
-    found = Results(
+    run = Results(
         config=_read_dict(workdir / 'config.json'),
         environment=_read_dict(workdir / 'environment.json'),
-        transfer=_read_rows(workdir, 'transfer', TransferRow, needed=True),
-        natural=_read_rows(workdir, 'natural', NaturalRow, needed=True),
+        transfer=_read_rows(workdir, 'transfer', TransferRow, required=True),
+        natural=_read_rows(workdir, 'natural', NaturalRow, required=True),
         transfer_validation=_read_rows(workdir, 'transfer_validation', TransferRow),
         natural_validation=_read_rows(workdir, 'natural_validation', NaturalRow),
         early_stopping=_read_rows(workdir, 'early_stopping', EarlyStoppingRow),
-        summary=_read_rows(workdir, 'summary', SummaryRow, needed=True),
+        summary=_read_rows(workdir, 'summary', SummaryRow, required=True),
         gains=_read_rows(workdir, 'gains', GainRow),
         examples=_read_rows(workdir, 'examples', ExampleRow),
     )
-    _check_measured(workdir, found.config)
-    if not set(groups(found.summary)) <= set(groups(found.transfer)):
-        raise _remedy(f'summary.csv and transfer.csv of {workdir / "results"} do not belong together')
-    return found
+    _check_measured(workdir, run.config)
+    if not set(groups(run.summary)) <= set(groups(run.transfer)):
+        raise _error_with_remedy(f'summary.csv and transfer.csv of {workdir / "results"} do not belong together')
+    return run
 
 
-def read_strip(workdir: os.PathLike | str, examples: Sequence[ExampleRow]) -> Strip | None:
-    """Reads the images that `examples` speaks of.
+def read_example_images(workdir: os.PathLike | str, examples: Sequence[ExampleRow]) -> ExampleImages | None:
+    """Reads the images of the examples.
 
     Args:
       workdir: A directory that `rfn-jax run` has filled.
@@ -109,17 +110,21 @@ def read_strip(workdir: os.PathLike | str, examples: Sequence[ExampleRow]) -> St
     trainings = dict.fromkeys(row.training for row in examples)
     try:
         with io.npz_arrays(path.read_bytes()) as arrays:
-            strip = Strip(arrays['ids'], arrays['clean'], {name: arrays[f'adversarial_{name}'] for name in trainings})
+            example_images = ExampleImages(
+                arrays['ids'], arrays['clean'], {name: arrays[f'adversarial_{name}'] for name in trainings}
+            )
     except io.DAMAGED as error:
-        raise _remedy(f'could not read {path}: {error}') from error
-    for images in (strip.clean, *strip.adversarial.values()):
+        raise _error_with_remedy(f'could not read {path}: {error}') from error
+    for images in (example_images.clean, *example_images.adversarial.values()):
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
-            raise _remedy(f'{path} holds {images.dtype} {list(images.shape)}, not uint8 images of 1 or 3 channels')
-        if images.shape != strip.clean.shape or len(images) != len(strip.ids):
-            raise _remedy(f'{path} holds arrays that do not belong together')
-    if unknown := {row.id for row in examples} - set(strip.ids.tolist()):
-        raise _remedy(f'{path} lacks the image {min(unknown)} of examples.csv')
-    return strip
+            raise _error_with_remedy(
+                f'{path} holds {images.dtype} {list(images.shape)}, not uint8 images of 1 or 3 channels'
+            )
+        if images.shape != example_images.clean.shape or len(images) != len(example_images.ids):
+            raise _error_with_remedy(f'{path} holds arrays that do not belong together')
+    if unknown := {row.id for row in examples} - set(example_images.ids.tolist()):
+        raise _error_with_remedy(f'{path} lacks the image {min(unknown)} of examples.csv')
+    return example_images
 
 
 def group_of(row) -> Group:
@@ -157,38 +162,40 @@ def rates_by_target(rows: Sequence[TransferRow]) -> dict[tuple[str, str], dict[s
     return {key: {name: math.fsum(v) / len(v) for name, v in means.items()} for key, means in rates.items()}
 
 
-def _remedy(message: str) -> errors.InputError:
+def _error_with_remedy(message: str) -> errors.InputError:
     return errors.InputError(f'{message}; `rfn-jax run` makes it again')
 
 
 def _check_measured(workdir: epath.Path, config: dict) -> None:
-    """Checks that the tables are those that belong together, and to the config, where it is noted which they are."""
+    """Checks that the tables belong together and to the config, if `measured.json` records which ones do."""
     results = workdir / 'results'
     if not (results / 'measured.json').exists():
         return
-    noted = _read_dict(results / 'measured.json')
-    if noted.get('config') != digests.of_plain(config):
-        raise _remedy(f'{results} was measured with another config than that in {workdir / "config.json"}')
-    if not isinstance(noted.get('tables'), dict):
-        raise _remedy(f'{results / "measured.json"} is damaged: it has no tables')
-    for name, digest in noted['tables'].items():
+    record = _read_dict(results / 'measured.json')
+    if record.get('config') != digests.of_plain(config):
+        raise _error_with_remedy(
+            f'{results} was measured with a config other than the one in {workdir / "config.json"}'
+        )
+    if not isinstance(record.get('tables'), dict):
+        raise _error_with_remedy(f'{results / "measured.json"} is damaged: it has no tables')
+    for name, digest in record['tables'].items():
         if digests.of_file(results / name) != digest:
-            raise _remedy(f'{results / name} is not the one that was there when {results} was measured')
+            raise _error_with_remedy(f'{results / name} has changed since {results} was measured')
 
 
 def _read_dict(path: epath.Path) -> dict:
     try:
         return io.read_json_object(path)
     except errors.InputError as error:
-        raise _remedy(str(error)) from error
+        raise _error_with_remedy(str(error)) from error
 
 
-def _read_rows(workdir: epath.Path, name: str, kind: type, *, needed: bool = False) -> list:
+def _read_rows(workdir: epath.Path, name: str, kind: type, *, required: bool = False) -> list:
     path = workdir / 'results' / f'{name}.csv'
     try:
         rows = tables.read(path, kind)
     except errors.InputError as error:
-        raise _remedy(str(error)) from error
-    if needed and not rows:
-        raise _remedy(f'{path} is empty')
+        raise _error_with_remedy(str(error)) from error
+    if required and not rows:
+        raise _error_with_remedy(f'{path} is empty')
     return rows

@@ -12,21 +12,21 @@ from rfn_jax.report import results, words
 
 
 def print_tables(workdir: os.PathLike | str, console: console_lib.Console) -> None:
-    """Prints, for each surrogate and attack: success by training, gains over the baselines, and success by target.
+    """Prints success by training, gains over the baselines and success by target for each surrogate and attack.
 
     Args:
       workdir: A directory that `rfn-jax run` has filled.
-      console: Where to print; plain text in a log.
+      console: Where to print; a log gets plain text.
 
     Raises:
       InputError: A file of results is missing, empty or damaged.
     """
-    found = results.read(workdir)
-    for group in results.groups(found.summary):
-        summary, gains = results.in_group(found.summary, group), results.in_group(found.gains, group)
-        transfer = results.in_group(found.transfer, group)
+    run = results.read(workdir)
+    for group in results.groups(run.summary):
+        summary, gains = results.in_group(run.summary, group), results.in_group(run.gains, group)
+        transfer = results.in_group(run.transfer, group)
         console.info(f'\n{words.setting(group)}')
-        console.info('\nSuccess rate in %: mean over black-box targets and seeds, white-box beside it\n')
+        console.info('\nSuccess rate in %: mean over black-box targets and seeds; white-box separately\n')
         console.rich.print(_summary_table(summary))
         if gains:
             console.info('\nGain in points of mean black-box success rate\n')
@@ -37,12 +37,12 @@ def print_tables(workdir: os.PathLike | str, console: console_lib.Console) -> No
             console.rich.print(rich.text.Text(f'\n{sentence}'), soft_wrap=False)
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, names: int) -> rich.table.Table:
-    """A table of literal text whose first `names` columns are names and the others figures."""
+def _table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, name_columns: int) -> rich.table.Table:
+    """A table of literal text whose first `name_columns` columns hold names and whose other columns hold figures."""
     table = rich.table.Table(box=rich.box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    for place, column in enumerate(columns):
-        left = place < names
-        table.add_column(rich.text.Text(column), justify='left' if left else 'right', overflow='fold')
+    for index, column in enumerate(columns):
+        justify = 'left' if index < name_columns else 'right'
+        table.add_column(rich.text.Text(column), justify=justify, overflow='fold')
     for row in rows:
         table.add_row(*(rich.text.Text(str(cell)) for cell in row))
     return table
@@ -64,7 +64,7 @@ def _summary_table(rows: Sequence[results.SummaryRow]) -> rich.table.Table:
             )
             for row in rows
         ),
-        names=1,
+        name_columns=1,
     )
 
 
@@ -81,7 +81,7 @@ def _gains_table(rows: Sequence[results.GainRow]) -> rich.table.Table:
             )
             for row in rows
         ),
-        names=2,
+        name_columns=2,
     )
 
 
@@ -96,5 +96,5 @@ def _target_table(rows: Sequence[results.TransferRow]) -> rich.table.Table:
             )
             for (target, kind), rates in results.rates_by_target(rows).items()
         ),
-        names=1,
+        name_columns=1,
     )

@@ -1,4 +1,4 @@
-"""Results in words: figures as a reader expects them, and what was found in one sentence."""
+"""Results in words: figures as a reader expects them, and the findings in one sentence each."""
 
 from collections.abc import Sequence
 
@@ -8,12 +8,12 @@ MISSING = '-'
 
 
 def percent(rate: float | None) -> str:
-    """A fraction in percent, without the sign, such as `'62.1'`; `'-'` for None."""
+    """A fraction in percent, without the percent sign, such as `'62.1'`; `'-'` for None."""
     return MISSING if rate is None else f'{100 * rate:.1f}'
 
 
 def points(gain: float | None) -> str:
-    """A difference of fractions in percentage points with its sign, such as `'+4.0'`; `'-'` for None."""
+    """A difference of fractions in percentage points, with its sign, such as `'+4.0'`; `'-'` for None."""
     return MISSING if gain is None else f'{100 * gain:+.1f}'
 
 
@@ -38,13 +38,13 @@ def setting(group: results.Group) -> str:
     return f'{group.surrogate} attacked with {group.attack}, {norm}, eps {eps}'
 
 
-def listed(names: Sequence[str]) -> str:
+def join_names(names: Sequence[str]) -> str:
     """Names as a list in words: `'a'`, `'a and b'`, `'a, b and c'`."""
     return ' and '.join(filter(None, [', '.join(names[:-1]), *names[-1:]]))
 
 
 def findings(summary: Sequence[results.SummaryRow], gains: Sequence[results.GainRow]) -> list[str]:
-    """What was found in one group: one sentence for each training that is compared with baselines.
+    """The findings in one group: one sentence for each training that is compared with baselines.
 
     Args:
       summary: The rows of one group.
@@ -59,7 +59,9 @@ def findings(summary: Sequence[results.SummaryRow], gains: Sequence[results.Gain
     sentences = []
     for training in results.trainings(gains):
         rows = [row for row in gains if row.training == training]
-        details = listed([f'{points(row.gain)} points against {row.baseline}{_bracket(row)}' for row in rows])
+        details = join_names(
+            [f'{points(row.gain)} points against {row.baseline}{_interval_in_parentheses(row)}' for row in rows]
+        )
         sentences.append(
             f'{training} reaches a mean black-box success rate of {percent(rates.get(training))} % and is '
             f'{_standing(rows)}: {details}; {_certainty(rows)}.'
@@ -71,7 +73,7 @@ def _has_interval(row) -> bool:
     return row.ci_low is not None and row.ci_high is not None
 
 
-def _bracket(row: results.GainRow) -> str:
+def _interval_in_parentheses(row: results.GainRow) -> str:
     return f' (95 % interval {interval(row, points)})' if _has_interval(row) else ''
 
 
@@ -83,7 +85,7 @@ def _standing(rows: Sequence[results.GainRow]) -> str:
         return 'above both baselines' if len(rows) == 2 else f'above all {len(rows)} baselines'
     if not above:
         return 'above neither baseline' if len(rows) == 2 else f'above none of the {len(rows)} baselines'
-    return f'above {listed(above)} but not above {listed([row.baseline for row in rows if row.gain <= 0])}'
+    return f'above {join_names(above)} but not above {join_names([row.baseline for row in rows if row.gain <= 0])}'
 
 
 def _certainty(rows: Sequence[results.GainRow]) -> str:
@@ -92,5 +94,5 @@ def _certainty(rows: Sequence[results.GainRow]) -> str:
     crossing = [row.baseline for row in rows if excludes_zero(row) == 'no']
     if crossing:
         plural = len(crossing) > 1
-        return f'the interval{"s" * plural} against {listed(crossing)} include{"" if plural else "s"} zero'
+        return f'the interval{"s" * plural} against {join_names(crossing)} include{"" if plural else "s"} zero'
     return 'the interval excludes zero' if len(rows) == 1 else 'no interval includes zero'

@@ -33,6 +33,7 @@ class CheckpointStore:
     def __init__(self, directory: os.PathLike | str, *, keep_all: bool = True):
         self.directory = io.absolute(directory)
         self._keep_all = keep_all
+        self._without_optimizer: set[int] = set()  # epochs, kept so that a bucket is not queried again and again
         self._manager: ocp.CheckpointManager | None = None  # created only to save: it may write and delete
 
     def __enter__(self) -> 'CheckpointStore':
@@ -69,6 +70,7 @@ class CheckpointStore:
         items = ocp.args.Composite(
             **{name: ocp.args.StandardSave(tree) for name, tree in trees.items()}, meta=ocp.args.JsonSave(meta)
         )
+        self._without_optimizer.discard(epoch)
         if self._manager is None:
             self._manager = self._make_manager()
         # An error may come from the previous save, which ran in the background.
@@ -92,7 +94,9 @@ class CheckpointStore:
         Raises:
           RunError: The directory cannot be read.
         """
-        return [epoch for epoch in self.epochs() if self._marker(epoch).exists()]
+        return [
+            epoch for epoch in self.epochs() if epoch not in self._without_optimizer and self._marker(epoch).exists()
+        ]
 
     def delete_optimizers(self, *, keep: Collection[int]) -> None:
         """Deletes the state of the optimizer in all finished checkpoints except those of the epochs in `keep`.
@@ -100,13 +104,14 @@ class CheckpointStore:
         Raises:
           RunError: The directory cannot be read.
         """
-        for epoch in set(self.epochs()) - set(keep):
+        for epoch in set(self.epochs()) - set(keep) - self._without_optimizer:
             optimizer = self._path(epoch) / 'optimizer'
             with contextlib.suppress(OSError):  # retried after the next epoch
                 if optimizer.exists():
                     # The marker goes first, so that a partially deleted state is not mistaken for a complete one.
                     self._marker(epoch).unlink(missing_ok=True)
                     optimizer.rmtree()
+                self._without_optimizer.add(epoch)
 
     def restore(self, epoch: int, template: state_lib.TrainState) -> state_lib.TrainState:
         """Restores the state saved after `epoch`, as arrays on the host.

@@ -1,6 +1,6 @@
-"""Measuring transfer: eligible examples, crafting over data, success rates with intervals, the early-stopping epoch."""
+"""Measuring transfer: eligible examples, crafting on a data set, success rates with intervals, the early-stopping epoch."""
 
-from rfn_jax.transfer.crafting import craft, default_pool
+from rfn_jax.transfer.crafting import craft_images, default_pool
 from rfn_jax.transfer.early_stopping import EarlyStoppingRow, best_epoch
 from rfn_jax.transfer.eligible import eligible_examples
 from rfn_jax.transfer.intervals import bootstrap_mean, wilson
@@ -11,6 +11,6 @@ from rfn_jax.transfer.torch_target import TorchTarget
 
 __all__ = [
     'BLACK_BOX', 'WHITE_BOX', 'Crafted', 'EarlyStoppingRow', 'ExampleRow', 'GainRow', 'NaturalRow', 'SummaryRow',
-    'TorchTarget', 'TransferRow', 'best_epoch', 'bootstrap_mean', 'craft', 'default_pool', 'eligible_examples', 'gains',
-    'mean_success', 'predictions', 'successes', 'wilson',
+    'TorchTarget', 'TransferRow', 'best_epoch', 'bootstrap_mean', 'craft_images', 'default_pool', 'eligible_examples',
+    'gains', 'mean_success', 'predictions', 'successes', 'wilson',
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The early-stopping epoch: where a training's success on the validation targets is highest."""
+"""The early-stopping epoch: the epoch at which a training's success on the validation targets is highest."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -10,14 +10,14 @@ from rfn_jax.transfer import records
 
 @dataclasses.dataclass(frozen=True)
 class EarlyStoppingRow:
-    """The epoch at which a training is stopped; one row of `early_stopping.csv`.
+    """The epoch at which a training is stopped: one row of `early_stopping.csv`.
 
     Attributes:
       surrogate: The surrogate's name.
       training: Name of the early-stopped training.
-      stops: The training that it stops.
+      stops: The training that it cuts short.
       epoch: The epoch.
-      success_rate: Mean success there, on validation images and validation targets, in [0, 1].
+      success_rate: Mean success at that epoch, on validation images and validation targets, in [0, 1].
     """
 
     surrogate: str
@@ -28,21 +28,21 @@ class EarlyStoppingRow:
 
 
 def best_epoch(rows: Iterable[records.TransferRow], surrogate: str, training: str) -> tuple[int, float]:
-    """The epoch of highest mean black-box success over seeds and targets, the earliest one if several tie.
+    """The epoch with the highest mean black-box success over seeds and targets; the earliest of several that tie.
 
-    Give it rows that were measured on validation images and validation targets only: what is chosen on the reported ones
-    is not a result.
+    Pass only rows that were measured on validation images and validation targets: a rate that was used for a choice must not
+    be reported as a result.
 
     Args:
-      rows: Rows of a transfer table, of one attack.
+      rows: Rows of a transfer table, all for one attack.
       surrogate: The surrogate's name.
-      training: The training that is stopped.
+      training: The training that is stopped early.
 
     Returns:
       The epoch and its mean success rate.
 
     Raises:
-      ValueError: There is no such row.
+      ValueError: There are no rows of this surrogate and training.
     """
     by_epoch: dict[int, list[float]] = {}
     for row in rows:

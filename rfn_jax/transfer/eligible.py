@@ -1,4 +1,4 @@
-"""Which examples a success rate is measured on: those that all targets classify correctly."""
+"""The examples that a success rate is measured on: those that all targets classify correctly."""
 
 from collections.abc import Mapping
 
@@ -15,8 +15,8 @@ def eligible_examples(
 
     Args:
       examples: N examples.
-      predictions: For each target, its predicted classes `[N]` of the unchanged images.
-      at_most: How many to take, at least 1.
+      predictions: For each target, the classes `[N]` that it predicts for the unchanged images.
+      at_most: Maximum number of examples to take, at least 1.
 
     Returns:
       The eligible examples.
@@ -27,10 +27,10 @@ def eligible_examples(
     if not predictions:
         raise errors.InputError('success rates need at least one target')
     checks.integer('at_most', at_most, at_least=1)
-    right = np.stack([predicted == examples.labels for predicted in predictions.values()])
-    mask = right.all(axis=0)
+    correct = np.stack([predicted == examples.labels for predicted in predictions.values()])
+    mask = correct.all(axis=0)
     if not mask.any():
-        shares = ', '.join(f'{name} {share:.1%}' for name, share in zip(predictions, right.mean(axis=1), strict=True))
+        shares = ', '.join(f'{name} {share:.1%}' for name, share in zip(predictions, correct.mean(axis=1), strict=True))
         raise errors.InputError(
             f'none of the {len(examples)} examples of {examples.source} is classified correctly by all targets '
             f'({shares}); train the targets longer or leave out the weakest'

@@ -6,7 +6,7 @@ CONFIDENCE = 0.95
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:
-    """The 95 % Wilson score interval of a share.
+    """The 95 % Wilson score interval of a proportion.
 
     Args:
       successes: Number of successes, 0 to `n`.
@@ -18,18 +18,18 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     References:
       Wilson, Probable Inference, the Law of Succession, and Statistical Inference, JASA 1927.
     """
-    import scipy.stats  # takes a second
+    import scipy.stats  # takes a second to import
 
     interval = scipy.stats.binomtest(successes, n).proportion_ci(CONFIDENCE, method='wilson')
     return float(interval.low), float(interval.high)
 
 
 def bootstrap_mean(values: np.ndarray, *, resamples: int = 10_000) -> tuple[float, float]:
-    """The 95 % percentile interval of the mean of a table, by a bootstrap that draws its rows and its columns anew.
+    """The 95 % percentile interval of the mean of a table, by a bootstrap that resamples its rows and its columns.
 
-    Rows are seeds and columns images here: both are samples, and the same image is attacked from every seed, so the
-    cells are not independent and an interval of a pooled share would be too narrow. With one row only the columns are
-    drawn. The draws are the same at every call, so that tables of the same shape are compared on the same resamples.
+    Rows are seeds and columns are images: both are samples, and every image is attacked from every seed, so the cells are
+    not independent, and an interval for the pooled proportion would be too narrow. If there is only one row, only the columns
+    are resampled. The draws are the same in every call, so that tables of the same shape are compared on the same resamples.
 
     Args:
       values: Array `[seeds, images]`.

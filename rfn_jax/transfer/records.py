@@ -1,4 +1,4 @@
-"""The rows of `transfer.csv`, `natural.csv` and `examples.csv`: columns that every reader relies on."""
+"""The rows of `transfer.csv`, `natural.csv` and `examples.csv`, whose columns every reader relies on."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ WHITE_BOX, BLACK_BOX = 'white-box', 'black-box'
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Crafted:
-    """What an adversarial set was crafted with, as the tables name it.
+    """How an adversarial set was crafted, as named in the tables.
 
     Attributes:
       surrogate: Name of the surrogate's architecture in the config.
@@ -34,10 +34,10 @@ class Crafted:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OnTarget(Crafted):
-    """What was crafted, and what it is measured on.
+    """An adversarial set, and the target that it is measured on.
 
     Attributes:
-      target: Name of the target; of the surrogate itself if `kind` is white-box.
+      target: Name of the target; the surrogate itself if `kind` is white-box.
       kind: `WHITE_BOX` or `BLACK_BOX`.
     """
 
@@ -47,14 +47,14 @@ class OnTarget(Crafted):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TransferRow(OnTarget):
-    """Success of one attack, made on one trained surrogate, on one target; one row of `transfer.csv`.
+    """Success on one target of one attack, crafted on one trained surrogate: one row of `transfer.csv`.
 
     Attributes:
-      success_rate: Share of the adversarial examples that the target misclassifies, in [0, 1].
+      success_rate: Fraction of the adversarial examples that the target misclassifies, in [0, 1].
       ci_low: Lower end of the 95 % Wilson interval.
-      ci_high: Its upper end.
+      ci_high: Upper end of that interval.
       n: Number of examples.
-      gradient_evaluations: Gradients of networks for one example.
+      gradient_evaluations: Number of network gradients for one example.
     """
 
     success_rate: float
@@ -67,7 +67,7 @@ class TransferRow(OnTarget):
     def of(
         cls, crafted: Crafted, target: str, kind: str, success: np.ndarray, *, gradient_evaluations: int
     ) -> 'TransferRow':
-        """The row of a success rate, from booleans `[N]`: whether the target misclassifies each adversarial example."""
+        """The row for booleans `[N]` that say whether the target misclassifies each adversarial example."""
         low, high = intervals.wilson(int(success.sum()), len(success))
         return cls(
             **dataclasses.asdict(crafted),
@@ -83,7 +83,7 @@ class TransferRow(OnTarget):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NaturalRow:
-    """Natural accuracy of one network; one row of `natural.csv`.
+    """Natural accuracy of one network: one row of `natural.csv`.
 
     Attributes:
       model: Name of the model in the config.
@@ -91,7 +91,7 @@ class NaturalRow:
       training: How it was trained.
       seed: Number of its seed.
       epoch: Epoch of its checkpoint.
-      accuracy: Share of the unchanged examples that it classifies correctly, in [0, 1].
+      accuracy: Fraction of the unchanged examples that it classifies correctly, in [0, 1].
       n: Number of examples.
     """
 
@@ -104,20 +104,20 @@ class NaturalRow:
     n: int
 
     @classmethod
-    def of(cls, right: np.ndarray, **about: str | int | None) -> 'NaturalRow':
-        """The row of an accuracy, from booleans `[N]`: whether each unchanged example is classified correctly."""
-        return cls(**about, accuracy=float(right.mean()), n=len(right))
+    def of(cls, correct: np.ndarray, **about: str | int | None) -> 'NaturalRow':
+        """The row for booleans `[N]` that say whether each unchanged example is classified correctly."""
+        return cls(**about, accuracy=float(correct.mean()), n=len(correct))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExampleRow(OnTarget):
-    """What one target says of one image, before and after the attack; one row of `examples.csv`.
+    """The predictions of one target for one image before and after the attack: one row of `examples.csv`.
 
     Attributes:
       id: Id of the example.
       label: Name of its class.
       clean_prediction: Name of the class predicted for the unchanged image.
-      adversarial_prediction: Name of the class predicted for the adversarial one.
+      adversarial_prediction: Name of the class predicted for the adversarial image.
     """
 
     id: int

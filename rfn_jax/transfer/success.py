@@ -15,9 +15,9 @@ Target = models.Classifier | torch_target.TorchTarget
 def predictions(
     targets: Mapping[str, Target], examples: data.ImageDataset, *, batch_size: int, mesh: Mesh
 ) -> dict[str, np.ndarray]:
-    """For each target, its predicted classes int32 `[N]` of N examples.
+    """For each target, the classes int32 `[N]` that it predicts for N examples.
 
-    A target is a `Classifier` (or another callable pytree from images in [0, 1] to logits), or a `TorchTarget`.
+    A target is a `Classifier`, another callable pytree from images in [0, 1] to logits, or a `TorchTarget`.
     """
     return {
         name: target.predict(examples.images, batch_size=batch_size)
@@ -38,15 +38,15 @@ def successes(
 ) -> dict[str, np.ndarray]:
     """For each target, whether each adversarial image succeeds on it: booleans `[N]`.
 
-    It does if it is misclassified; with target labels, if it is taken for what it should be.
+    An image succeeds if the target misclassifies it or, with target labels, if the target predicts its target label.
 
     Args:
-      targets: By name; see `predictions`.
+      targets: The targets by name; see `predictions`.
       images: Adversarial images uint8 `[N, H, W, C]`.
       examples: Their originals, with the true labels.
       batch_size: Examples in a batch.
       mesh: Mesh with the axis `'data'`.
-      target_labels: Classes to reach `[N]`, of a targeted attack.
+      target_labels: Target classes `[N]` of a targeted attack.
     """
     attacked = dataclasses.replace(examples, images=images)
     predicted = predictions(targets, attacked, batch_size=batch_size, mesh=mesh)

@@ -1,4 +1,4 @@
-"""Mean black-box success over targets and seeds, and gains between trainings, with intervals.
+"""Mean black-box success over targets and seeds, and gains over baselines, with intervals.
 
 Axes: `S` seeds, `T` targets, `N` images.
 """
@@ -13,7 +13,7 @@ from rfn_jax.transfer import intervals
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SummaryRow:
-    """Mean black-box success of one training over targets and seeds; one row of `summary.csv`.
+    """Mean black-box success of one training over targets and seeds: one row of `summary.csv`.
 
     Attributes:
       surrogate: The surrogate's name.
@@ -23,13 +23,13 @@ class SummaryRow:
       norm: Norm of the budget.
       success_rate: Mean success rate, in [0, 1].
       ci_low: Lower end of its 95 % bootstrap interval over seeds and images.
-      ci_high: Its upper end.
+      ci_high: Upper end of that interval.
       white_box_rate: Mean success on the surrogates themselves.
       natural_accuracy: Mean natural accuracy of the surrogates.
       seeds: S.
       targets: T.
       n: N.
-      gradient_evaluations: Gradients of networks for one example.
+      gradient_evaluations: Number of network gradients for one example.
     """
 
     surrogate: str
@@ -50,7 +50,7 @@ class SummaryRow:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GainRow:
-    """By how much the mean success of one training is above that of a baseline; one row of `gains.csv`.
+    """The gain in mean success of one training over a baseline: one row of `gains.csv`.
 
     Attributes:
       surrogate: The surrogate's name.
@@ -59,9 +59,9 @@ class GainRow:
       attack: Name of the attack.
       eps: Radius of the budget.
       norm: Norm of the budget.
-      gain: Difference of the mean success rates, in [-1, 1].
+      gain: Difference between the mean success rates, in [-1, 1].
       ci_low: Lower end of its 95 % paired bootstrap interval over seeds and images.
-      ci_high: Its upper end.
+      ci_high: Upper end of that interval.
     """
 
     surrogate: str
@@ -92,15 +92,15 @@ def mean_success(success: np.ndarray) -> dict:
 
 
 def gains(success: np.ndarray, baselines: Mapping[str, np.ndarray]) -> list[dict]:
-    """By how much a training's mean success is above that of baselines, paired by seed, target and image.
+    """The gains in mean success of a training over baselines, paired by seed, target and image.
 
     Args:
       success: Booleans `[S, T, N]`.
       baselines: For each baseline, booleans `[S, T, N]` on the same seeds, targets and images.
 
     Returns:
-      For each baseline the columns `baseline`, `gain`, `ci_low` and `ci_high` of `gains.csv`: fractions, not points, with
-      the 95 % bootstrap interval over seeds and images.
+      For each baseline, the columns `baseline`, `gain`, `ci_low` and `ci_high` of `gains.csv`: fractions, not percentage
+      points, with the 95 % bootstrap interval over seeds and images.
     """
     rows = []
     for name, baseline in baselines.items():

@@ -1,6 +1,6 @@
-"""A PyTorch model as a target: adversarial images that were crafted here, measured there. PyTorch is not needed otherwise.
+"""A PyTorch model as a target for adversarial images that were crafted in JAX. Nothing else needs PyTorch.
 
-Axes: `N` images, `H W` rows and columns, `C` channels, `K` classes.
+Axes: `N` images, `H` rows, `W` columns, `C` channels, `K` classes.
 """
 
 from typing import Any
@@ -14,12 +14,12 @@ class TorchTarget:
     """A target for `transfer.predictions` and `transfer.successes`; never a surrogate.
 
     Args:
-      model: A `torch.nn.Module` from images `[N, C, H, W]` in [0, 1] to logits `[N, K]`, with its normalization inside; put
-        into evaluation mode.
-      device: Where it runs, such as `'cpu'` or `'cuda'`.
+      model: A `torch.nn.Module` from images `[N, C, H, W]` in [0, 1] to logits `[N, K]`, with its normalization inside; it
+        is put into evaluation mode.
+      device: The device that it runs on, such as `'cpu'` or `'cuda'`.
 
     Raises:
-      InputError: PyTorch is not installed, or `model` is no `torch.nn.Module`.
+      InputError: PyTorch is not installed, or `model` is not a `torch.nn.Module`.
     """
 
     def __init__(self, model: Any, *, device: str = 'cpu'):
@@ -34,11 +34,11 @@ class TorchTarget:
         self._model = model.to(device).eval()
 
     def predict(self, images: np.ndarray, *, batch_size: int) -> np.ndarray:
-        """The predicted classes int32 `[N]` of uint8 images `[N, H, W, C]`."""
-        torch, found = self._torch, []
+        """The classes int32 `[N]` predicted for uint8 images `[N, H, W, C]`."""
+        torch, predicted = self._torch, []
         with torch.no_grad():
             for start in range(0, len(images), batch_size):
                 batch = torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size].transpose(0, 3, 1, 2)))
                 logits = self._model(batch.to(self._device).float() / 255)
-                found.append(logits.argmax(1).cpu().numpy().astype(np.int32))
-        return np.concatenate(found)
+                predicted.append(logits.argmax(1).cpu().numpy().astype(np.int32))
+        return np.concatenate(predicted)

@@ -37,7 +37,7 @@ def test_a_run_on_this_machine_and_a_comparison_with_itself(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_kill_leaves_what_was_finished(tmp_path):
+def test_a_killed_run_leaves_what_was_finished(tmp_path):
     out = tmp_path / 'killed.json'
     arguments = ['bench', '--models=cifar_resnet20:8,cifar_wide_resnet28_10:8', *QUICK[1:], '--minimizers=sgd']
     process = subprocess.Popen(
@@ -61,7 +61,7 @@ def test_a_kill_leaves_what_was_finished(tmp_path):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['--models=resnet50'], "--models must be NAME:BATCH with commas between them, got 'resnet50'"),
+        (['--models=resnet50'], "--models must be a list of NAME:BATCH separated by commas, got 'resnet50'"),
         (['--models=resnet50:x'], "got 'resnet50:x'"),
         (['--models=resnet51:8'], "unknown model for a benchmark 'resnet51'; did you mean"),
         (['--models=resnet50:3'], 'the batch size 3 of resnet50 does not divide evenly over 8 devices'),
@@ -69,7 +69,7 @@ def test_a_kill_leaves_what_was_finished(tmp_path):
         (['--minimizers=adam'], "unknown minimizer for a benchmark 'adam'"),
         (['--rounds=0'], 'rounds must be an integer from 1 to 1048576, got 0'),
         (['--models=cifar_resnet20:8,cifar_resnet20:16'], "names 'cifar_resnet20' twice"),
-        (['--models=cifar_resnet20:' + '9' * 5000], 'must be NAME:BATCH'),
+        (['--models=cifar_resnet20:' + '9' * 5000], 'must be a list of NAME:BATCH'),
         (['--limit=nan'], 'limit must be a finite number above 0, got nan'),
         (['--out='], '--out must be the name of a file'),
         (['--compare=nowhere.json'], 'could not read nowhere.json'),
@@ -86,7 +86,7 @@ def test_bad_input_is_one_line_and_writes_nothing(arguments, message, capsys, tm
     assert not list(tmp_path.iterdir())
 
 
-def test_a_result_that_cannot_be_written_is_told_before_anything_is_timed(capsys, tmp_path):
+def test_a_result_that_cannot_be_written_is_reported_before_anything_is_timed(capsys, tmp_path):
     (tmp_path / 'file').write_text('')
     assert main.main(['bench', *QUICK, f'--out={tmp_path / "file" / "x.json"}']) == 1
     (line,) = capsys.readouterr().err.strip().splitlines()

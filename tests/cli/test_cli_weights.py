@@ -54,9 +54,10 @@ def test_import_and_export_give_the_same_weights_again(classifier, file, tmp_pat
     assert (origin['file'], origin['sha256']) == ('common.npz', digests.of_file(file))
 
     exported = tmp_path / 'out.safetensors'
-    arguments = ['--checkpoint', str(out), '--out', str(exported)]  # in the naming that they were imported in
+    arguments = ['--checkpoint', str(out), '--out', str(exported)]  # with the naming of the imported file
     assert main.main(['export-weights', *arguments]) == 0
-    assert 'naming pytorch_cifar; images in [0, 1] are normalized with mean [0.5, 0.4, 0.3]' in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert 'naming pytorch_cifar; before the network, normalize images in [0, 1] with mean [0.5, 0.4, 0.3]' in printed
     with np.load(file) as saved:
         state = weights.read_state_dict(exported)
         assert {f'module.{key}' for key in state} == set(saved)
@@ -67,19 +68,19 @@ def test_import_and_export_give_the_same_weights_again(classifier, file, tmp_pat
     assert about['architecture'] == {'name': 'cifar_resnet', 'depth': 8, 'width': 2}
 
 
-def test_what_is_allowed_is_told(classifier, file, tmp_path, capsys):
+def test_allowed_problems_are_reported(classifier, file, tmp_path, capsys):
     with np.load(file) as saved:
         np.savez(tmp_path / 'more.npz', extra=np.zeros(3), **{k: v for k, v in saved.items() if 'linear.bias' not in k})
     arguments = ['import-weights', *SMALL, *MEAN_STD, f'--weights={tmp_path / "more.npz"}', f'--out={tmp_path / "w"}']
     line = refused(capsys, *arguments)
     # The prefix stays, since not all keys have it.
-    assert 'does not fit the model' in line
+    assert 'does not match the model' in line
     assert not (tmp_path / 'w').exists()
     with np.load(file) as saved:
         state = {key.removeprefix('module.'): value for key, value in saved.items() if 'linear.bias' not in key}
     np.savez(tmp_path / 'more.npz', extra=np.zeros(3), **state)
     line = refused(capsys, *arguments, '--allow=missing')
-    assert "unused: extra; does the model need other options? Allow 'unused' to take what fits all the same" in line
+    assert "unused: extra; does the model need other options? Allow 'unused' to use the tensors that match" in line
     assert main.main([*arguments, '--allow=missing,unused']) == 0
     printed = capsys.readouterr().out
     assert 'missing: linear.bias' in printed
@@ -88,7 +89,7 @@ def test_what_is_allowed_is_told(classifier, file, tmp_path, capsys):
     assert (origin['missing'], origin['unused'], origin['misshaped']) == (['linear.bias'], ['extra'], [])
 
 
-def test_only_weights_with_torchvision_s_names_have_a_normalization_by_default(tmp_path, capsys):
+def test_only_weights_with_torchvision_names_have_a_default_normalization(tmp_path, capsys):
     options = {'patch_size': 8, 'width': 4, 'depth': 1, 'heads': 1, 'mlp_width': 4}
     module = models.MODELS.make('vit_b_16', num_classes=3, **options)
     vit = models.initialize(module, jax.random.key(0), (16, 16, 3), num_classes=3)
@@ -97,13 +98,14 @@ def test_only_weights_with_torchvision_s_names_have_a_normalization_by_default(t
     np.savez(tmp_path / 'x.npz', **weights.to_state_dict(vit, naming='timm'))
     line = refused(capsys, 'import-weights', *flags, f'--out={tmp_path / "timm"}')
     assert (
-        "has the naming 'timm', whose authors may normalize otherwise than torchvision: give --mean and --std" in line
+        "has the naming 'timm', whose authors may use another normalization than torchvision; pass --mean and --std"
+        in line
     )
     assert main.main(['import-weights', *flags, f'--out={tmp_path / "timm"}', '--mean=0.5', '--std=0.5']) == 0
     np.savez(tmp_path / 'x.npz', **weights.to_state_dict(vit, naming='torchvision'))
     assert main.main(['import-weights', *flags, f'--out={tmp_path / "torchvision"}']) == 0
     found = [storage.read_network(tmp_path / name) for name in ('timm', 'torchvision')]
-    assert [weights.mean for weights in found] == [(0.5,), (0.485, 0.456, 0.406)]
+    assert [network.mean for network in found] == [(0.5,), (0.485, 0.456, 0.406)]
     assert found[0].variables_sha256 == found[1].variables_sha256
 
 
@@ -138,15 +140,15 @@ def test_a_hostile_file_is_refused_and_does_nothing(tmp_path, capsys):
         ((*SMALL, '--weights=x', '--out=w'), 'needs the --mean and --std that its weights were trained with'),
         ((*SMALL, '--weights=x', '--out=w', '--mean=0.5'), '--mean and --std belong together'),
         ((*SMALL, '--weights=x', '--out=w', '--mean=a', '--std=1'), '--mean and --std must be numbers'),
-        (('--model=resnet', '--weights=x', '--out=w'), '--model=resnet needs --num_classes, since it has no usual one'),
+        (('--model=resnet', '--weights=x', '--out=w'), '--model=resnet needs --num_classes, since it has no default'),
         (('--model=resent18', '--weights=x', '--out=w'), "unknown model 'resent18'; did you mean"),
         ((*SMALL, *MEAN_STD, '--weights=x', '--out=w', '--option=depht=3'), "'depht'; did you mean 'depth'"),
         ((*SMALL, *MEAN_STD, '--weights=x', '--out=w', '--option=dtype=f33'), "dtype of model 'cifar_resnet'"),
         ((*SMALL, *MEAN_STD, '--weights=x', '--out=w', '--option=name=vit'), '--option must be NAME=VALUE'),
-        ((*SMALL, '--weights=x', '--out=w', '--mean=125', '--std=63'), 'divide by 255 if they are those of images in'),
+        ((*SMALL, '--weights=x', '--out=w', '--mean=125', '--std=63'), 'divide them by 255 if they are for images in'),
         (
             (*SMALL, '--weights=x', '--out=w', '--mean=nan', '--std=1'),
-            '--mean and --std must be those of images in [0, 1], got (nan,)',
+            '--mean and --std must be for images in [0, 1], got (nan,)',
         ),
         ((*SMALL, *MEAN_STD, '--weights=x', '--out=w', '--option=depth'), '--option must be NAME=VALUE'),
         ((*SMALL, *MEAN_STD, '--weights=nothing.pth', '--out=w'), 'could not read nothing.pth: No such file'),
@@ -183,7 +185,7 @@ def test_bad_exports(arguments, message, capsys, tmp_path, monkeypatch):
         ('{}/file/w.safetensors', 1, 'could not write'),
     ],
 )
-def test_what_cannot_be_written_is_told_before_the_weights_are_converted(
+def test_an_unwritable_file_is_reported_before_the_weights_are_converted(
     classifier, tmp_path, capsys, monkeypatch, out, status, message
 ):
     spec = {'name': 'cifar_resnet', 'depth': 8, 'width': 2}

@@ -38,7 +38,7 @@ def test_run_prints_the_tables_and_leaves_a_report(finished, capsys):
     assert 'train' not in printed.split('resnet attacked')[0]  # nothing was trained again
 
 
-def test_stages_one_by_one_are_a_run(finished, tmp_path):
+def test_stages_run_one_by_one_give_the_results_of_a_run(finished, tmp_path):
     for stage in ('train', 'select', 'craft', 'measure', 'report'):
         assert main.main([stage, *RUN, f'--workdir={tmp_path}']) == 0
     for name in ('transfer.csv', 'summary.csv'):
@@ -66,7 +66,7 @@ def test_train_can_be_limited_to_some_networks(tmp_path, capsys):
     assert not (tmp_path / 'new').exists()
 
 
-def test_a_work_directory_goes_on_with_its_last_config(finished, tmp_path):
+def test_a_work_directory_continues_with_its_last_config(finished, tmp_path):
     shutil.copytree(finished, tmp_path / 'copy')
     (tmp_path / 'copy' / 'results' / 'transfer.csv').unlink()
     assert main.main(['measure', f'--workdir={tmp_path / "copy"}']) == 0
@@ -90,7 +90,7 @@ def test_usage(capsys):
     ('arguments', 'message'),
     [
         (['quickstrat'], "unknown command 'quickstrat'; did you mean 'quickstart'"),
-        (['run', '--workdir=x'], 'x is no work directory so far: rfn-jax run needs --config=FILE'),
+        (['run', '--workdir=x'], 'x is not a work directory yet: rfn-jax run needs --config=FILE'),
         (['run', '--workdir=x', '--config.optim.rho=1'], 'overrides such as --config.KEY=VALUE need --config=FILE'),
         (['run', CONFIG], 'rfn-jax run needs --workdir=DIRECTORY'),
         (['run', '--config=missing.py', '--workdir=x'], 'missing.py'),
@@ -138,12 +138,12 @@ def test_a_workdir_that_cannot_be_written(capsys, tmp_path):
 
 def test_another_config_is_refused_with_what_differs(finished, capsys):
     line = refused(capsys, 'run', *RUN, f'--workdir={finished}', '--config.optim.rho=0.1')
-    assert 'trainings.rfn.rho is 0.4 there and 0.1 here' in line
+    assert 'trainings.rfn.rho was 0.4 and is now 0.1' in line
 
 
 def test_a_report_of_another_config_is_refused(finished, capsys):
     line = refused(capsys, 'report', *RUN, f'--workdir={finished}', '--config.evaluation.examples=10')
-    assert 'was last used with another config: evaluation.examples is 60 there and 10 here' in line
+    assert 'was last used with another config: evaluation.examples was 60 and is now 10' in line
     assert main.main(['report', *RUN, f'--workdir={finished}']) == 0
 
 

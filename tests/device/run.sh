@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# What is worth running when an accelerator is at hand for a few minutes, most valuable first. No network is needed.
+# What to run when an accelerator is available for a few minutes, most valuable phases first. No network is needed.
 #
 #   tests/device/run.sh --out DIR [--tiny] [PHASE ...]
 #
-# Phases: tests, bench, twin and trainings, by default, in ten minutes together; also kernels (a profile of the training steps)
-# and rehearse (the first epoch of each training, which fills the cache in JAX_COMPILATION_CACHE_DIR for a later run). Each has a
-# limit in seconds, such as TWIN_LIMIT=120, and leaves what it finished in DIR, also when it is killed. --tiny runs all phases at
-# tiny sizes, on a CPU in three minutes. RUN names a work directory that the trainings leave behind, and LANES the folders of
-# networks that are trained beside each other, such as "surrogates/resnet18-rfn validation_targets,targets".
+# The default phases are tests, bench, twin and trainings, which take ten minutes together; the others are kernels (a profile of
+# the training steps) and rehearse (the first epoch of each training, which fills the cache in JAX_COMPILATION_CACHE_DIR for a later
+# run). Each phase has a limit in seconds, such as TWIN_LIMIT=120, and leaves its finished results in DIR even if it is killed.
+# --tiny runs all phases at tiny sizes, in three minutes on a CPU. RUN names a work directory in which to keep the trainings, and
+# LANES lists folders of networks to train side by side, such as "surrogates/resnet18-rfn validation_targets,targets".
 #
-# It uses the python3 of the machine, or PYTHON. Packages that are missing there (tests/device/wheels.txt) are taken from wheels in
-# WHEELS (.wheels), and CIFAR-10 from the file that tests/device/pack_cifar10.py packed, CIFAR10_PACKED (.wheels/cifar10.npz).
+# It uses the python3 of the machine, or PYTHON. Missing packages (tests/device/wheels.txt) are taken from the wheels in WHEELS
+# (default .wheels), and CIFAR-10 from CIFAR10_PACKED (default .wheels/cifar10.npz), the file of tests/device/pack_cifar10.py.
 set -uo pipefail
 from=$PWD
 cd "$(dirname "$0")/../.." || exit 1
@@ -32,22 +32,22 @@ if [ ${#phases[@]} -eq 0 ]; then
   [ -z "$tiny" ] || phases+=(kernels rehearse)
 fi
 mkdir -p "$out" || exit 1
-room=$(mktemp -d)
-trap 'rm -rf "$room"' EXIT
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
 python=${PYTHON:-python3}
 
 if ! $python -c 'import jax' 2>/dev/null; then
-  echo "run.sh: $python has no jax; name another one by PYTHON=" >&2
+  echo "run.sh: $python has no jax; name another one with PYTHON=" >&2
   exit 1
 fi
-# Not installed: a copy. An installation comes first.
+# If rfn_jax is not installed, use a copy of it.
 if ! $python -P -c 'import rfn_jax.configs' 2>/dev/null; then
-  mkdir -p "$room/site"
+  mkdir -p "$scratch/site"
   if compgen -G "${WHEELS:-.wheels}/*.whl" >/dev/null; then
-    $python -m pip install -q --no-index --no-deps --no-compile --target "$room/site" "${WHEELS:-.wheels}"/*.whl
+    $python -m pip install -q --no-index --no-deps --no-compile --target "$scratch/site" "${WHEELS:-.wheels}"/*.whl
   fi
-  cp -rL rfn_jax "$room/site/"
-  export PYTHONPATH=$room/site
+  cp -rL rfn_jax "$scratch/site/"
+  export PYTHONPATH=$scratch/site
 fi
 export PYTHONSAFEPATH=1 TF_CPP_MIN_LOG_LEVEL=2
 if [ -n "${JAX_COMPILATION_CACHE_DIR:-}" ]; then
@@ -55,12 +55,12 @@ if [ -n "${JAX_COMPILATION_CACHE_DIR:-}" ]; then
 fi
 
 status=0
-phase() {  # NAME LIMIT COMMAND...: runs with a limit and a log
-  local name=$1 limit=$2 began=$SECONDS rc
+phase() {  # NAME LIMIT COMMAND...: runs the command with a limit and a log
+  local name=$1 limit=$2 start=$SECONDS rc
   shift 2
   timeout -k 5 "$limit" "$@" >"$out/$name.log" 2>&1
   rc=$?
-  echo "== $name: status $rc, $((SECONDS - began)) s"
+  echo "== $name: status $rc, $((SECONDS - start)) s"
   tail -n "${TAIL:-25}" "$out/$name.log"
   [ $rc -eq 0 ] || status=1
 }
@@ -68,7 +68,7 @@ phase() {  # NAME LIMIT COMMAND...: runs with a limit and a log
 tests() {
   local only=(tests/device tests/training tests/optim/test_textbook.py tests/attacks/test_linear.py)
   [ -z "$tiny" ] || only=(tests/device/test_accelerator.py -k 'resnet or scan')
-  # Compiled without a search for the fastest kernels: each program runs once.
+  # Without a search for the fastest kernels, since each program runs only once.
   XLA_FLAGS="${XLA_FLAGS:-} --xla_gpu_autotune_level=0" JAX_DEFAULT_MATMUL_PRECISION=float32 \
     phase tests "${TESTS_LIMIT:-60}" \
     $python -m pytest -n 0 -p no:cacheprovider -o filterwarnings=default -m accelerator "${only[@]}"
@@ -88,11 +88,11 @@ kernels() {
   [ -z "$tiny" ] || models=(cifar_resnet20:4:sgd)
   phase kernels "${KERNELS_LIMIT:-75}" $python $here/kernels.py --out="$out/kernels.json" "${models[@]}"
 }
-data() {  # sets the config of the trainings
+data() {  # prepares the data, and sets the config of the trainings
   config=tests/small_experiment.py
   [ -z "$tiny" ] || return 0
   config=$here/cifar10_arrays.py
-  export CIFAR10_NPZ=${CIFAR10_NPZ:-$room/cifar10.npz}
+  export CIFAR10_NPZ=${CIFAR10_NPZ:-$scratch/cifar10.npz}
   if [ ! -e "$CIFAR10_NPZ" ] && [ ! -e "${CIFAR10_PACKED:-.wheels/cifar10.npz}" ]; then
     echo "trainings need CIFAR-10: TFDS_DATA_DIR=... python tests/device/pack_cifar10.py pack .wheels/cifar10.npz" >&2
     return 1
@@ -102,13 +102,13 @@ data() {  # sets the config of the trainings
 trainings() {
   local limit=${TRAININGS_LIMIT:-330} config
   data || return 1
-  phase trainings $((limit + 15)) $python $here/trainings.py --config=$config --workdir="${RUN:-$room/run}" --out="$out/trainings" \
+  phase trainings $((limit + 15)) $python $here/trainings.py --config=$config --workdir="${RUN:-$scratch/run}" --out="$out/trainings" \
     --limit="$limit" --reserve="${RESERVE:-80}" ${LANES:+--lanes $LANES}
 }
 rehearse() {
   local limit=${REHEARSE_LIMIT:-90} config
   data || return 1
-  phase rehearse $((limit + 10)) $python $here/trainings.py --config=$config --workdir="$room/rehearsal" --out="$out/rehearsal" \
+  phase rehearse $((limit + 10)) $python $here/trainings.py --config=$config --workdir="$scratch/rehearsal" --out="$out/rehearsal" \
     --limit="$limit" --rehearse
 }
 

@@ -1,7 +1,7 @@
-"""What the default device computes against float64 on the CPU, at stated tolerances.
+"""Compares the computations of the default device with float64 on the CPU, within stated tolerances.
 
-Run them on an accelerator by `pytest -n 0 -m accelerator`; on a CPU they compare its own float32. Other tests of that mark
-hold textbook twins and exact resumption against the device.
+Run these tests on an accelerator with `pytest -n 0 -m accelerator`; on a CPU they check its own float32. Other tests with
+that mark compare the device with textbook implementations, or check that training resumes exactly.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ def mean_loss(classifier, images):
 
 
 def outcome(classifier, images):
-    """Logits, the gradient of the parameters and that of the images, one compiled program."""
+    """Logits and the gradients with respect to the parameters and the images, from one compiled program."""
     gradients = jax.grad(mean_loss, argnums=(0, 1), allow_int=True)
     return jax.jit(lambda c, x: (c(x), *gradients(c, x)))(classifier, images)
 
@@ -44,7 +44,7 @@ def exact(classifier):
 
 
 def distance(found, expected):
-    """The Euclidean distance of two pytrees over the length of the second."""
+    """The Euclidean distance between two pytrees, divided by the norm of the second."""
     pairs = zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
     pairs = [(np.asarray(a, np.float64), np.asarray(b, np.float64)) for a, b in pairs]
     return np.sqrt(sum(np.sum((a - b) ** 2) for a, b in pairs) / sum(np.sum(b**2) for _, b in pairs))
@@ -64,7 +64,7 @@ def test_logits_and_gradients_of_a_family(kind, dtype, tolerance):
 
 
 @pytest.mark.parametrize(('dtype', 'tolerance'), [('float32', 1e-3), ('bfloat16', 0.2)])
-def test_an_attack_ends_where_it_does_in_float64(dtype, tolerance):
+def test_an_attack_agrees_with_float64(dtype, tolerance):
     attack = attacks.mi_fgsm(eps=0.5, steps=5, norm='l2')
     classifier, keys = small_networks.classifier('resnet'), jax.random.split(jax.random.key(0), N)
     with jax.enable_x64(True), jax.default_device(jax.devices('cpu')[0]):
@@ -80,7 +80,7 @@ def test_an_attack_ends_where_it_does_in_float64(dtype, tolerance):
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
-def test_steps_in_a_scan_are_steps_one_by_one(dtype):
+def test_steps_in_a_scan_agree_with_single_steps(dtype):
     spec = {'name': 'resnet', 'stage_sizes': (1, 1), 'widths': (8, 16), 'dtype': dtype}
     module = models.from_spec(spec, num_classes=5)
     classifier = models.initialize(module, rng.key_for(0, 'test'), SHAPE, num_classes=5)

@@ -8,7 +8,7 @@ from rfn_jax import data
 
 
 @pytest.mark.skipif('TFDS_DATA_DIR' not in os.environ, reason='TFDS_DATA_DIR is not set')
-def test_what_is_unpacked_is_what_tfds_decodes(tmp_path):
+def test_unpacked_images_are_those_that_tfds_decodes(tmp_path):
     pack_cifar10.pack(tmp_path / 'packed.npz', examples={'train': 40, 'test': 30})
     pack_cifar10.unpack(tmp_path / 'packed.npz', tmp_path / 'arrays.npz')
     found = data.SOURCES.make('arrays', path=str(tmp_path / 'arrays.npz'), validation_examples=10)

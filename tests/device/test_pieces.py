@@ -10,7 +10,7 @@ from rfn_jax import models, storage
 from rfn_jax.core import rng
 
 
-def test_pieces_hold_everything_in_order_and_no_more_than_they_may():
+def test_pieces_hold_everything_in_order_and_respect_the_limit():
     sizes = {'a': 6, 'b': 4, 'c': 5, 'd': 20, 'e': 1}
     arrays = {name: jnp.zeros(size, jnp.bfloat16) for name, size in sizes.items()}
     assert [list(piece) for piece in pieces.pieces(arrays, 20)] == [['a', 'b'], ['c'], ['d'], ['e']]
@@ -21,7 +21,7 @@ def test_the_files_hold_the_weights_in_bfloat16_and_say_what_they_are(tmp_path, 
     module = models.from_spec(spec, num_classes=10)
     classifier = models.initialize(module, rng.key_for(0, 'test'), (4, 4, 1), num_classes=10)
     storage.save_network(tmp_path / 'network', classifier, architecture=spec, image_shape=(4, 4, 1))
-    monkeypatch.setattr(pieces, 'MOST', 1100)
+    monkeypatch.setattr(pieces, 'MAX_BYTES', 1100)
     pieces.main(str(tmp_path / 'network'), str(tmp_path / 'out'))
     files = sorted(tmp_path.glob('out.*.safetensors'))
     assert len(files) > 1

@@ -48,7 +48,7 @@ def case(model, work='sgd', **trouble):
 
 @pytest.fixture
 def run(tmp_path):
-    """Function of cases: what `twin.run` returns with fake workers. It has `out`, the file, and `log()`, their commands."""
+    """A function that calls `twin.run` on cases with fake workers; `out` is the file, and `log()` returns their commands."""
     script, log = tmp_path / 'worker.py', tmp_path / 'log'
     script.write_text(WORKER)
     workers = {name: [sys.executable, str(script), name, str(log)] for name in ('torch', 'jax')}
@@ -62,7 +62,7 @@ def run(tmp_path):
 
 
 def timed(found):
-    """Names of the workers that were timed, for each case."""
+    """The names of the workers that were timed, for each case."""
     return [
         [name for name in ('torch', 'jax') if 'seconds_per_step' in entry.get(name, {})] for entry in found['cases']
     ]
@@ -81,7 +81,7 @@ def test_cases_are_prepared_in_turn_and_dropped(run):
     assert sorted(log[2:]) == ['jax drop m', 'torch drop m']
 
 
-def test_ratios_are_those_of_the_same_round(run):
+def test_ratios_compare_times_of_the_same_round(run):
     found = run(case('m'))
     entry = found['cases'][0]
     assert entry['ratio'] == pytest.approx({'median': 2.0, 'min': 1.0, 'max': 4.0})
@@ -148,7 +148,7 @@ def test_the_time_limit_leaves_whole_results(run):
     assert twin.table(found).splitlines()[-1] == 'left out at the time limit: b sgd; c sgd'
 
 
-def test_a_case_that_cannot_be_timed_in_time_is_not_begun(run):
+def test_a_case_that_does_not_fit_into_the_time_limit_is_not_started(run):
     found = run(case('a'), limit=0.05)
     assert (found['cases'], found['left_out']) == ([], [case('a')])
 

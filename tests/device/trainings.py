@@ -1,14 +1,14 @@
-"""Trains an experiment's networks within a time limit, measures those that were finished, and keeps what came out.
+"""Trains the networks of an experiment within a time limit, measures the finished ones, and keeps the results.
 
     python tests/device/trainings.py --config=FILE --workdir=DIR --out=DIR --limit=SECONDS [--rehearse]
 
-Surrogates and targets train side by side, in the order of the config: one process compiles while the other computes. At
-the limit, less a reserve for measuring, they are stopped, and what reached its last epoch is measured by a config that leaves
-out the rest. `--out` gets `results.tar.gz` (tables, report, metrics, config) whenever something was finished, and the last
-weights of the surrogates in bfloat16, as safetensors files of at most 15 MiB.
+Surrogates and targets are trained side by side, in the order of the config, so that one process can compile while another
+computes. They are stopped `--reserve` seconds before the limit, and the networks that reached their last epoch are measured
+with a config that leaves out the others. Whenever a network is finished, `results.tar.gz` (tables, report, metrics, config)
+is written to `--out`, and so are the final weights of a surrogate, in bfloat16, as safetensors files of at most 15 MiB.
 
-With `--rehearse` every network trains its first epoch only: what was compiled stays in JAX's compilation cache, if
-JAX_COMPILATION_CACHE_DIR is set, for a later run with the same config.
+With `--rehearse`, only the first epoch of every network is trained: if JAX_COMPILATION_CACHE_DIR is set, the compiled
+programs stay in JAX's compilation cache for a later run with the same config.
 """
 
 import argparse
@@ -34,10 +34,10 @@ ROLES = ('surrogates', 'validation_targets', 'targets')
 
 
 class Runs:
-    """Commands that run beside each other, each with its log.
+    """Commands that run side by side, each with its own log.
 
     Args:
-      logs: Directory of the logs.
+      logs: Directory for the logs.
     """
 
     def __init__(self, logs: pathlib.Path):
@@ -46,7 +46,7 @@ class Runs:
         logs.mkdir(parents=True, exist_ok=True)
 
     def start(self, name: str, arguments: list[str], **environment: str) -> None:
-        """Starts `rfn-jax` with some arguments; devices give it memory as it needs it."""
+        """Starts `rfn-jax` with arguments; it allocates device memory as needed."""
         with (self._logs / f'{name}.log').open('a') as log:
             self._processes[name] = subprocess.Popen(
                 [*RFN_JAX, *arguments],
@@ -55,18 +55,18 @@ class Runs:
                 env={**os.environ, 'XLA_PYTHON_CLIENT_PREALLOCATE': 'false', **environment},
             )
 
-    def running(self, name: str) -> bool:
-        """Whether a command runs."""
+    def is_running(self, name: str) -> bool:
+        """Whether a command is running."""
         return name in self._processes and self._processes[name].poll() is None
 
     def stop(self, name: str) -> None:
-        """Ends a command, at once."""
-        if self.running(name):
+        """Kills a command."""
+        if self.is_running(name):
             self._processes[name].kill()
             self._processes[name].wait()
 
     def stop_all(self) -> None:
-        """Ends all of them."""
+        """Kills all commands."""
         for name in self._processes:
             self.stop(name)
 
@@ -77,16 +77,18 @@ def main() -> int:
     for name in ('config', 'workdir', 'out'):
         parser.add_argument(f'--{name}', type=pathlib.Path, required=True)
     parser.add_argument('--limit', type=float, required=True)
-    parser.add_argument('--reserve', type=float, default=75.0, help='seconds of the limit that are kept for measuring')
     parser.add_argument(
-        '--lanes', nargs='+', default=(), help='folders to train one after another, with commas between'
+        '--reserve', type=float, default=75.0, help='seconds of the limit that are reserved for measuring'
+    )
+    parser.add_argument(
+        '--lanes', nargs='+', default=(), help='folders to train one after another in each process, separated by commas'
     )
     parser.add_argument('--rehearse', action='store_true')
     arguments = parser.parse_args()
     end = time.monotonic() + arguments.limit
     arguments.out.mkdir(parents=True, exist_ok=True)
     config = load(arguments.config)
-    plan = bind(arguments.workdir, config)
+    plan = set_config(arguments.workdir, config)
     runs = Runs(arguments.out / 'logs')
     try:
         if arguments.rehearse:
@@ -102,15 +104,15 @@ def main() -> int:
 
 
 def load(path: pathlib.Path) -> dict:
-    """The config of a file, with the files that it names pinned."""
+    """The config in a Python file, with the files that it names pinned."""
     spec = importlib.util.spec_from_file_location('config', path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return experiment.pinned(module.get_config().to_dict())
 
 
-def bind(directory: pathlib.Path, config: dict) -> experiment.Plan:
-    """Makes a config that of a work directory, without tracing its networks first."""
+def set_config(directory: pathlib.Path, config: dict) -> experiment.Plan:
+    """Makes a config the one of a work directory, without tracing its networks first."""
     plan = experiment.read(config)
     layout.write_config(directory, config)
     return plan
@@ -118,7 +120,7 @@ def bind(directory: pathlib.Path, config: dict) -> experiment.Plan:
 
 def rehearse(plan: experiment.Plan, directory: pathlib.Path, runs: Runs, end: float) -> None:
     """Trains the first epoch of each network, three networks at a time."""
-    waiting = [network.folder for role in ROLES for network in of(plan, role)]
+    waiting = [network.folder for role in ROLES for network in networks_of(plan, role)]
     active: list[str] = []
     while (waiting or active) and time.monotonic() < end:
         while waiting and len(active) < 3:
@@ -127,7 +129,7 @@ def rehearse(plan: experiment.Plan, directory: pathlib.Path, runs: Runs, end: fl
             runs.start(name, ['train', f'--workdir={directory}', f'--only={active[-1]}'])
         for folder in list(active):
             name, log = folder.replace('/', '-'), directory / folder / 'metrics.jsonl'
-            if (log.exists() and log.read_text()) or not runs.running(name):
+            if (log.exists() and log.read_text()) or not runs.is_running(name):
                 runs.stop(name)
                 active.remove(folder)
                 print(f'rehearsed {folder}', flush=True)
@@ -136,9 +138,9 @@ def rehearse(plan: experiment.Plan, directory: pathlib.Path, runs: Runs, end: fl
 
 def default_lanes(plan: experiment.Plan) -> list[list[str]]:
     """Surrogates in one process, and the other networks in another."""
-    # Without validation targets nothing can be measured, and of the targets those that cost least come first.
-    targets = sorted(of(plan, 'targets'), key=cost)
-    return [['surrogates'], [network.folder for network in (*of(plan, 'validation_targets'), *targets)]]
+    # Nothing can be measured without validation targets; of the targets, the cheapest come first.
+    targets = sorted(networks_of(plan, 'targets'), key=cost)
+    return [['surrogates'], [network.folder for network in (*networks_of(plan, 'validation_targets'), *targets)]]
 
 
 def train(
@@ -149,7 +151,7 @@ def train(
     runs: Runs,
     end: float,
 ) -> None:
-    """Trains each lane in a process of its own until `end`, and keeps what is finished as it is finished."""
+    """Trains each lane in a process of its own until `end`, and keeps the results of each network once it is finished."""
     commands = {
         f'lane{number}': [['train', f'--workdir={directory}', f'--only={folder}'] for folder in folders]
         for number, folders in enumerate(lanes)
@@ -157,16 +159,16 @@ def train(
     kept: set[str] = set()
     while time.monotonic() < end:
         for name, waiting in commands.items():
-            if waiting and not runs.running(name):
+            if waiting and not runs.is_running(name):
                 runs.start(name, waiting.pop(0))
-        done = {network.folder for network in plan.networks if finished(network, directory)}
+        done = {network.folder for network in plan.networks if is_finished(network, directory)}
         for folder in sorted(done - kept):
             print(f'finished {folder}', flush=True)
             if folder.startswith('surrogates'):
-                keep_weights(directory / folder, out)
+                write_weights(directory / folder, out)
             kept.add(folder)
             pack(directory, out)
-        if not any(commands.values()) and not any(runs.running(name) for name in commands):
+        if not any(commands.values()) and not any(runs.is_running(name) for name in commands):
             break
         time.sleep(0.5)
     for name in commands:
@@ -174,14 +176,14 @@ def train(
 
 
 def measure(plan: experiment.Plan, config: dict, directory: pathlib.Path, runs: Runs, end: float) -> None:
-    """Crafts with and measures on the networks that are finished, by a config that leaves out the others."""
-    done = {role: [n for n in of(plan, role) if finished(n, directory)] for role in ROLES}
+    """Crafts and measures with the finished networks, using a config that leaves out the others."""
+    done = {role: [n for n in networks_of(plan, role) if is_finished(n, directory)] for role in ROLES}
     if not all(done.values()) or not any(n.training in plan.baselines for n in done['surrogates']):
         print('too little was finished to measure anything', flush=True)
         return
-    unfinished = {n.training for n in of(plan, 'surrogates') if n not in done['surrogates']}
+    unfinished = {n.training for n in networks_of(plan, 'surrogates') if n not in done['surrogates']}
     trainings = {name: spec for name, spec in config['trainings'].items() if name not in unfinished}
-    stopped = {name: of for name, of in config['early_stopping'].items() if of in trainings}
+    stopped = {name: training for name, training in config['early_stopping'].items() if training in trainings}
     smaller = {
         **config,
         'trainings': trainings,
@@ -189,30 +191,30 @@ def measure(plan: experiment.Plan, config: dict, directory: pathlib.Path, runs: 
         'baselines': [name for name in config['baselines'] if name in trainings or name in stopped],
         **{role: {n.model: config[role][n.model] for n in done[role]} for role in ('targets', 'validation_targets')},
     }
-    bind(directory, smaller)
+    set_config(directory, smaller)
     runs.start('measure', ['run', f'--workdir={directory}'])
-    while runs.running('measure') and time.monotonic() < end:
+    while runs.is_running('measure') and time.monotonic() < end:
         time.sleep(0.2)
 
 
-def of(plan: experiment.Plan, role: str) -> list:
-    """The networks of a role, which is named in the plural."""
+def networks_of(plan: experiment.Plan, role: str) -> list:
+    """The networks with a role, which is given in the plural."""
     return plan.of_role(role.removesuffix('s'))
 
 
 def cost(network) -> float:
-    """Multiply-adds of one image, where they are known."""
+    """Multiply-adds for one image, in billions; 0 if unknown."""
     size = sizes.table().get(network.spec['name'])
     return size.gflops if size else 0.0
 
 
-def finished(network, directory: pathlib.Path) -> bool:
-    """Whether the checkpoint of the last epoch is there, whole: it gets its name when it is."""
+def is_finished(network, directory: pathlib.Path) -> bool:
+    """Whether the checkpoint of the last epoch is complete: it is given its name only then."""
     return (directory / network.folder / 'checkpoints' / str(network.last_epoch)).is_dir()
 
 
-def keep_weights(folder: pathlib.Path, out: pathlib.Path) -> None:
-    """Writes the last weights of a network in pieces, in a process that leaves the accelerator alone."""
+def write_weights(folder: pathlib.Path, out: pathlib.Path) -> None:
+    """Writes the final weights of a network in pieces, in a process that does not use the accelerator."""
     name = '-'.join(folder.parts[-2:])
     with (out / 'logs' / 'weights.log').open('a') as log:
         subprocess.Popen(
@@ -224,11 +226,11 @@ def keep_weights(folder: pathlib.Path, out: pathlib.Path) -> None:
 
 
 def pack(directory: pathlib.Path, out: pathlib.Path) -> None:
-    """Writes `results.tar.gz`, whole or not at all."""
+    """Writes `results.tar.gz` atomically."""
     content = BytesIO()
     with tarfile.open(fileobj=content, mode='w:gz') as archive:
         for path in sorted({path for pattern in KEPT for path in directory.glob(pattern)}):
-            with contextlib.suppress(FileNotFoundError):  # replaced by a run in this moment
+            with contextlib.suppress(FileNotFoundError):  # a run is just replacing the file
                 archive.add(path, arcname=str(path.relative_to(directory.parent)))
         archive.add(out / 'logs', arcname='logs')
     io.write_bytes(out / 'results.tar.gz', content.getvalue())

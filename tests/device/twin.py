@@ -1,13 +1,13 @@
-"""Times the same work in PyTorch and in JAX, in turns on one machine, so that what slows the machine slows both.
+"""Times the same work in PyTorch and in JAX, alternately on one machine, so that whatever slows the machine slows both.
 
     python tests/device/twin.py --out FILE.json [--rounds 5] [--seconds 0.5] [--limit SECONDS] [--tiny]
 
-Two workers, `twin_torch.py` and `twin_jax.py`, prepare one case after the other (`CASES`) and time it in rounds, with the
-order reversed in every second round. A ratio is PyTorch's seconds over those of JAX in the same round.
+Two workers, `twin_torch.py` and `twin_jax.py`, prepare one case after another (`CASES`) and time it in rounds, with the
+order reversed in every second round. A ratio is the time of PyTorch divided by that of JAX in the same round.
 
-`--out` is written anew after every case, so that it holds what was finished, whatever ends the program. What fails in one
-worker is recorded with the case; a worker that died is started again. `--limit` ends workers that do not answer in time;
-cases that are not finished by then are listed, and the status is 0.
+`--out` is rewritten after every case, so that it holds all finished cases however the program ends. A failure in one worker
+is recorded with the case; a worker that died is started again. `--limit` ends workers that do not answer in time; cases that
+are not finished by then are listed, and the status is 0.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def case_of(kind: str, model: str, batch_size: int, precision: str, work: str, *
     return {**case, 'work': work, 'compile': compiled}
 
 
-CASES = [  # what is worth most comes first
+CASES = [  # the most valuable ones come first
     case_of('training', 'cifar_resnet18', 128, 'bfloat16', 'sgd'),
     case_of('training', 'cifar_resnet18', 128, 'bfloat16', 'rfn_sam'),
     case_of('attack', 'cifar_resnet18', 500, 'bfloat16', 'bim-50'),
@@ -54,11 +54,11 @@ class TimeUp(Exception):  # noqa: N818
 
 
 class Worker:
-    """A process that answers each line of JSON by one; it is started when it is needed, also after it died.
+    """A process that answers each line of JSON with one; it is started when needed, even after it died.
 
     Args:
       command: Its command line.
-      environment: Variables beside those of this process.
+      environment: Variables in addition to those of this process.
     """
 
     def __init__(self, command: list[str], environment: Mapping[str, str]):
@@ -68,26 +68,26 @@ class Worker:
 
     @property
     def running(self) -> bool:
-        """Whether there is a process."""
+        """Whether the process has been started."""
         return self._process is not None
 
     def send(self, command: str, **values: object) -> None:
         """Sends a command, whose answer `receive` waits for."""
         if self._process is None:
             pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE}
-            # Unbuffered, so that `select` sees every byte that was not read.
+            # Unbuffered, so that `select` sees every unread byte.
             self._process = subprocess.Popen(self._command, bufsize=0, env=self._environment, **pipes)
-        with contextlib.suppress(BrokenPipeError):  # it died, as the end of its answers will tell
+        with contextlib.suppress(BrokenPipeError):  # the worker died, which `receive` will report
             self._process.stdin.write((json.dumps({'command': command, **values}) + '\n').encode())
 
     def receive(self, deadline: float) -> dict:
-        """The answer, with the key `'error'` if the worker could not do it or died.
+        """The answer, which has the key `'error'` if the worker failed or died.
 
         Args:
-          deadline: Until when to wait for it, by `time.monotonic()`.
+          deadline: Time until which to wait, by `time.monotonic()`.
 
         Raises:
-          TimeUp: There was none until then.
+          TimeUp: There was no answer by then.
         """
         if not select.select([self._process.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
             raise TimeUp
@@ -100,14 +100,14 @@ class Worker:
         return self.receive(deadline)
 
     def stop(self, patience: float) -> int | None:
-        """Ends the process, at once if it does not end by itself in `patience` seconds, and returns its status."""
+        """Ends the process, by force if it does not end by itself within `patience` seconds, and returns its status."""
         if self._process is None:
             return None
         process, self._process = self._process, None
         process.stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(patience)
-        process.kill()  # does nothing to one that ended
+        process.kill()  # has no effect if it has already ended
         process.stdout.close()
         return process.wait()
 
@@ -122,55 +122,55 @@ def run(
     limit: float,
     argv: Sequence[str] = (),
 ) -> dict:
-    """Times cases in all workers, and writes what was found after each.
+    """Times cases in all workers, and writes the results after each.
 
     Args:
-      cases: The cases, in their order.
-      workers: Command line of each worker, by its name.
+      cases: The cases, in order.
+      workers: Command line of each worker, by name.
       out: The JSON file to write.
-      rounds: Rounds of a case, at least 1.
-      seconds: About how long a round of one worker takes.
-      limit: Seconds for all of it.
-      argv: What is recorded as the command.
+      rounds: Number of rounds for each case, at least 1.
+      seconds: Approximate duration of a round of one worker.
+      limit: Time limit in seconds for everything.
+      argv: The command to record.
 
     Returns:
-      What the file holds: `about`, `command`, `cases` and those `left_out`.
+      The contents of the file: `about`, `command`, `cases` and `left_out` (the cases that were left out).
     """
     deadline = time.monotonic() + limit
     sides = {name: Worker(command, ENVIRONMENT.get(name, {})) for name, command in workers.items()}
-    found = {'about': {}, 'command': list(argv), 'cases': [], 'left_out': list(cases)}
+    results = {'about': {}, 'command': list(argv), 'cases': [], 'left_out': list(cases)}
     patience = 5.0
     try:
-        found['about'] = ask_all(sides, deadline, 'about')
-        while found['left_out'] and deadline - time.monotonic() > len(sides) * rounds * seconds:
-            case = found['left_out'][0]
+        results['about'] = ask_all(sides, deadline, 'about')
+        while results['left_out'] and deadline - time.monotonic() > len(sides) * rounds * seconds:
+            case = results['left_out'][0]
             print(f'{describe(case)}, batch {case["batch_size"]}, {case["precision"]}', flush=True)
-            found['cases'].append(paired(case, sides, deadline, rounds, seconds))
-            found['left_out'].pop(0)
-            save(out, found)
+            results['cases'].append(paired(case, sides, deadline, rounds, seconds))
+            results['left_out'].pop(0)
+            save(out, results)
             running = {name: side for name, side in sides.items() if side.running}
             for name, answer in ask_all(running, deadline, 'drop').items():
-                if 'error' in answer:  # as after a fault of the device, from which only a new process recovers
+                if 'error' in answer:  # for example after a device fault, from which only a new process recovers
                     sides[name].stop(patience)
     except TimeUp:
         patience = 0.0
     finally:
         for side in sides.values():
             side.stop(patience)
-    save(out, found)
-    return found
+    save(out, results)
+    return results
 
 
 def ask_all(sides: Mapping[str, Worker], deadline: float, command: str) -> dict:
-    """Answers of all workers to a command that they may follow side by side."""
+    """The answers of all workers to a command that they may execute side by side."""
     for side in sides.values():
         side.send(command)
     return {name: side.receive(deadline) for name, side in sides.items()}
 
 
 def paired(case: Mapping, sides: Mapping[str, Worker], deadline: float, rounds: int, seconds: float) -> dict:
-    """What the file says of one case; raises `TimeUp`."""
-    # One after the other, as both choose algorithms by timing them.
+    """The entry of the file for one case; raises `TimeUp`."""
+    # One after another, since both choose algorithms by timing them.
     answers = {name: side.ask(deadline, 'prepare', case=case) for name, side in sides.items()}
     times = {name: [] for name, answer in answers.items() if 'error' not in answer}
     for number in range(rounds):
@@ -181,56 +181,56 @@ def paired(case: Mapping, sides: Mapping[str, Worker], deadline: float, rounds: 
                 del times[name]
             else:
                 times[name].append(answer['seconds_per_step'])
-    found = {'case': dict(case), **answers}
+    entry = {'case': dict(case), **answers}
     for name, values in times.items():
         about = {key: value for key, value in answers[name].items() if key != 'ready'}
         per_step = {**spread(values), 'rounds': values}
-        found[name] = {**about, 'seconds_per_step': per_step, 'images_per_s': case['batch_size'] / per_step['median']}
+        entry[name] = {**about, 'seconds_per_step': per_step, 'images_per_s': case['batch_size'] / per_step['median']}
     if 'torch' in times and 'jax' in times:
-        found['ratio'] = spread([torch / jax for torch, jax in zip(times['torch'], times['jax'], strict=True)])
-    return found
+        entry['ratio'] = spread([torch / jax for torch, jax in zip(times['torch'], times['jax'], strict=True)])
+    return entry
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, least and largest of some values."""
+    """Median, minimum and maximum."""
     return {'median': statistics.median(values), 'min': min(values), 'max': max(values)}
 
 
-def save(path: os.PathLike | str, found: Mapping) -> None:
-    """Writes a JSON file so that a reader finds the old one or the whole new one."""
+def save(path: os.PathLike | str, results: Mapping) -> None:
+    """Writes a JSON file atomically."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    temporary.write_text(json.dumps(found, indent=2) + '\n', encoding='utf-8')
+    temporary.write_text(json.dumps(results, indent=2) + '\n', encoding='utf-8')
     os.replace(temporary, path)
 
 
 def describe(case: Mapping) -> str:
-    """The network of a case and what is done with it."""
+    """The network and the work of a case."""
     return f'{case["model"]} {case["work"]}'
 
 
-def table(found: Mapping) -> str:
-    """What was found as text: medians, ratios and what went wrong."""
+def table(results: Mapping) -> str:
+    """The results as text: medians, ratios and errors."""
     rows = [('case', 'batch', 'precision', 'torch ms (img/s)', 'jax ms (img/s)', 'torch/jax', 'SAM/SGD')]
-    remarks = ['torch/jax: above 1, JAX is faster; SAM/SGD: what a step of rfn_sam costs in those of sgd, torch / jax']
-    for entry in found['cases']:
+    remarks = ['torch/jax: above 1, JAX is faster; SAM/SGD: the cost of a step of rfn_sam in steps of sgd, torch / jax']
+    for entry in results['cases']:
         case, cells, costs = entry['case'], [], []
-        sgd = next((e for e in found['cases'] if e['case'] == {**case, 'work': 'sgd'}), {})
+        sgd = next((e for e in results['cases'] if e['case'] == {**case, 'work': 'sgd'}), {})
         for name in ('torch', 'jax'):
             side = entry.get(name, {})
             remarks += [f'{describe(case)}, {name}: {side[key]}' for key in ('error', 'note') if key in side]
-            median, beside = (e.get(name, {}).get('seconds_per_step', {}).get('median') for e in (entry, sgd))
+            median, sgd_median = (e.get(name, {}).get('seconds_per_step', {}).get('median') for e in (entry, sgd))
             cells.append(f'{1e3 * median:.2f} ({side["images_per_s"]:.0f})' if median else '-')
-            costs.append(f'{median / beside:.2f}' if median and beside else '-')
+            costs.append(f'{median / sgd_median:.2f}' if median and sgd_median else '-')
         ratio = entry.get('ratio')
         cells.append(f'{ratio["median"]:.2f} ({ratio["min"]:.2f}..{ratio["max"]:.2f})' if ratio else '-')
         cells.append(' / '.join(costs) if case['work'] == 'rfn_sam' else '')
         rows.append((describe(case), str(case['batch_size']), case['precision'], *cells))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ['  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    if found['left_out']:
-        remarks.append(f'left out at the time limit: {"; ".join(map(describe, found["left_out"]))}')
+    if results['left_out']:
+        remarks.append(f'left out at the time limit: {"; ".join(map(describe, results["left_out"]))}')
     return '\n'.join(lines + [remark[: 2 * WIDTH] for remark in remarks])
 
 
@@ -239,14 +239,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--out', required=True)
     parser.add_argument('--rounds', type=int, default=5)
-    parser.add_argument('--seconds', type=float, default=0.5, help='about how long a round of one side takes')
-    parser.add_argument('--limit', type=float, default=600.0, help='seconds for all of it')
-    parser.add_argument('--tiny', action='store_true', help='a few seconds of tiny cases on a CPU')
+    parser.add_argument('--seconds', type=float, default=0.5, help='approximate duration of a round of one side')
+    parser.add_argument('--limit', type=float, default=600.0, help='time limit in seconds for everything')
+    parser.add_argument('--tiny', action='store_true', help='tiny cases that take a few seconds on a CPU')
     arguments = parser.parse_args()
     rounds, seconds = (2, 0.05) if arguments.tiny else (arguments.rounds, arguments.seconds)
     cases = TINY if arguments.tiny else CASES
-    found = run(cases, WORKERS, arguments.out, rounds=rounds, seconds=seconds, limit=arguments.limit, argv=sys.argv)
-    print(table(found))
+    results = run(cases, WORKERS, arguments.out, rounds=rounds, seconds=seconds, limit=arguments.limit, argv=sys.argv)
+    print(table(results))
 
 
 if __name__ == '__main__':

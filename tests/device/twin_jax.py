@@ -1,6 +1,6 @@
-"""The JAX side of a paired benchmark: a worker with the commands and cases of `twin_torch.py`, on `rfn_jax.bench`.
+"""The JAX side of a paired benchmark: a worker with the commands and cases of `twin_torch.py`, built on `rfn_jax.bench`.
 
-`peak_memory_bytes` is what the compiled program takes, by XLA's count; `compile` of a case has no meaning here.
+`peak_memory_bytes` is the memory of the compiled program as XLA reports it; the key `compile` of a case is ignored.
 """
 
 import gc
@@ -15,12 +15,12 @@ import jax
 from rfn_jax import bench
 from rfn_jax.core import environment, sharding
 
-# As torchattacks does it, which draws once for a batch; here for each example.
+# As in torchattacks, except that torchattacks draws once per batch, and this attack once per example.
 DI = {'di': {'rate': 0.9, 'probability': 0.5}}
 
 
 class Side:
-    """What the commands do, with the case that is prepared."""
+    """Executes the commands on the prepared case."""
 
     def __init__(self):
         self._program: bench.Program | None = None
@@ -50,13 +50,13 @@ class Side:
         return {'ready': True, 'prepare_s': time.perf_counter() - begin, 'peak_memory_bytes': memory}
 
     def round(self, seconds: float) -> dict:
-        """Times whole calls, as many as the minimizer's period asks for at least."""
+        """Times whole calls, in multiples of the minimizer's period."""
         program = self._program
         calls = program.period * max(1, round(seconds / (self._pace * program.period)))
         return {'seconds_per_step': bench.time_calls(program, calls) / program.steps, 'steps': calls * program.steps}
 
     def drop(self) -> dict:
-        """Frees the case and what was compiled."""
+        """Frees the case and its compiled program."""
         self._program = None
         jax.clear_caches()
         gc.collect()
@@ -66,7 +66,7 @@ class Side:
 def main() -> None:
     """Answers commands until the input ends."""
     answers = os.fdopen(os.dup(1), 'w', buffering=1)
-    os.dup2(2, 1)  # what libraries print is not an answer
+    os.dup2(2, 1)  # output of libraries is not an answer
     side = Side()
     for line in sys.stdin:
         request = json.loads(line)

@@ -1,17 +1,18 @@
-"""PyTorch's side of a paired benchmark: a worker that `twin.py` asks, by one line of JSON for each answer.
+"""The PyTorch side of a paired benchmark: a worker that answers each command of `twin.py` with one line of JSON.
 
 ==============================================  ========================================================================
 `{"command": "about"}`                          versions, device
 `{"command": "prepare", "case": {...}}`         builds, compiles, warms up: `ready`, `prepare_s`, `peak_memory_bytes` of the
-                                                steps after (null on a CPU), and a `note` if there is something to say
+                                                later steps (null on a CPU), and sometimes a `note`
 `{"command": "round", "seconds": 0.5}`          whole steps for about that long: `seconds_per_step`, `steps`
 `{"command": "drop"}`                           frees the case: `dropped`
 ==============================================  ========================================================================
 
-What fails is answered by `{"error": "one line"}`, and the worker goes on. Cases are dicts, as in `twin.CASES`. A step of the
-kind `'attack'` is one call of the attack on one batch.
+A failure is answered with `{"error": "one line"}`, and the worker continues. Cases are dicts, as in `twin.CASES`. A step of
+the kind `'attack'` is one call of the attack on one batch.
 
-Axes: `N` images on the device, `B` of a batch, `H` and `W`; networks take `[B, 3, H, W]`, in memory as `[B, H, W, 3]`.
+Axes: `N` images on the device, `B` images in a batch, `H` rows and `W` columns. Networks take `[B, 3, H, W]`, stored in
+memory as `[B, H, W, 3]`.
 """
 
 import gc
@@ -28,14 +29,17 @@ from importlib import metadata
 try:
     import torch
     from torch.nn import functional
-except ModuleNotFoundError:  # which commands are then answered by
+except ModuleNotFoundError:  # reported in the answer to every command
     torch = None
 
 Module = object if torch is None else torch.nn.Module
-BATCHES = 4  # of random images on the device
+BATCHES = 4  # number of batches of random images on the device
 RHO = 0.4
-PADDING = 4  # of small images, before they are cropped
-SMALL = {'cifar_resnet18': ((64, 128, 256, 512), 2), 'cifar_resnet20': ((16, 32, 64), 3)}  # widths, blocks of each
+PADDING = 4  # pixels around small images, before they are cropped
+SMALL = {
+    'cifar_resnet18': ((64, 128, 256, 512), 2),
+    'cifar_resnet20': ((16, 32, 64), 3),
+}  # widths of the stages, and blocks in each
 
 
 class Classifier(Module):
@@ -57,7 +61,7 @@ class Classifier(Module):
         self.to(device(), memory_format=torch.channels_last)
 
     def normalize(self, images):
-        """Maps images in [0, 1] to what the network takes."""
+        """Normalizes images in [0, 1] for the network."""
         return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
     def logits(self, normalized):
@@ -76,7 +80,7 @@ class Classifier(Module):
 
 
 class BasicBlock(Module):
-    """Two 3x3 convolutions beside a shortcut, which is a 1x1 convolution where the shape changes, as in torchvision.
+    """Two 3x3 convolutions and a shortcut, which is a 1x1 convolution if the shape changes, as in torchvision.
 
     Args:
       inputs: Channels of the input.
@@ -103,7 +107,7 @@ def conv_bn(inputs: int, width: int, kernel: int, stride: int) -> tuple:
 
 
 def small_network(widths: tuple[int, ...], blocks: int) -> Module:
-    """A residual network for 32x32 images: torchvision's with a 3x3 stem of stride 1 and no pooling after it."""
+    """A residual network for 32x32 images: torchvision's, but with a 3x3 stem of stride 1 and no pooling after it."""
     layers, inputs = [*conv_bn(3, widths[0], 3, 1), torch.nn.ReLU(inplace=True)], widths[0]
     for width in widths:
         for number in range(blocks):
@@ -125,21 +129,21 @@ def device() -> str:
 
 
 def training_step(case: Mapping, compiled: Callable) -> Callable[[], None]:
-    """A step of SGD with momentum, or of SAM before it, on the next batch of a random set on the device."""
+    """A step of SGD with momentum, with or without SAM, on the next batch of a random set on the device."""
     if case['work'] not in ('sgd', 'rfn_sam'):
-        raise ValueError(f'no training {case["work"]!r} here')
+        raise ValueError(f'unknown training {case["work"]!r}')
     classifier = Classifier(case['model'], case['precision']).train()
     parameters = list(classifier.parameters())
     fused = device() == 'cuda'
     optimizer = torch.optim.SGD(parameters, lr=0.01, momentum=0.9, weight_decay=5e-4, fused=fused)
     images, all_labels = classifier.random_set(BATCHES * case['batch_size'])
     pad, size = PADDING if classifier.small else 0, classifier.image_size
-    padded = functional.pad(images, (0, 0, pad, pad, pad, pad))  # once: the crops are then plain reads
+    padded = functional.pad(images, (0, 0, pad, pad, pad, pad))  # once, so that crops are plain reads
     batches = itertools.cycle(torch.randperm(len(images), device=device()).view(BATCHES, -1).unbind())
-    # The usual trick for the second pass, momentum 0 in the layers, would compile the network twice. Running statistics are
-    # put back with the parameters instead, which takes a launch or two. The counters beside them are read by nothing.
+    # The usual trick for the second pass, setting the momentum of the layers to 0, would compile the network twice. Instead,
+    # the running statistics are restored with the parameters, in a launch or two. Nothing reads the batch counters.
     moved = parameters + [buffer for name, buffer in classifier.named_buffers() if 'running_' in name]
-    kept = [tensor.detach().clone() for tensor in moved]
+    saved = [tensor.detach().clone() for tensor in moved]
 
     @compiled
     def batch(positions):
@@ -149,8 +153,8 @@ def training_step(case: Mapping, compiled: Callable) -> Callable[[], None]:
             rows = rows + torch.randint(2 * pad + 1, count, device=device())
             columns = columns + torch.randint(2 * pad + 1, count, device=device())
         columns = torch.where(torch.rand(count, device=device()) < 0.5, columns.flip(1), columns)
-        found = padded[positions[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-        return classifier.normalize(found.float() / 255), all_labels[positions]
+        cropped = padded[positions[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+        return classifier.normalize(cropped.float() / 255), all_labels[positions]
 
     @compiled
     def loss(images, labels):
@@ -161,24 +165,24 @@ def training_step(case: Mapping, compiled: Callable) -> Callable[[], None]:
         loss(images, labels).backward()
 
     @torch.no_grad()
-    def climb():
-        torch._foreach_copy_(kept, moved)
+    def ascend():
+        torch._foreach_copy_(saved, moved)
         ascent = [parameter.grad for parameter in parameters]
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(ascent)))
         torch._foreach_mul_(ascent, RHO / (norm + 1e-12))
         torch._foreach_add_(parameters, ascent)
 
     @torch.no_grad()
-    def put_back():
-        torch._foreach_copy_(moved, kept)
+    def restore():
+        torch._foreach_copy_(moved, saved)
 
     def step():
         examples = batch(next(batches))
         gradient(*examples)
         if case['work'] == 'rfn_sam':
-            climb()
+            ascend()
             gradient(*examples)
-            put_back()
+            restore()
         optimizer.step()
 
     return step
@@ -188,43 +192,43 @@ def attack_step(case: Mapping, compiled: Callable) -> Callable[[], None]:
     """A call of an attack of torchattacks on one batch of random images."""
     import torchattacks
 
-    # Without `requires_grad` the backward pass leaves out the gradients of the weights, as careful users have it.
+    # Without `requires_grad`, the backward pass skips the gradients of the weights, as careful users do.
     classifier = Classifier(case['model'], case['precision']).eval().requires_grad_(False)
     images, labels = classifier.random_set(case['batch_size'])
     images = images.permute(0, 3, 1, 2).float() / 255
     model = compiled(classifier)
     if case['work'] == 'bim-50':
         attack = torchattacks.BIM(model, eps=4 / 255, alpha=0.4 / 255, steps=50)
-    elif case['work'] == 'mi+di+ti-10':  # TIFGSM includes DI, and MI by its `decay`
+    elif case['work'] == 'mi+di+ti-10':  # TIFGSM includes DI, and MI through its `decay`
         attack = torchattacks.TIFGSM(model, eps=16 / 255, alpha=1.6 / 255, steps=10, decay=1.0)
     else:
-        raise ValueError(f'no attack {case["work"]!r} here')
+        raise ValueError(f'unknown attack {case["work"]!r}')
     return lambda: attack(images, labels)
 
 
 class Side:
-    """What the commands do, with the case that is prepared."""
+    """Executes the commands on the prepared case."""
 
     def __init__(self):
         self._step: Callable[[], None] | None = None
         self._pace = 0.0
 
     def about(self) -> dict:
-        """Versions, device."""
-        found = {'python': platform.python_version()}
+        """Versions and the device."""
+        answer = {'python': platform.python_version()}
         for name in ('torch', 'torchvision', 'torchattacks', 'triton', 'nvidia-cudnn-cu13'):
             try:
-                found[name] = metadata.version(name)
+                answer[name] = metadata.version(name)
             except metadata.PackageNotFoundError:
                 continue
         if device() == 'cpu':
-            return {**found, 'device': f'CPU, {torch.get_num_threads()} threads', 'cuda': None}
+            return {**answer, 'device': f'CPU, {torch.get_num_threads()} threads', 'cuda': None}
         cudnn = torch.backends.cudnn.version()
-        return {**found, 'device': torch.cuda.get_device_name(), 'cuda': torch.version.cuda, 'cudnn': cudnn}
+        return {**answer, 'device': torch.cuda.get_device_name(), 'cuda': torch.version.cuda, 'cudnn': cudnn}
 
     def prepare(self, case: dict) -> dict:
-        """Builds, compiles and warms up a case; where compiling fails, uncompiled and with a note."""
-        begin, found = time.perf_counter(), {'ready': True}
+        """Builds, compiles and warms up a case; if it cannot be compiled, it stays uncompiled, with a note."""
+        begin, answer = time.perf_counter(), {'ready': True}
         self.drop()
         torch.manual_seed(0)
         torch.backends.cudnn.benchmark = True
@@ -233,13 +237,13 @@ class Side:
         if case['compile']:
             try:
                 self._warm_up(build(case, torch.compile))
-            except torch._dynamo.exc.TorchDynamoException as error:  # such as no compiler for C
+            except torch._dynamo.exc.TorchDynamoException as error:  # for example, there is no C compiler
                 traceback.print_exc()
-                found['note'] = f'not compiled: {one_line(error)}'
+                answer['note'] = f'not compiled: {one_line(error)}'
         if self._step is None:
             self.drop()
             self._warm_up(build(case, lambda function: function))
-        return {**found, 'prepare_s': time.perf_counter() - begin, 'peak_memory_bytes': self._peak}
+        return {**answer, 'prepare_s': time.perf_counter() - begin, 'peak_memory_bytes': self._peak}
 
     def _warm_up(self, step: Callable[[], None]) -> None:
         timed(step, 2)
@@ -255,7 +259,7 @@ class Side:
         return {'seconds_per_step': timed(self._step, steps), 'steps': steps}
 
     def drop(self) -> dict:
-        """Frees the case and what was compiled."""
+        """Frees the case and its compiled program."""
         self._step = None
         torch._dynamo.reset()
         gc.collect()
@@ -265,7 +269,7 @@ class Side:
 
 
 def timed(step: Callable[[], None], steps: int) -> float:
-    """Seconds of one of some steps that follow each other without waiting."""
+    """Seconds per step, over steps that follow each other without synchronization."""
     synchronize = torch.cuda.synchronize if device() == 'cuda' else lambda: None
     synchronize()
     begin = time.perf_counter()
@@ -276,14 +280,14 @@ def timed(step: Callable[[], None], steps: int) -> float:
 
 
 def one_line(error: Exception) -> str:
-    """An error in at most 300 characters."""
+    """An error on one line of at most 300 characters."""
     return ' '.join(f'{type(error).__name__}: {error}'.split())[:300]
 
 
 def main() -> None:
     """Answers commands until the input ends."""
     answers = os.fdopen(os.dup(1), 'w', buffering=1)
-    os.dup2(2, 1)  # what libraries print is not an answer
+    os.dup2(2, 1)  # output of libraries is not an answer
     side = None if torch is None else Side()
     for line in sys.stdin:
         request = json.loads(line)

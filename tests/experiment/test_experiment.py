@@ -101,7 +101,7 @@ def test_the_early_stopping_epoch_is_the_best_one_on_validation_targets(finished
     assert used == {str(best)}
 
 
-def test_adversarial_sets_are_inside_their_budgets_on_images_that_all_targets_get_right(finished):
+def test_adversarial_sets_are_inside_their_budgets_on_images_that_all_targets_classify_correctly(finished):
     config = small_experiment.get_config().to_dict()
     inputs = inputs_lib.Inputs(*opening(config, finished))
     by_id = {int(i): image for i, image in zip(inputs.test.ids, inputs.test.images, strict=True)}
@@ -152,7 +152,7 @@ def test_a_lost_epoch_is_trained_again(copy, finished):
 
 
 @pytest.mark.parametrize('text', [None, '{', '[]'])
-def test_an_environment_that_is_missing_or_damaged_is_noted_again(copy, text):
+def test_an_environment_that_is_missing_or_damaged_is_recorded_again(copy, text):
     (copy / 'environment.json').unlink()
     if text:
         (copy / 'environment.json').write_text(text)
@@ -160,7 +160,7 @@ def test_an_environment_that_is_missing_or_damaged_is_noted_again(copy, text):
     assert io.read_json(copy / 'environment.json')['devices'].startswith('8 x ')
 
 
-def test_a_config_that_the_data_refuse_does_not_take_the_directory(tmp_path):
+def test_a_config_that_does_not_match_the_data_leaves_the_directory_unused(tmp_path):
     config = small_experiment.get_config()
     config.optim.batch_size = 5000
     with pytest.raises(errors.InputError, match='batch_size must be 1 to 1000'):
@@ -183,7 +183,7 @@ def test_a_surrogate_that_is_trained_again_is_measured_again(copy):
     assert not np.array_equal(before.images, after.images)
 
 
-def test_stages_never_reach_back(tmp_path, copy):
+def test_no_stage_runs_an_earlier_one(tmp_path, copy):
     config = small_experiment.get_config().to_dict()
     empty = opening(config, tmp_path / 'empty')
     for stage in (experiment.select, experiment.craft, experiment.measure):
@@ -195,16 +195,14 @@ def test_stages_never_reach_back(tmp_path, copy):
     with pytest.raises(errors.InputError, match='craft it first'):
         experiment.measure(plan, workdir)
     (copy / 'results' / 'test_examples.json').unlink()
-    with pytest.raises(errors.InputError, match='holds no test examples for these targets; craft on them first'):
+    with pytest.raises(errors.InputError, match='holds no test examples for these targets; run rfn-jax craft first'):
         experiment.measure(plan, workdir)
     (copy / 'results' / 'early_stopping.csv').unlink()
-    with pytest.raises(
-        errors.InputError, match=r'early_stopping\.csv is not there; choose .* first \(rfn-jax select\)'
-    ):
+    with pytest.raises(errors.InputError, match=r'early_stopping\.csv is missing; choose .* first \(rfn-jax select\)'):
         experiment.craft(plan, workdir)
 
 
-def test_later_stages_leave_the_tables_of_the_choice_alone(copy):
+def test_later_stages_do_not_write_the_tables_of_the_choice(copy):
     plan, workdir = opening(small_experiment.get_config().to_dict(), copy)
     names = ('early_stopping.csv', 'transfer_validation.csv', 'natural_validation.csv')
     before = {name: (copy / 'results' / name).stat().st_mtime_ns for name in names}
@@ -218,13 +216,13 @@ def test_later_stages_leave_the_tables_of_the_choice_alone(copy):
     assert used == {chosen['epoch']}
 
 
-def test_a_choice_by_seeds_that_are_left_out_now_is_not_used(copy):
+def test_a_choice_made_with_seeds_that_are_now_left_out_is_not_used(copy):
     config = small_experiment.get_config()
     config.seeds = 1
     opened = opening(config.to_dict(), copy)
     for stage in (experiment.craft, experiment.measure):
         with pytest.raises(
-            errors.InputError, match=r'not the table that this config .* choose again \(rfn-jax select\)'
+            errors.InputError, match=r'is missing or does not match this config .* choose again \(rfn-jax select\)'
         ):
             stage(*opened)
     for stage in (experiment.select, experiment.craft, experiment.measure):
@@ -236,10 +234,10 @@ def test_a_choice_by_seeds_that_are_left_out_now_is_not_used(copy):
 def test_a_choice_that_was_stopped_halfway_is_not_used(copy, monkeypatch, stopped_before):
     opened = opening(small_experiment.get_config().to_dict(), copy)
     path = copy / 'results' / 'validation' / 'resnet-sgd-seed0.json'
-    part = json.loads(path.read_text())
-    for row in (*part['transfer'], *part['natural']):  # as if the surrogate had been measured anew
+    figures = json.loads(path.read_text())
+    for row in (*figures['transfer'], *figures['natural']):  # as if the surrogate had been measured again
         row.update({'success_rate': row['epoch'] / 8} if 'kind' in row else {'accuracy': row['epoch'] / 8})
-    path.write_text(json.dumps(part))
+    path.write_text(json.dumps(figures))
     write = io.write_bytes
 
     def stop(path, content):
@@ -252,7 +250,7 @@ def test_a_choice_that_was_stopped_halfway_is_not_used(copy, monkeypatch, stoppe
         with pytest.raises(KeyboardInterrupt):
             experiment.select(*opened)
     for stage in (experiment.craft, experiment.measure):
-        with pytest.raises(errors.InputError, match=f'{stopped_before} is missing, or not the table .* choose again'):
+        with pytest.raises(errors.InputError, match=f'{stopped_before} is missing or does not match .* choose again'):
             stage(*opened)
     experiment.select(*opened)
     experiment.craft(*opened)
@@ -263,7 +261,7 @@ def test_a_choice_that_was_stopped_halfway_is_not_used(copy, monkeypatch, stoppe
 def test_a_changed_table_of_the_choice_is_not_used(copy, name):
     path = copy / 'results' / name
     path.write_text(path.read_text().replace(',sgd,', ',rfn,', 1))
-    with pytest.raises(errors.InputError, match=f'{name} is missing, or not the table'):
+    with pytest.raises(errors.InputError, match=f'{name} is missing or does not match'):
         experiment.measure(*opening(small_experiment.get_config().to_dict(), copy))
 
 

@@ -1,4 +1,4 @@
-"""A work directory grows: what is new is made, what is there stays, and what would change it is refused."""
+"""A work directory grows: what is new is made, what exists is kept, and what would change it is refused."""
 
 import collections
 import json
@@ -51,9 +51,9 @@ def config():
 
 @pytest.fixture
 def work(monkeypatch):
-    """What is trained and crafted: the steps of each network, and the examples of each adversarial set."""
+    """Counts of what is trained and crafted: the steps of each network, and the examples of each adversarial set."""
     steps, crafted = collections.Counter(), []
-    fit, craft = training.fit, transfer.craft
+    fit, craft = training.fit, transfer.craft_images
 
     def counted_fit(classifier, loader, validation, program, *, name, **options):
         def step(state, batch, key):
@@ -63,12 +63,12 @@ def work(monkeypatch):
         fit(classifier, loader, validation, type(program)(**{**vars(program), 'step': step}), name=name, **options)
 
     def counted_craft(attack, surrogate, examples, key, **options):
-        if 'parts' in options:
+        if 'finished_batches' in options:
             crafted.append((attack.name, len(examples)))
         return craft(attack, surrogate, examples, key, **options)
 
     monkeypatch.setattr(training, 'fit', counted_fit)
-    monkeypatch.setattr(transfer, 'craft', counted_craft)
+    monkeypatch.setattr(transfer, 'craft_images', counted_craft)
     return steps, crafted
 
 
@@ -81,7 +81,7 @@ def rows(directory):
     return tables.read(directory / 'results' / 'transfer.csv', transfer.TransferRow)
 
 
-def test_an_attack_a_target_and_a_seed_train_and_craft_only_what_is_new(config, copy, work):
+def test_adding_an_attack_a_target_and_a_seed_trains_and_crafts_only_what_is_new(config, copy, work):
     before, old_rows = files_of(copy), rows(copy)
     chosen = tables.read(copy / 'results' / 'early_stopping.csv', transfer.EarlyStoppingRow)
     config.seeds = 2
@@ -113,7 +113,7 @@ def test_an_attack_a_target_and_a_seed_train_and_craft_only_what_is_new(config, 
     assert [row.surrogate for row in again] == [row.surrogate for row in chosen]
 
 
-def test_more_examples_are_added_to_those_that_are_there(config, copy, work):
+def test_more_examples_are_added_to_the_existing_ones(config, copy, work):
     path = copy / 'adversarial' / 'resnet-rfn-seed0' / 'bim'
     before = storage.load_adversarial_set(path)
     config.evaluation.examples = 75
@@ -149,7 +149,7 @@ def test_a_report_shows_the_config_that_was_measured(config, copy, monkeypatch):
     config.evaluation.examples = 30
     opened = opening(config, copy)
     experiment.craft(*opened)
-    with pytest.raises(errors.InputError, match='was measured with another config'):
+    with pytest.raises(errors.InputError, match='was measured with a config other than'):
         results.read(copy)
     experiment.measure(*opened)
     assert {row.n for row in results.read(copy).transfer} == {30}
@@ -161,7 +161,7 @@ def test_a_report_shows_the_choice_that_was_measured_with(config, copy):
     opened = opening(config, copy)
     experiment.select(*opened)
     experiment.craft(*opened)
-    with pytest.raises(errors.InputError, match='was measured with another config'):
+    with pytest.raises(errors.InputError, match='was measured with a config other than'):
         results.read(copy)
     experiment.measure(*opened)
     assert {row.n for row in results.read(copy).transfer_validation} == {40}
@@ -184,22 +184,22 @@ def test_what_is_dropped_leaves_the_tables_and_stays_on_disk(config, copy, work)
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        (lambda c: c.optim.update(rho=0.1), r'trainings\.rfn\.rho is 0\.4 there and 0\.1 here'),
-        (lambda c: c.optim.update(learning_rate=0.1), r'optim\.learning_rate is 0\.05 there and 0\.1 here'),
+        (lambda c: c.optim.update(rho=0.1), r'trainings\.rfn\.rho was 0\.4 and is now 0\.1'),
+        (lambda c: c.optim.update(learning_rate=0.1), r'optim\.learning_rate was 0\.05 and is now 0\.1'),
         (
             lambda c: c.targets.vgg.model.update(stages=((8,),)),
-            r'targets\.vgg\.model\.stages is \[\[8\], \[16\]\] there and',
+            r'targets\.vgg\.model\.stages was \[\[8\], \[16\]\] and is now',
         ),
-        (lambda c: c.targets.mlp.optim.update(epochs=5), r'targets\.mlp\.optim\.epochs is 4 there and 5 here'),
-        (lambda c: c.update(seed=1), r'seed is 0 there and 1 here'),
-        (lambda c: c.augmentation.update(flip=True), r'augmentation\.flip is False there and True here'),
+        (lambda c: c.targets.mlp.optim.update(epochs=5), r'targets\.mlp\.optim\.epochs was 4 and is now 5'),
+        (lambda c: c.update(seed=1), r'seed was 0 and is now 1'),
+        (lambda c: c.augmentation.update(flip=True), r'augmentation\.flip was False and is now True'),
         (
             lambda c: c.trainings.rfn.update(mask='no_biases'),
-            r"trainings\.rfn\.mask is 'absent' there and 'no_biases' here",
+            r"trainings\.rfn\.mask was 'absent' and is now 'no_biases'",
         ),
     ],
 )
-def test_what_would_change_a_network_that_is_there_is_refused(config, copy, change, message):
+def test_what_would_change_an_existing_network_is_refused(config, copy, change, message):
     before = {path: path.stat().st_mtime_ns for path in copy.rglob('*')}
     change(config)
     with pytest.raises(errors.InputError, match=f'{message}.*choose another --workdir, or another name') as caught:
@@ -208,12 +208,12 @@ def test_what_would_change_a_network_that_is_there_is_refused(config, copy, chan
     assert {path: path.stat().st_mtime_ns for path in copy.rglob('*')} == before
 
 
-def test_a_network_that_was_left_out_is_held_to_what_it_was(config, copy):
+def test_the_definition_of_a_network_that_was_left_out_still_counts(config, copy):
     vgg = config.targets.vgg.to_dict()
     del config.targets['vgg']
     opening(config, copy)
     config.targets.vgg = {**vgg, 'model': {'name': 'vgg', 'stages': ((8,), (8,))}}
-    with pytest.raises(errors.InputError, match=r'targets\.vgg\.model\.stages is'):
+    with pytest.raises(errors.InputError, match=r'targets\.vgg\.model\.stages was'):
         opening(config, copy)
 
 
@@ -270,7 +270,7 @@ def test_a_digest_is_read_once_by_a_stage(config, copy, monkeypatch):
 
     monkeypatch.setattr(type(workdir), 'digest', counted)
     inputs = inputs_lib.Inputs(plan, workdir)
-    jobs = list(crafting.jobs(inputs, selection.stops(inputs)))
+    jobs = list(crafting.jobs(inputs, selection.stopping_epochs(inputs)))
     assert len(jobs) == 2 * len({job.directory.parent for job in jobs})
     assert set(read.values()) == {1}
     assert inputs.digest(plan.networks[0], 4) == found(workdir, plan.networks[0], 4)
@@ -296,9 +296,9 @@ def test_an_empty_folder_of_checkpoints_is_that_of_a_network_that_is_not_trained
     workdir.digest(plan.of_role('target')[0], 4)
 
 
-def test_checkpoints_of_unknown_making_are_not_taken(config, copy):
+def test_checkpoints_without_a_definition_are_not_used(config, copy):
     (copy / 'surrogates' / 'resnet-rfn' / 'seed0' / 'definition.json').unlink()
-    with pytest.raises(errors.InputError, match=r'resnet-rfn/seed0 has checkpoints and no definition\.json'):
+    with pytest.raises(errors.InputError, match=r'resnet-rfn/seed0 has checkpoints but no definition\.json'):
         experiment.train(*opening(config, copy))
 
 
@@ -313,7 +313,7 @@ def test_what_does_not_change_a_network_may_change(config, copy, work):
     assert not work[0]
 
 
-def test_a_network_that_is_not_there_yet_may_change(config, tmp_path):
+def test_a_network_that_does_not_exist_yet_may_change(config, tmp_path):
     plan, workdir = opening(config, tmp_path)
     experiment.train(plan, workdir, ['targets/mlp'])
     before = files_of(tmp_path)
@@ -337,7 +337,7 @@ def not_trained(config):
         (experiment.craft, not_trained, 'train it first'),
         (experiment.craft, lambda c: c.validation.update(examples=20), 'choose again'),
         (experiment.measure, not_trained, 'train it first'),
-        (experiment.measure, lambda c: c.evaluation.update(examples=75), 'craft on them first'),
+        (experiment.measure, lambda c: c.evaluation.update(examples=75), 'run rfn-jax craft first'),
         (experiment.measure, lambda c: c.attacks.bim.update(steps=4), 'craft it first'),
     ],
 )
@@ -350,12 +350,12 @@ def test_a_stage_that_cannot_run_leaves_the_directory_as_it_was(config, copy, st
 
 
 @pytest.mark.parametrize('role', ['targets/mlp', 'validation_targets/mlp_deep', 'surrogates/resnet-rfn/seed0'])
-def test_a_network_that_another_run_has_made_meanwhile_is_not_used(config, copy, role):
+def test_a_network_that_another_run_has_made_in_the_meantime_is_not_used(config, copy, role):
     opened = opening(config, copy)
     path = copy / role / 'definition.json'
     path.write_text(json.dumps({**json.loads(path.read_text()), 'optim.learning_rate': 0.1}))
     for stage in (experiment.train, experiment.measure):
-        with pytest.raises(errors.InputError, match=r'optim\.learning_rate is 0\.1 there and 0\.05 here'):
+        with pytest.raises(errors.InputError, match=r'optim\.learning_rate was 0\.1 and is now 0\.05'):
             stage(*opened)
 
 
@@ -379,7 +379,7 @@ def test_a_network_that_another_run_makes_while_one_is_trained_is_not_touched(co
 @pytest.mark.parametrize(
     ('name', 'message'),
     [
-        ('layout.json', r'write {"version": 2} into that file; if not, choose another --workdir'),
+        ('layout.json', r'write {"version": 2} into that file; otherwise choose another --workdir'),
         ('targets/mlp/definition.json', r'restore it, or delete .*targets/mlp to train the network again'),
     ],
 )
@@ -426,9 +426,11 @@ def test_networks_of_both_loaders_are_the_same_bits(config, copy, tmp_path):
             assert found[0] == found[1]
 
 
-def test_epochs_that_were_chosen_otherwise_are_not_used(config, copy):
+def test_epochs_that_were_chosen_with_other_settings_are_not_used(config, copy):
     config.validation.examples = 20
-    with pytest.raises(errors.InputError, match='was chosen with other networks or another validation; choose again'):
+    with pytest.raises(
+        errors.InputError, match='was made with other networks or other validation settings; choose again'
+    ):
         experiment.measure(*opening(config, copy))
 
 
@@ -439,7 +441,7 @@ def test_epochs_that_were_chosen_otherwise_are_not_used(config, copy):
         ('validation_targets', 'targets/mlp', "validation target 'x' is the target 'mlp'"),
     ],
 )
-def test_a_target_by_another_name_is_told(config, copy, role, folder, message):
+def test_a_target_under_another_name_is_refused(config, copy, role, folder, message):
     config[role].x = {'network': str(copy / folder), 'epoch': 4}
     plan, workdir = opening(config, copy)
     for stage in (experiment.train, experiment.select, experiment.craft):

@@ -62,12 +62,12 @@ def test_imported_targets_are_measured_and_surrogates_start_from_imported_weight
     jax.tree.map(np.testing.assert_array_equal, inputs.targets['imported'].variables, saved.variables)
     assert inputs.targets['imported'].mean == (0.5,)
     surrogate = plan.of_role('surrogate')[0]
-    initial = networks._initial(surrogate, inputs)
+    initial = networks._initial_classifier(surrogate, inputs)
     assert initial.mean == inputs.classifier(surrogate, 1).mean == (0.5,)
     jax.tree.map(np.testing.assert_array_equal, initial.variables, start.variables)
-    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith('target imported: ')]
-    assert told[0].startswith(f'target imported: {tmp_path / "mlp"}, validation_accuracy ')
-    assert 'that is near chance; are mean (0.5,)' in told[1]
+    printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith('target imported: ')]
+    assert printed[0].startswith(f'target imported: {tmp_path / "mlp"}, validation_accuracy ')
+    assert 'that is near chance; were its weights trained with mean (0.5,)' in printed[1]
     experiment.train(plan, workdir)
     assert 'imported' not in capsys.readouterr().out
     for stage in (experiment.select, experiment.craft, experiment.measure):
@@ -90,25 +90,27 @@ def test_imported_targets_are_measured_and_surrogates_start_from_imported_weight
     opening(config, tmp_path / 'work')
     opening(bound, tmp_path / 'work')
     (tmp_path / 'mlp').rename(tmp_path / 'old')
-    config['targets']['imported']['network'] = str(tmp_path / 'old')  # where they lie is not bound
+    config['targets']['imported']['network'] = str(tmp_path / 'old')  # the location is not part of the definition
     opening(config, tmp_path / 'work')
     config['targets']['imported']['network'] = str(tmp_path / 'mlp')
     save(tmp_path / 'mlp', MLP, mean=(0.4,))
-    with pytest.raises(errors.InputError, match=r'targets\.imported\.sha256 is .* there and'):
+    with pytest.raises(errors.InputError, match=r'targets\.imported\.sha256 was .* and is now'):
         opening(config, tmp_path / 'work')
     with pytest.raises(errors.InputError, match=r'targets\.imported\.sha256 is .* imported or trained again'):
         opening(bound, tmp_path / 'work')
 
 
-def test_the_data_must_fit(config, tmp_path):
+def test_the_data_must_match(config, tmp_path):
     save(tmp_path / 'seven', MLP, num_classes=7)
     config['targets']['imported'] = {'network': str(tmp_path / 'seven')}
-    with pytest.raises(errors.InputError, match=r'target imported: the network in .* has 7 classes, and the data 10'):
+    with pytest.raises(
+        errors.InputError, match=r'target imported: the network in .* has 7 classes, but the data have 10'
+    ):
         opening(config, tmp_path / 'work')
     assert not pathlib.Path(tmp_path / 'work').exists()
 
 
-def test_every_stage_holds_a_network_from_elsewhere_to_what_it_was(config, tmp_path):
+def test_every_stage_checks_that_an_imported_network_is_unchanged(config, tmp_path):
     save(tmp_path / 'mlp', MLP)
     save(tmp_path / 'other', MLP, seed=1)
     config['validation_targets'] = {'imported': {'network': str(tmp_path / 'mlp')}}
@@ -120,13 +122,13 @@ def test_every_stage_holds_a_network_from_elsewhere_to_what_it_was(config, tmp_p
         stage(*opened)
         assert json.loads(path.read_text()) == {'validation_targets.imported.sha256': sha256(tmp_path / 'mlp')}
     config['validation_targets']['imported']['network'] = str(tmp_path / 'other')
-    with pytest.raises(errors.InputError, match=r'validation_targets\.imported\.sha256 is .* there and'):
+    with pytest.raises(errors.InputError, match=r'validation_targets\.imported\.sha256 was .* and is now'):
         opening(config, tmp_path / 'work')
 
 
 @pytest.mark.parametrize('lost', ['variables', 'd', 'meta'])
 @pytest.mark.parametrize('role', ['targets', 'surrogates'])
-def test_a_network_that_was_copied_halfway_is_told_when_the_experiment_opens(config, tmp_path, role, lost):
+def test_an_incomplete_copy_of_a_network_is_reported_when_the_experiment_opens(config, tmp_path, role, lost):
     save(tmp_path / 'mlp', MLP)
     config[role]['imported'] = {'network': str(tmp_path / 'mlp')}
     opening(config, tmp_path / 'work')
@@ -144,7 +146,7 @@ def test_a_network_that_was_copied_halfway_is_told_when_the_experiment_opens(con
     ('entry', 'message'),
     [
         ({'network': '{}/nothing'}, 'nothing is not a network directory'),
-        ({'network': '{}/mlp', 'sha256': 'abc'}, "targets.imported.sha256 is 'abc', and the network in"),
+        ({'network': '{}/mlp', 'sha256': 'abc'}, "targets.imported.sha256 is 'abc', but the network in"),
         ({'network': '{}/mlp', 'optim': {}}, "unknown option of target 'imported': 'optim'"),
         ({'network': '{}/mlp', 'model': MLP}, "unknown option of target 'imported': 'model'"),
     ],
@@ -169,13 +171,13 @@ def test_a_validation_target_with_the_weights_of_a_target_is_refused(config, tmp
 def test_a_network_of_another_work_directory_is_a_target_and_a_start(config, tmp_path):
     first = tmp_path / 'first'
     experiment.train(*opening(config, first))
-    there = first / 'surrogates' / 'resnet-sgd' / 'seed0'
-    config['targets'] = {'other': {'network': str(there), 'epoch': 1}}
-    config['surrogates'] = {'resnet': {'network': str(there)}}
+    network = first / 'surrogates' / 'resnet-sgd' / 'seed0'
+    config['targets'] = {'other': {'network': str(network), 'epoch': 1}}
+    config['surrogates'] = {'resnet': {'network': str(network)}}
     plan, workdir = opening(config, tmp_path / 'second')
     experiment.train(plan, workdir, ['targets', 'surrogates/resnet-sgd'])
     inputs = inputs_lib.Inputs(plan, workdir)
-    jax.tree.map(np.testing.assert_array_equal, inputs.targets['other'].variables, rfn_jax.load(there).variables)
+    jax.tree.map(np.testing.assert_array_equal, inputs.targets['other'].variables, rfn_jax.load(network).variables)
     assert plan.of_role('surrogate')[0].start.epoch == 1
     config['targets']['other']['epoch'] = 7
     with pytest.raises(errors.InputError, match=r'has no checkpoint of epoch 7, only of \[1\]'):
@@ -191,7 +193,7 @@ def test_a_relative_path_holds_in_another_directory(config, tmp_path, monkeypatc
     assert pinning.pinned(made) == made
 
 
-def test_what_does_not_fit_the_images_is_told_before_anything_runs(config, tmp_path):
+def test_a_network_for_other_images_is_reported_before_anything_runs(config, tmp_path):
     vit = {'name': 'vit', 'patch_size': 4, 'width': 8, 'depth': 1, 'heads': 2, 'mlp_width': 8}
     save(tmp_path / 'vit', vit, shape=(16, 16, 1))
     config['targets']['imported'] = {'network': str(tmp_path / 'vit')}

@@ -48,7 +48,7 @@ def test_baselines_are_those_that_the_config_names_and_go_first(config):
     assert list(dict.fromkeys(n.training for n in made.of_role('surrogate'))) == ['zero', 'asam', 'sgd']
 
 
-def test_what_decides_on_a_network_is_its_own_and_the_shared_sections(config):
+def test_a_definition_holds_the_entries_of_the_network_and_the_shared_sections(config):
     by_folder = {network.folder: network.definition for network in read(config).networks}
     surrogate, target = by_folder['surrogates/resnet-rfn/seed1'], by_folder['targets/vit']
     assert (surrogate['trainings.rfn.rho'], surrogate['optim.epochs'], surrogate['data.name']) == (0.4, 40, 'digits')
@@ -68,7 +68,7 @@ def test_what_decides_on_a_network_is_its_own_and_the_shared_sections(config):
 def test_epochs_to_validate():
     recipe = read(digits.get_config().to_dict()).networks[-1].recipe
     assert (recipe.epochs, recipe.decay_epochs) == (40, [20, 30])
-    validation = plan.Validation(attack={}, examples=1, every_epochs=12)
+    validation = plan.ValidationSettings(attack={}, examples=1, every_epochs=12)
     assert validation.epochs(recipe) == [12, 21, 24, 31, 36, 40]  # 21 and 31: the first ones after the decays
 
 
@@ -107,7 +107,7 @@ def _set(path, value):
         (_set('targets', {}), 'targets must have at least one entry'),
         (_set('targets.vit.modle', {}), "unknown option of target 'vit': 'modle'; did you mean 'model'"),
         (_set('early_stopping', {'early_stopped': 'sdg'}), "'sdg'; did you mean 'sgd'"),
-        (_set('early_stopping', {'rfn': 'sgd'}), "early_stopping has the name 'rfn', which is a training"),
+        (_set('early_stopping', {'rfn': 'sgd'}), "early_stopping uses the name 'rfn', which is already a training"),
         (_set('baselines', ['sgd', 'rnf']), "unknown training in baselines: 'rnf'; did you mean 'rfn'"),
         (_set('baselines', 'sgd'), "baselines of the config must be .*, got 'sgd'"),
         (_set('seeds', 0), 'seeds must be an integer of at least 1, got 0'),
@@ -129,7 +129,7 @@ def _set(path, value):
         (_set('targets.vit', None), "target 'vit' needs a mapping of options, got None"),
         (_set('attacks.bim', {'eps': 0.1}), 'the spec of attack needs a mapping with name, got'),
         (_set('attacks.bim.eps', 0.003), 'eps 0.003 is below 1/255'),
-        (_set('surrogates', {'../up': {'name': 'mlp'}}), r"letters, digits, _ and \. only, got '../up'"),
+        (_set('surrogates', {'../up': {'name': 'mlp'}}), r"only letters, digits, _ and \., got '../up'"),
         (_set('data', {}), "unknown data set 'None'; known: arrays, cifar10, digits"),
         (_set('augmentation', {'crop_padding': 'x'}), "crop_padding of augmentation must be int, got 'x'"),
         (_set('attacks.bim.eps', 16), r'eps must be at most 1, .* got 16; did you mean 16/255'),

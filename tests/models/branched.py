@@ -1,4 +1,4 @@
-"""GoogLeNet and Inception v3 with few channels, for what can be told without computing anything."""
+"""GoogLeNet and Inception v3 with few channels, for tests that trace networks without computing anything."""
 
 import functools
 
@@ -10,21 +10,21 @@ import jax.numpy as jnp
 from rfn_jax import models
 from rfn_jax.models import hooks
 
-LEAST = {'GoogLeNet': 15, 'InceptionV3': 75}  # rows and columns of an image
+MIN_SIZES = {'GoogLeNet': 15, 'InceptionV3': 75}  # rows and columns of an image
 WIDTH = {'googlenet': 1 / 32, 'inception_v3': 1 / 64}
 
 
 def network(name, **options):
-    """A narrow form in bfloat16: a last layer that computes in it would show."""
+    """A narrow network in bfloat16, so that a last layer computed in bfloat16 would be noticed."""
     options = {'width': WIDTH[name.removeprefix('cifar_')], 'dtype': jnp.bfloat16} | options
     return models.MODELS.make(name, num_classes=5, **options)
 
 
 @functools.cache
 def variables_of(module, height=None, width=None):
-    """Shapes of the variables, for an image that is as small as it may be by default."""
-    least = LEAST[type(module).__name__]
-    images = jnp.zeros((1, height or least, width or least, 3))
+    """Shapes of the variables; by default, for the smallest image allowed."""
+    min_size = MIN_SIZES[type(module).__name__]
+    images = jnp.zeros((1, height or min_size, width or min_size, 3))
     return jax.eval_shape(lambda: module.init(jax.random.key(0), images, train=False))
 
 
@@ -35,7 +35,7 @@ def params_of(module):
 
 @functools.cache
 def trace(module, height, width, train, seed=0):
-    """Logits and changes of an application, and all modules that it calls with the shapes of what they give."""
+    """Logits and changes of a call, and all modules that it calls, with the shapes of their results."""
     calls, variables = [], variables_of(module)
 
     def visit(call, called, *args, **kwargs):

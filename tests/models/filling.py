@@ -1,14 +1,14 @@
-"""The rule that fills the weights and images of golden logits: a function of names and shapes alone.
+"""The rule that fills the weights and images for the golden logits: a function of names and shapes only.
 
-Entry i of the tensor with key k of a PyTorch state dict is made of a uniform number u in [0, 1):
+Entry i of the tensor with key k of a PyTorch state dict is computed from a uniform number u in [0, 1):
 
     running_var                              0.5 + u
     weight of one axis, layer_scale          0.5 + u         (scales of normalizations and of branches)
     weight of more, in_proj_weight           (2 u - 1) sqrt(6 / fan_in), fan_in = product of all axes but the first
     all others                               0.2 (u - 0.5)   (biases, running means, tokens, positions)
 
-and u comes from SplitMix64 (https://prng.di.unimi.it/splitmix64.c), entered at the first 8 bytes of the SHA-256 of k.
-Needs nothing but NumPy; imported by the tests and by the script that runs torchvision.
+and u comes from SplitMix64 (https://prng.di.unimi.it/splitmix64.c), seeded with the first 8 bytes of the SHA-256 of k.
+This module needs only NumPy; it is imported by the tests and by the script that runs torchvision.
 """
 
 import hashlib

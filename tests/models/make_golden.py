@@ -2,10 +2,10 @@
 
     python tests/models/make_golden.py [NAME ...]
 
-Needs torch and torchvision, and is run by hand where a model is added; the tests need neither. For each model it holds the
-first 50 logits of two images, `<name>`; those of auxiliary heads, `<name>/auxiliary`, with running statistics everywhere and
-no dropout; a hash of the keys and shapes of the state dict, `<name>/keys`; and the
-number of parameters and the GFLOPs that torchvision states, `<name>/parameters` and `<name>/gflops`.
+This script needs torch and torchvision and is run by hand when a model is added; the tests need neither. For each model, the
+file holds the first 50 logits of two images, `<name>`; those of auxiliary heads, `<name>/auxiliary`, with running statistics
+everywhere and no dropout; a hash of the keys and shapes of the state dict, `<name>/keys`; and the number of parameters and
+the GFLOPs that torchvision states, `<name>/parameters` and `<name>/gflops`.
 """
 
 import hashlib
@@ -53,7 +53,7 @@ def golden(name: str) -> dict[str, np.ndarray]:
         model = model.double()
         logits = model(images)
         if options:
-            model.training = True  # of the outermost module alone: the heads are on, everything inside as in evaluation
+            model.training = True  # only of the outermost module: the heads are on, and all else is as in evaluation
             found = model(images)
             heads = [head for head in ('aux_logits1', 'aux_logits2', 'AuxLogits') if hasattr(found, head)]
             heads = heads or [field for field in found._fields if field != 'logits']

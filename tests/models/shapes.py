@@ -1,4 +1,4 @@
-"""What can be told of a network without computing anything."""
+"""Properties of a network that tracing reveals, without computing anything."""
 
 import math
 
@@ -13,7 +13,7 @@ from rfn_jax.models.weights import layout
 
 
 def shapes_of(module, size=8):
-    """Shapes of the variables, for an image of so many rows and columns."""
+    """Shapes of the variables, for an image of `size` rows and columns."""
     return jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, size, size, 3)), train=False))
 
 
@@ -38,7 +38,7 @@ def is_plain(equation):
 
 
 def rows(module, size):
-    """Rows of the image after each layer that keeps one, by its name."""
+    """Rows of the output of each layer that returns an image, by the name of the layer."""
     found = {}
 
     def visit(call, module, *args, **kwargs):
@@ -53,7 +53,7 @@ def rows(module, size):
 
 
 def places(module, naming, size=8):
-    """Where the leaves of each submodule lie in a state dict: keys without their last part, by path."""
+    """The place of the leaves of each submodule in a state dict: keys without their last component, by path."""
     slots = layout.slots(shapes_of(module, size), layout.namings_of(module)[naming])
     found = {}
     for path, slot in slots.items():

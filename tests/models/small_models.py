@@ -1,4 +1,4 @@
-"""A small form of every kind of model, for what has to be computed."""
+"""A small form of every kind of model, for tests that compute something."""
 
 import numpy as np
 

@@ -121,7 +121,7 @@ def test_a_bad_normalization(options, message):
 
 
 def test_a_wrong_number_of_classes():
-    with pytest.raises(errors.InputError, match=r'the model gives logits of shape \(5,\), not 4 classes'):
+    with pytest.raises(errors.InputError, match=r'the model returns logits of shape \(5,\), but num_classes is 4'):
         classifier(num_classes=4)
 
 
@@ -129,7 +129,7 @@ def test_a_wrong_number_of_classes():
     ('options', 'message'),
     [
         ({'std': (0.0,)}, 'std must be a finite number above 0, got 0.0'),
-        ({'mean': [0.5]}, r'mean must be a tuple with one number or .* got \[0\.5\]'),
+        ({'mean': [0.5]}, r'mean must be a tuple with one number, or .* got \[0\.5\]'),
         ({'std': ()}, 'std must be a tuple with one number'),
     ],
 )

@@ -102,7 +102,7 @@ def test_stochastic_depth_grows_from_block_to_block():
     assert rates == [0.1, 0.4, 0.5, 0.5]
 
 
-def test_stochastic_depth_leaves_out_the_branches_of_examples():
+def test_stochastic_depth_drops_the_branches_of_examples():
     block = convnext.ConvNeXtBlock(3, 1.0, 0.5)
     x = images_of((4, 4, 4), 32)
     shapes = jax.eval_shape(lambda: block.init(jax.random.key(0), x, train=False))

@@ -240,7 +240,7 @@ def test_as_the_hook_of_flax():
     assert all(is_plain(e) for e in convolutions(jax.make_jaxpr(gradient(hooked))(variables).jaxpr))
 
 
-def test_a_batch_cut_over_eight_devices():
+def test_a_batch_sharded_over_eight_devices():
     mesh = sharding.data_mesh()
     x, w = arrays((16, 6, 6, 3), (3, 3, 3, 4))
     gradients = jax.jit(jax.grad(lambda x, w: jnp.sum(jnp.tanh(ours(x, w, (1, 1), ((1, 1), (1, 1))))), (0, 1)))

@@ -61,7 +61,7 @@ def test_the_network_equals_the_textbook(height, width, options):
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_dropout_is_of_the_new_channels_in_training():
+def test_dropout_acts_on_the_new_channels_in_training():
     x = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
     layer, plain = (densenet.DenseLayer(16, 2, dropout, jnp.float32) for dropout in (0.75, 0.0))
     variables = randomized(shapes_of(layer, 2, 8, 8, 3, train=False))
@@ -97,7 +97,7 @@ def test_convolutions_start_as_kaiming_normal_with_fan_in():
     ('options', 'least'),
     [({}, 29), (SMALL_STEM, 8), ({'stem_pool': False}, 15), ({'stem_strides': 4}, 57), ({'block_sizes': (1,)}, 1)],
 )
-def test_the_least_image(options, least):
+def test_the_smallest_image(options, least):
     module = densenet.densenet(5, **{'block_sizes': (1, 1, 1, 1), 'growth_rate': 2, **options})
     models.abstract(module, (least, 64, 3), num_classes=5)
     if least > 1:

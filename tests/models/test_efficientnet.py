@@ -118,7 +118,7 @@ def test_dropout_comes_before_the_dense_layer():
 
 
 @pytest.mark.parametrize('option', ['dropout', 'stochastic_depth'])
-def test_nothing_is_left_out_in_evaluation_or_at_rate_0(option):
+def test_nothing_is_dropped_in_evaluation_or_at_rate_0(option):
     assert draws(small(**{'dropout': 0.0, 'stochastic_depth': 0.0, option: 0.1}), train=True)
     assert not draws(small(dropout=0.0, stochastic_depth=0.0), train=True)
     assert not draws(small(), train=False)

@@ -1,7 +1,7 @@
 """The models of ImageNet against torchvision's own: names and shapes of tensors, sizes, and logits.
 
-`make_golden.py` makes the file. Sizes and logits of one model of each definition are compared here, those of all of them with
-RFN_JAX_ALL_GOLDEN=1 in the environment, which takes some minutes and 6 GB.
+`make_golden.py` makes the file. By default, the tests compare the sizes and logits of one model of each definition; with
+RFN_JAX_ALL_GOLDEN=1 in the environment they compare those of all models, which takes a few minutes and 6 GB.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ O0 = {'xla_backend_optimization_level': 0}
 def tensors(classifier):
     """The shapes of the tensors that a classifier needs, by torchvision's keys."""
     slots = layout.slots(classifier.variables, layout.namings_of(classifier.module)['torchvision'])
-    return {slot.key: slot.whole for slot in slots.values()}
+    return {slot.key: slot.tensor_shape for slot in slots.values()}
 
 
 def filled(name):
@@ -53,7 +53,7 @@ def relative_error(found, expected):
     return np.abs(np.asarray(found)[..., :50] - expected).max() / np.abs(expected).max()
 
 
-def test_the_file_holds_every_model_that_is_said_to_be_torchvision_s():
+def test_the_file_holds_every_model_that_claims_to_be_torchvision_s():
     assert sorted(NAMES) == sorted(name for name, size in sizes.table().items() if size.torchvision)
     assert all(name == size.torchvision for name, size in sizes.table().items() if size.torchvision)
 
@@ -75,7 +75,7 @@ def test_tensors_are_torchvision_s(name):
     trainable = [shape for key, shape in shapes.items() if not key.endswith(('running_mean', 'running_var'))]
     parameters = int(GOLDEN[f'{name}/parameters'])
     assert sizes.table()[name].parameters == sum(map(math.prod, trainable)) == parameters
-    # Attention is counted in part there.
+    # torchvision counts only part of the attention.
     assert sizes.table()[name].gflops == pytest.approx(float(GOLDEN[f'{name}/gflops']), rel=0.01)
 
 

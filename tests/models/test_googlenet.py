@@ -89,7 +89,7 @@ def test_nothing_is_drawn_without_dropout(option):
         trace(off.clone(**{option: 0.5}), 15, 15, True, seed=None)
 
 
-def test_there_is_a_channel_at_least():
+def test_there_is_at_least_one_channel():
     assert params_of(network('googlenet', width=1e-6))['conv1', 'conv', 'kernel'].shape == (7, 7, 3, 1)
 
 

@@ -33,7 +33,7 @@ def classifier(name):
     return template.replace(variables=draw)
 
 
-# Hashes of names and shapes of variables before there were hooks; checkpoints are made of them.
+# Hashes of the names and shapes of variables, on which checkpoints depend, from before hooks were introduced.
 INITIAL = {
     'resnet': 'e01aedc52194f0af',
     'cifar_resnet': '8082cd0e0480895a',
@@ -52,7 +52,7 @@ def test_hooks_leave_names_and_shapes_of_variables_as_they_were(name):
 
 @dataclasses.dataclass
 class Places:
-    """What there is to hook in the small form of a kind of model."""
+    """The places for hooks in the small form of a kind of model."""
 
     layers: str
     residual: int = 0
@@ -131,7 +131,7 @@ def test_layers_sums_and_activations_are_where_they_should_be(name):
         assert str(jaxpr).count('custom_jvp_call[') == sum(places.activations.values())
 
 
-def test_a_relu_after_a_sum_is_known():
+def test_a_relu_after_a_sum_is_marked():
     seen = {}
 
     def visit(call, module, *args, **kwargs):

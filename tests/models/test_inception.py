@@ -112,7 +112,7 @@ def test_nothing_is_drawn_without_dropout():
 
 def test_the_auxiliary_head_starts_with_the_deviations_of_torchvision():
     head = inception.AuxiliaryHead(50, branches.Convolutions(1 / 4, 0.1, jnp.float32))
-    size = inception.AuxiliaryHead.LEAST_SIZE
+    size = inception.AuxiliaryHead.MIN_SIZE
     init = jax.jit(
         lambda: head.init(jax.random.key(0), jnp.zeros((1, size, size, 40)), train=False), compiler_options=O0
     )

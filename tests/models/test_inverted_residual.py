@@ -80,7 +80,7 @@ def test_the_block_equals_the_textbook(sizes, squeeze, names, activation):
 
 
 @pytest.mark.parametrize('squeeze', [0, 2])
-def test_stochastic_depth_leaves_out_the_branch_of_some_examples(squeeze):
+def test_stochastic_depth_drops_the_branch_of_some_examples(squeeze):
     x = np.random.default_rng(1).normal(size=(40, 2, 2, 4)).astype(np.float32)
 
     def branch(rate, rngs=None):
@@ -96,7 +96,7 @@ def test_stochastic_depth_leaves_out_the_branch_of_some_examples(squeeze):
 
 
 @pytest.mark.parametrize(('sizes', 'sums'), [((8, 4, 3, 1), 1), ((8, 4, 3, 2), 0), ((8, 6, 3, 1), 0)])
-def test_only_a_sum_is_a_hook_and_draws(sizes, sums):
+def test_only_blocks_with_a_sum_have_a_hook_and_draw(sizes, sums):
     seen = []
 
     def visit(call, module, *args, **kwargs):
@@ -119,7 +119,7 @@ def test_only_a_sum_is_a_hook_and_draws(sizes, sums):
         jax.eval_shape(train, variables)
 
 
-def test_activations_are_hooks_but_inside_of_the_gate():
+def test_activations_are_hooks_except_inside_the_gate():
     seen = []
 
     def visit(call, module, *args, **kwargs):

@@ -65,7 +65,7 @@ def test_batch_norm_uses_the_batch_in_training_and_the_running_statistics_after_
     np.testing.assert_allclose(evaluated, expected, atol=1e-4)
 
 
-def test_max_pool_drops_what_fills_no_window():
+def test_max_pool_drops_rows_that_do_not_fill_a_window():
     x = np.random.default_rng(0).normal(size=(2, 5, 4, 3)).astype(np.float32)
     expected = [[x[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].max(axis=(1, 2)) for j in range(2)] for i in range(2)]
     np.testing.assert_array_equal(layers.max_pool(x), np.transpose(expected, (2, 0, 1, 3)))
@@ -96,7 +96,7 @@ def windows(x, size, strides, padding, count, reduce):
         ((1, 2), 1, 3, 0, (1, 1), (1, 1)),
     ],
 )
-def test_windows_of_a_maximum_that_are_not_full(shape, size, strides, padding, count, floor):
+def test_max_pool_windows_that_are_not_full(shape, size, strides, padding, count, floor):
     x = np.random.default_rng(0).normal(size=(2, *shape, 3)).astype(np.float32) - 10  # padding with zeros would win
     for ceil_mode, number in ((True, count), (False, floor)):
         found = layers.max_pool(x, size, strides=strides, padding=padding, ceil_mode=ceil_mode)
@@ -108,7 +108,7 @@ def test_windows_of_a_maximum_that_are_not_full(shape, size, strides, padding, c
     ('size', 'strides', 'padding', 'count'),
     [(2, None, 0, (2, 3)), (3, 1, 1, (5, 6)), (3, 2, 1, (3, 3)), (3, 2, 0, (2, 2))],
 )
-def test_zeros_around_an_image_count_in_a_mean(size, strides, padding, count):
+def test_padding_counts_in_average_pooling(size, strides, padding, count):
     x = np.random.default_rng(0).normal(size=(2, 5, 6, 3)).astype(np.float32) + 5
     found = layers.avg_pool(x, size, strides=strides, padding=padding)
     expected = windows(x, size, strides or size, padding, count, lambda part: part.sum(axis=(1, 2)) / size**2)
@@ -137,7 +137,7 @@ def test_flattening_puts_channels_first():
     np.testing.assert_array_equal(layers.flatten(jnp.asarray(x)), expected)
 
 
-def test_stochastic_depth_leaves_out_examples_as_a_whole():
+def test_stochastic_depth_drops_whole_examples():
     x = np.random.default_rng(0).uniform(1, 2, (400, 2, 3)).astype(np.float32)
 
     def applied(rate, train, rngs=None):

@@ -4,7 +4,7 @@ import re
 import rfn_jax
 
 
-def test_the_block_of_the_guide_runs(capsys, tmp_path, monkeypatch):
+def test_the_code_of_the_guide_runs(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     guide = (pathlib.Path(rfn_jax.__file__).parent / 'models' / 'README.md').read_text()
     (code,) = re.findall(r'```python\n(.*?)```', guide, re.DOTALL)

@@ -106,7 +106,7 @@ def test_a_bad_depth(depth):
         ({'stage_sizes': (1, 0, 1, 1)}, r'stage_sizes\[1\] must be an integer of at least 1, got 0'),
         ({'stem_strides': 0}, 'stem_strides must be an integer of at least 1, got 0'),
         ({'stem_kernel': 4}, 'stem_kernel must be odd, got 4'),
-        ({'groups': 2}, "groups 2 and base_width 64 are of bottlenecks; blocks of the kind 'basic' have 1 and 64"),
+        ({'groups': 2}, "groups 2 and base_width 64 need block 'bottleneck'; with 'basic' they must be 1 and 64"),
         (
             {'block': 'bottleneck', 'base_width': 3, 'widths': (8, 8, 8, 64)},
             r'widths .* times base_width 3 must be mul',

@@ -108,10 +108,10 @@ def test_the_table_of_biases_lists_differences_of_rows_then_of_columns(size):
 @pytest.mark.parametrize(
     ('shape', 'shifts', 'size'), [((6, 9), (1, 1), 3), ((3, 6), (0, 1), 3), ((8, 4), (2, 0), 4), ((4, 6), (1, 1), 2)]
 )
-def test_positions_are_apart_that_only_the_shift_brought_together(shape, shifts, size):
+def test_the_mask_separates_positions_that_only_the_shift_brought_together(shape, shifts, size):
     places = np.stack(np.meshgrid(*map(np.arange, shape), indexing='ij'), axis=-1)
     rolled = np.roll(places, [-s for s in shifts], (0, 1))
-    found = swin.separation(shape, shifts, size)
+    found = swin.shift_mask(shape, shifts, size)
     windows = list(itertools.product(range(0, shape[0], size), range(0, shape[1], size)))
     assert found.shape == (len(windows), size**2, size**2)
     for window, (row, column) in enumerate(windows):
@@ -157,7 +157,7 @@ def test_draws_are_made_in_training_alone_and_not_at_rate_zero(option):
     assert np.abs(trained[0] - expected).max() > 1e-3
 
 
-def test_each_branch_is_left_out_on_its_own():
+def test_each_branch_is_dropped_independently():
     block = swin.SwinBlock(1, 2, 0, 2, 0.0, 0.5)
     x = images_of((4, 4, 4), 32)
     shapes = jax.eval_shape(lambda: block.init(jax.random.key(0), x, train=False))

@@ -126,7 +126,9 @@ def test_without_hidden_layers_there_is_no_dropout():
     assert vgg.vgg(5, **SMALL) == vgg.vgg(5, **SMALL, dropout=0.0) == vgg.VGG(5, SMALL['stages'])
     assert not draws(vgg.vgg(5, **SMALL), train=True)
     assert vgg.vgg(5, **LARGE) == vgg.vgg(5, **LARGE, dropout=0.5)
-    with pytest.raises(errors.InputError, match=r'dropout 0.5 .* hidden layers; without hidden_widths there are none'):
+    with pytest.raises(
+        errors.InputError, match=r'dropout 0.5 .* hidden layers, and without hidden_widths there are none'
+    ):
         vgg.vgg(5, **SMALL, dropout=0.5)
 
 
@@ -160,8 +162,8 @@ def test_an_image_that_is_too_small_is_refused(name, size):
 @pytest.mark.parametrize(
     ('stages', 'message'),
     [
-        ((), r'stages of a VGG need at least one width each, got \(\)'),
-        (((4,), ()), r'stages of a VGG need at least one width each, got \(\(4,\), \(\)\)'),
+        ((), r'a VGG needs at least one stage, .* got \(\)'),
+        (((4,), ()), r'each stage at least one width, got \(\(4,\), \(\)\)'),
         (((4, 0),), r'stages\[0\]\[1\] must be an integer of at least 1, got 0'),
         (((4,), (-1,)), r'stages\[1\]\[0\] must be an integer of at least 1, got -1'),
     ],

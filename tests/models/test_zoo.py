@@ -18,26 +18,26 @@ from rfn_jax.models import sizes
 
 NAMES = list(models.MODELS)
 WITHOUT_STATISTICS = ('vit', 'swin', 'convnext', 'vgg11')
-# Those of fewer than 10 million parameters, which are traced in a second; the table is made by the same function.
+# Those with fewer than 10 million parameters, which can be traced in a second; the table is made by the same function.
 SMALL_IMAGES = [name for name, size in sizes.table().items() if not size.torchvision and size.parameters < 10_000_000]
 RATES = ('dropout', 'auxiliary_dropout', 'stochastic_depth')
 O0 = {'xla_backend_optimization_level': 0}
 
 
-def calm(name, **options):
+def without_dropout(name, **options):
     """The small form without dropout and stochastic depth."""
     rates = {rate: 0.0 for rate in RATES if rate in inspect.signature(models.MODELS[name]).parameters}
     return small(name, **rates, **options)
 
 
 def variables_of(module, size=8):
-    """Random values everywhere; drawing them with NumPy spares the compilation of `init`."""
+    """Random values everywhere; drawing them with NumPy saves the compilation of `init`."""
     return textbook_layers.randomized(shapes.shapes_of(module, size))
 
 
 def test_every_model_is_general_or_has_a_size():
     assert sorted([*sizes.table(), *sizes.GENERAL]) == NAMES
-    assert sizes.complete() == list(sizes.table())
+    assert sizes.complete_models() == list(sizes.table())
     assert {name for name in sizes.table() if name.startswith('cifar_')} == {
         name for name, size in sizes.table().items() if not size.torchvision
     }
@@ -52,7 +52,7 @@ def test_the_sizes_in_the_table_are_those_of_the_models(name):
 
 @pytest.mark.parametrize('name', KINDS)
 def test_evaluation_is_per_example_and_training_is_not(name):
-    module, batch = calm(name), images(name)
+    module, batch = without_dropout(name), images(name)
     variables = variables_of(module, batch.shape[1])
     mutable = ['batch_stats', 'auxiliary_logits']
 
@@ -73,7 +73,7 @@ def test_evaluation_is_per_example_and_training_is_not(name):
     assert set(changes) == {'batch_stats', 'auxiliary_logits'} - (
         {'auxiliary_logits'} if name != 'googlenet' else set()
     )
-    if name == 'googlenet':  # what comes behind the auxiliary heads is not the head that counts
+    if name == 'googlenet':  # the statistics are checked below, the auxiliary logits elsewhere
         changes = {'batch_stats': changes['batch_stats']}
     assert jax.tree.structure(changes['batch_stats']) == jax.tree.structure(variables['batch_stats'])
     for new, old in zip(*(jax.tree.leaves(v['batch_stats']) for v in (changes, variables)), strict=True):
@@ -82,7 +82,7 @@ def test_evaluation_is_per_example_and_training_is_not(name):
 
 @pytest.mark.parametrize('name', [name for name in KINDS if name not in WITHOUT_STATISTICS])
 def test_training_without_mutable_is_refused(name):
-    module, batch = calm(name), images(name)
+    module, batch = without_dropout(name), images(name)
     variables = shapes.shapes_of(module, batch.shape[1])
     with pytest.raises(Exception, match='batch_stats'):
         jax.eval_shape(lambda v: module.apply(v, batch, train=True), variables)
@@ -104,7 +104,7 @@ def test_dropout_needs_its_key_in_training_and_none_in_evaluation(name):
 
 
 @pytest.mark.parametrize('name', KINDS)
-def test_convolutions_are_padded_by_hand_and_have_fast_gradients(name):
+def test_convolutions_have_explicit_padding_and_fast_gradients(name):
     module, batch = small(name), images(name)
     variables = shapes.shapes_of(module, batch.shape[1])
 

@@ -126,11 +126,11 @@ def test_groups_keep_attacks_and_budgets_apart(workdir):
     assert results.in_group(rows + others, groups[1]) == others[:3]
 
 
-def test_strip_holds_the_images_of_every_training(workdir):
-    strip = results.read_strip(workdir.path, results.read(workdir.path).examples)
-    assert strip.ids.tolist() == [4, 17, 91]
-    assert list(strip.adversarial) == ['sgd', 'early_stopped', 'rfn']
-    assert results.read_strip(workdir.path, []) is None
+def test_the_example_images_are_those_of_every_training(workdir):
+    images = results.read_example_images(workdir.path, results.read(workdir.path).examples)
+    assert images.ids.tolist() == [4, 17, 91]
+    assert list(images.adversarial) == ['sgd', 'early_stopped', 'rfn']
+    assert results.read_example_images(workdir.path, []) is None
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_images_that_do_not_belong_to_the_rows_are_an_error(workdir, change):
     change(arrays)
     np.savez(workdir.file('examples.npz'), **arrays)
     with pytest.raises(errors.InputError, match=r'examples\.npz.*`rfn-jax run`'):
-        results.read_strip(workdir.path, results.read(workdir.path).examples)
+        results.read_example_images(workdir.path, results.read(workdir.path).examples)
 
 
 @pytest.mark.parametrize('damage', ['missing', 'empty', 'cut'])
@@ -161,7 +161,7 @@ def test_a_damaged_archive_is_an_input_error(workdir, damage):
     else:
         file.write_bytes(content)
     with pytest.raises(errors.InputError, match=r'examples\.npz'):
-        results.read_strip(workdir.path, results.read(workdir.path).examples)
+        results.read_example_images(workdir.path, results.read(workdir.path).examples)
 
 
 def test_json_that_is_no_text_is_an_input_error(workdir):
@@ -177,43 +177,43 @@ def test_a_summary_of_what_was_not_measured_is_an_error(workdir):
 
 
 @pytest.fixture
-def noted(workdir):
-    """The work directory, with the note on which config and tables belong together."""
+def recorded(workdir):
+    """The work directory, with the record of which config and tables belong together."""
     names = [*(f'{name}.csv' for name in TABLES), 'examples.csv', 'examples.npz']
     config = json.loads((workdir.path / 'config.json').read_text())
-    note = {
+    record = {
         'config': digests.of_plain(config),
         'tables': {name: digests.of_file(workdir.file(name)) for name in names},
     }
-    workdir.file('measured.json').write_text(json.dumps(note))
+    workdir.file('measured.json').write_text(json.dumps(record))
     assert results.read(workdir.path).config == config
     return workdir
 
 
-def test_results_of_another_config_are_not_shown(noted):
-    config = json.loads((noted.path / 'config.json').read_text())
-    (noted.path / 'config.json').write_text(json.dumps({**config, 'seed': 1}))
-    with pytest.raises(errors.InputError, match=r'was measured with another config than that in .*`rfn-jax run`'):
-        results.read(noted.path)
+def test_results_of_another_config_are_not_shown(recorded):
+    config = json.loads((recorded.path / 'config.json').read_text())
+    (recorded.path / 'config.json').write_text(json.dumps({**config, 'seed': 1}))
+    with pytest.raises(errors.InputError, match=r'was measured with a config other than the one in .*`rfn-jax run`'):
+        results.read(recorded.path)
 
 
 @pytest.mark.parametrize('name', TABLES)
-def test_a_table_that_was_not_there_when_the_others_were_measured_is_an_error(noted, name):
-    lines = noted.file(f'{name}.csv').read_text().splitlines()
-    noted.file(f'{name}.csv').write_text('\n'.join([*lines, lines[-1]]) + '\n')
-    with pytest.raises(errors.InputError, match=rf'{name}\.csv is not the one that was there when .*`rfn-jax run`'):
-        results.read(noted.path)
+def test_a_table_that_changed_since_the_measurement_is_an_error(recorded, name):
+    lines = recorded.file(f'{name}.csv').read_text().splitlines()
+    recorded.file(f'{name}.csv').write_text('\n'.join([*lines, lines[-1]]) + '\n')
+    with pytest.raises(errors.InputError, match=rf'{name}\.csv has changed since .*`rfn-jax run`'):
+        results.read(recorded.path)
 
 
 @pytest.mark.parametrize('text', ['{', '[]', '{}'])
-def test_a_damaged_note_is_an_error(noted, text):
-    noted.file('measured.json').write_text(text)
+def test_a_damaged_record_is_an_error(recorded, text):
+    recorded.file('measured.json').write_text(text)
     with pytest.raises(errors.InputError, match='`rfn-jax run`'):
-        results.read(noted.path)
+        results.read(recorded.path)
 
 
-def test_a_note_without_tables_is_an_error(noted):
-    config = json.loads((noted.path / 'config.json').read_text())
-    noted.file('measured.json').write_text(json.dumps({'config': digests.of_plain(config), 'tables': []}))
+def test_a_record_without_tables_is_an_error(recorded):
+    config = json.loads((recorded.path / 'config.json').read_text())
+    recorded.file('measured.json').write_text(json.dumps({'config': digests.of_plain(config), 'tables': []}))
     with pytest.raises(errors.InputError, match=r'measured\.json is damaged: it has no tables'):
-        results.read(noted.path)
+        results.read(recorded.path)

@@ -68,14 +68,18 @@ def test_crafting_resumes_after_the_last_finished_batch(tmp_path):
             raise StopError
 
     with pytest.raises(StopError):
-        transfer.craft(
+        transfer.craft_images(
             attack, surrogate, examples, jax.random.key(0), **options,
-            parts=storage.FinishedBatches(tmp_path, {}), advance=stop_after_two,
+            finished_batches=storage.FinishedBatches(tmp_path, {}), advance=stop_after_two,
         )  # fmt: skip
     assert sorted(path.name for path in tmp_path.glob('*.npz')) == ['0.npz', '1.npz']
     finished = storage.FinishedBatches(tmp_path, {})
     crafted = []
     finished.save = lambda number, ids, images, save=finished.save: (crafted.append(number), save(number, ids, images))
-    resumed = transfer.craft(attack, surrogate, examples, jax.random.key(0), **options, parts=finished)
+    resumed = transfer.craft_images(
+        attack, surrogate, examples, jax.random.key(0), **options, finished_batches=finished
+    )
     assert crafted == [2]
-    np.testing.assert_array_equal(resumed, transfer.craft(attack, surrogate, examples, jax.random.key(0), **options))
+    np.testing.assert_array_equal(
+        resumed, transfer.craft_images(attack, surrogate, examples, jax.random.key(0), **options)
+    )

@@ -32,7 +32,7 @@ def test_white_box_rows_and_other_networks_do_not_count():
     assert best_epoch(iter(rows), 'resnet', 'rfn') == (5, 0.3)
 
 
-def test_no_row_is_an_error_that_names_what_was_looked_for():
+def test_no_row_is_an_error_that_names_the_surrogate_and_the_training():
     rows = [row(5, 0.3, kind=WHITE_BOX), row(5, 0.3, training='sgd')]
     with pytest.raises(ValueError, match="surrogate 'resnet' and training 'rfn'"):
         best_epoch(rows, 'resnet', 'rfn')

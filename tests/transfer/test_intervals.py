@@ -44,7 +44,7 @@ def test_bootstrap_equals_one_that_draws_rows_and_columns_one_by_one():
     ]
     low, high = np.quantile(means, [0.025, 0.975])
     assert bootstrap_mean(values) == pytest.approx((low, high), abs=0.015)
-    assert high - low > 0.3  # the tolerance is small beside the interval
+    assert high - low > 0.3  # the tolerance is small compared with the interval
 
 
 def test_bootstrap_contains_the_mean_and_is_the_same_at_every_call():

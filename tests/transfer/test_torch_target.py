@@ -33,7 +33,7 @@ def test_a_torch_model_is_a_target_like_any_other():
     np.testing.assert_array_equal(successes['torch'], successes['jax'])
 
 
-def test_what_is_no_torch_model():
+def test_only_a_torch_module_is_accepted():
     pytest.importorskip('torch')
     with pytest.raises(InputError, match=r'model must be a torch\.nn\.Module, got function'):
         transfer.TorchTarget(lambda x: x)

@@ -7,7 +7,7 @@ import pytest
 from rfn_jax.attacks import bim, pgd
 from rfn_jax.core import sharding
 from rfn_jax.data import ImageDataset
-from rfn_jax.transfer import craft
+from rfn_jax.transfer import craft_images
 
 KEY = jax.random.key(5)
 ATTACK = pgd(eps=0.6, step_size=0.2, steps=4, norm='l2')
@@ -40,7 +40,7 @@ def one_device():
 
 @pytest.fixture(scope='module')
 def expected(examples, one_device):
-    return craft(ATTACK, surrogate(), examples, KEY, batch_size=64, mesh=one_device)
+    return craft_images(ATTACK, surrogate(), examples, KEY, batch_size=64, mesh=one_device)
 
 
 def test_crafted_images_are_uint8_inside_the_budget(examples, expected):
@@ -57,20 +57,20 @@ def test_crafted_images_are_uint8_inside_the_budget(examples, expected):
 def test_batch_size_and_devices_make_no_difference(devices, batch_size, examples, expected):
     mesh = sharding.data_mesh(jax.devices()[:devices])
     assert mesh.size == devices
-    crafted = craft(ATTACK, surrogate(), examples, KEY, batch_size=batch_size, mesh=mesh)
+    crafted = craft_images(ATTACK, surrogate(), examples, KEY, batch_size=batch_size, mesh=mesh)
     np.testing.assert_array_equal(crafted, expected)
 
 
 def test_order_makes_no_difference(examples, expected, one_device):
     order = np.random.default_rng(1).permutation(20)
-    crafted = craft(ATTACK, surrogate(), examples.take(order), KEY, batch_size=64, mesh=one_device)
+    crafted = craft_images(ATTACK, surrogate(), examples.take(order), KEY, batch_size=64, mesh=one_device)
     np.testing.assert_array_equal(crafted, expected[order])
 
 
 def test_draws_follow_the_ids_and_the_key(examples, expected, one_device):
     renamed = dataclasses.replace(examples, ids=examples.ids + 1000)
     for data, key in ((renamed, KEY), (examples, jax.random.key(6))):
-        crafted = craft(ATTACK, surrogate(), data, key, batch_size=64, mesh=one_device)
+        crafted = craft_images(ATTACK, surrogate(), data, key, batch_size=64, mesh=one_device)
         assert np.all(np.any(crafted != expected, axis=(1, 2, 3)))
 
 
@@ -78,11 +78,11 @@ def test_one_compilation_serves_all_batches_and_all_checkpoints(examples, one_de
     attack, advanced = bim(eps=0.1, steps=2), []
     jax.clear_caches()  # another attack may have traced this surrogate for these shapes
     before = len(traces)
-    craft(attack, surrogate(0), examples.take(np.arange(8)), KEY, batch_size=8, mesh=one_device)
+    craft_images(attack, surrogate(0), examples.take(np.arange(8)), KEY, batch_size=8, mesh=one_device)
     one_batch = len(traces) - before
     assert one_batch > 0
     # Batches of 8, 8 and a ragged one of 4.
     advance = lambda: advanced.append(1)  # noqa: E731
-    craft(attack, surrogate(1), examples, KEY, batch_size=8, mesh=one_device, advance=advance)
+    craft_images(attack, surrogate(1), examples, KEY, batch_size=8, mesh=one_device, advance=advance)
     assert len(traces) - before == one_batch
     assert len(advanced) == 3

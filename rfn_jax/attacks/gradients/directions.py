@@ -8,7 +8,7 @@ Axes: `B` examples, `H W` rows and columns, `C` channels.
 
 from typing import NamedTuple
 
-import chex
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -45,7 +45,7 @@ class AccumulateState(NamedTuple):
       momentum: The accumulated gradient `[B, H, W, C]`, in float32 at least.
     """
 
-    momentum: chex.Array
+    momentum: jax.Array
 
 
 def accumulate(decay: float = 1.0) -> optax.GradientTransformation:
@@ -70,10 +70,12 @@ def accumulate(decay: float = 1.0) -> optax.GradientTransformation:
     """
     checks.number('decay', decay, at_least=0)
 
-    def init_fn(images):
+    def init_fn(images: jax.Array) -> AccumulateState:
         return AccumulateState(jnp.zeros(images.shape, jnp.promote_types(images.dtype, jnp.float32)))
 
-    def update_fn(gradient, state, images=None):
+    def update_fn(
+        gradient: jax.Array, state: AccumulateState, images: jax.Array | None = None
+    ) -> tuple[jax.Array, AccumulateState]:
         del images
         normalized = numerics.safe_divide(gradient, numerics.batch_mean_abs(gradient))
         momentum = decay * state.momentum + normalized

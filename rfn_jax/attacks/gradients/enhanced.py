@@ -55,13 +55,15 @@ def enhanced_momentum(step_size: float, samples: int = 11, radius: float = 7.0) 
     samples = checks.integer('samples', samples, at_least=2)
     distances = step_size * np.linspace(-radius, radius, samples)
 
-    def init(images):
+    def init(images: jax.Array) -> EnhancedState:
         return EnhancedState(jnp.zeros(images.shape, jnp.promote_types(images.dtype, jnp.float32)))
 
-    def update(grad_fn, images, state, keys, step):
+    def update(
+        grad_fn: estimate.GradFn, images: jax.Array, state: EnhancedState, keys: jax.Array, step: estimate.Step
+    ) -> tuple[jax.Array, EnhancedState]:
         along = jnp.asarray(distances, state.previous.dtype)
 
-        def at_sample(number):
+        def at_sample(number: jax.Array) -> jax.Array:
             point = images + (along[number] * state.previous).astype(images.dtype)
             return grad_fn(point, keys_lib.fold(keys, number))
 

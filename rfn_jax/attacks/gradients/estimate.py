@@ -7,11 +7,21 @@ Axes: `B` examples, `H W` rows and columns, `C` channels.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
+import optax
 
 GradFn = Callable[[jax.Array, jax.Array], jax.Array]
+State = Any  # of an estimate: a pytree of arrays
+Tree = TypeVar('Tree')
+
+
+class MeanOver(Protocol):
+    """What `Step.mean_over` is."""
+
+    def __call__(self, count: int, compute: Callable[[jax.Array], Tree], /) -> Tree:
+        """The mean of `compute(i)`, a pytree of arrays, over i = 0, ..., count - 1."""
 
 
 class Step(NamedTuple):
@@ -26,8 +36,8 @@ class Step(NamedTuple):
 
     number: jax.Array
     originals: jax.Array
-    direction_state: Any
-    mean_over: Callable[[int, Callable[[jax.Array], Any]], Any]
+    direction_state: optax.OptState
+    mean_over: MeanOver
 
 
 class GradientEstimate(NamedTuple):
@@ -40,8 +50,8 @@ class GradientEstimate(NamedTuple):
       evaluations: Function of the number of steps of an attack to the number of calls of `grad_fn` in all of them.
     """
 
-    init: Callable[[jax.Array], Any]
-    update: Callable[[GradFn, jax.Array, Any, jax.Array, Step], tuple[jax.Array, Any]]
+    init: Callable[[jax.Array], State]
+    update: Callable[[GradFn, jax.Array, State, jax.Array, Step], tuple[jax.Array, State]]
     evaluations: Callable[[int], int]
 
 

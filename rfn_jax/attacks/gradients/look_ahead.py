@@ -3,8 +3,6 @@
 Axes: `B` examples, `H W` rows and columns, `C` channels.
 """
 
-from typing import Any
-
 import jax
 import optax
 
@@ -41,18 +39,21 @@ def look_ahead(
     checks.number('step_size', step_size, above=0)
     checks.number('decay', decay, at_least=0)
 
-    def update(grad_fn, images, state, keys, step):
+    def update(
+        grad_fn: estimate.GradFn, images: jax.Array, state: estimate.State, keys: jax.Array, step: estimate.Step
+    ) -> tuple[jax.Array, estimate.State]:
         ahead = images + (step_size * decay * _momentum(step.direction_state)).astype(images.dtype)
         return inner.update(grad_fn, ahead, state, keys, step)
 
     return estimate.GradientEstimate(inner.init, update, inner.evaluations)
 
 
-def _momentum(direction_state: Any) -> jax.Array:
+def _momentum(direction_state: optax.OptState) -> jax.Array:
     """The momentum `[B, H, W, C]` in the state of a direction."""
     found = optax.tree_utils.tree_get_all_with_path(direction_state, 'momentum')
     if len(found) != 1:
         raise errors.InputError(
             f'look_ahead follows the momentum of the direction: it needs accumulate in it, once, got {len(found)} momenta'
         )
-    return found[0][1]
+    momentum: jax.Array = found[0][1]
+    return momentum

@@ -63,15 +63,18 @@ def patchwise(
         raise errors.InputError(f'kernel_size must be odd, got {kernel_size!r}')
     limit = eps / (step_size * amplification)
 
-    def around(values):
+    def around(values: jax.Array) -> jax.Array:
         """The sums over the pixels around each, exact for integers whatever the order and the device."""
         window = (1, kernel_size, kernel_size, 1)
-        return jax.lax.reduce_window(values, 0.0, jax.lax.add, window, (1, 1, 1, 1), 'SAME') - values
+        sums: jax.Array = jax.lax.reduce_window(values, 0.0, jax.lax.add, window, (1, 1, 1, 1), 'SAME')
+        return sums - values
 
-    def init_fn(images):
+    def init_fn(images: jax.Array) -> PatchwiseState:
         return PatchwiseState(jnp.zeros(images.shape, jnp.promote_types(images.dtype, jnp.float32)))
 
-    def update_fn(gradient, state, images=None):
+    def update_fn(
+        gradient: jax.Array, state: PatchwiseState, images: jax.Array | None = None
+    ) -> tuple[jax.Array, PatchwiseState]:
         del images
         sign = jnp.sign(gradient).astype(state.amplification.dtype)
         total = state.amplification + sign

@@ -3,6 +3,8 @@
 Axes: `B` examples, `H W` rows and columns, `C` channels.
 """
 
+import jax
+
 from rfn_jax.attacks import keys as keys_lib
 from rfn_jax.attacks.gradients import estimate
 from rfn_jax.core import checks, numerics
@@ -46,8 +48,10 @@ def penalized_norm(
     neighbors = checks.integer('neighbors', neighbors, at_least=1)
     checks.number('balance', balance, at_least=0, at_most=1)
 
-    def update(grad_fn, images, state, keys, step):
-        def at_neighbor(number):
+    def update(
+        grad_fn: estimate.GradFn, images: jax.Array, state: estimate.State, keys: jax.Array, step: estimate.Step
+    ) -> tuple[jax.Array, estimate.State]:
+        def at_neighbor(number: jax.Array) -> jax.Array:
             own = keys_lib.fold(keys, number)
             draws = keys_lib.fold(own, 1)
             neighbor = images + keys_lib.uniform(keys_lib.fold(own, 0), images, radius)

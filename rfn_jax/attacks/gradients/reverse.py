@@ -54,14 +54,16 @@ def reverse_perturbation(
     inner_steps = checks.integer('inner_steps', inner_steps, at_least=1)
     late_start = checks.integer('late_start', late_start, at_least=0)
 
-    def update(grad_fn, images, state, keys, step):
+    def update(
+        grad_fn: estimate.GradFn, images: jax.Array, state: estimate.State, keys: jax.Array, step: estimate.Step
+    ) -> tuple[jax.Array, estimate.State]:
         # Key 0 of a step is for the gradient, key 1 for the start, key k + 2 for inner step k.
         is_late = step.number >= late_start
 
-        def clip(change):
+        def clip(change: jax.Array) -> jax.Array:
             return jnp.clip(jnp.clip(change, -radius, radius), -images, 1 - images)
 
-        def descend(number, change):
+        def descend(number: jax.Array, change: jax.Array) -> jax.Array:
             gradient = grad_fn(images + change, keys_lib.fold(keys, number + 2))
             return clip(change - step_size * jnp.sign(gradient).astype(change.dtype))
 
@@ -73,7 +75,7 @@ def reverse_perturbation(
         change = jax.lax.fori_loop(0, jnp.where(is_late, inner_steps, 0), descend, change)
         return inner.update(grad_fn, images + change, state, keys_lib.fold(keys, 0), step)
 
-    def evaluations(steps):
+    def evaluations(steps: int) -> int:
         return inner.evaluations(steps) + inner_steps * max(0, steps - late_start)
 
     return estimate.GradientEstimate(inner.init, update, evaluations)

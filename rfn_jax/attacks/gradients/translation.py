@@ -47,7 +47,7 @@ def translation_kernel(size: int = 15, nsig: float = 3.0, *, kind: str = 'gaussi
     """
     profile = kernel_profile(size, nsig=nsig, kind=kind)
 
-    def update(gradient, _):
+    def update(gradient: jax.Array, _: optax.Params) -> jax.Array:
         height, width = gradient.shape[1:3]
         if size > min(height, width):
             raise errors.InputError(
@@ -87,4 +87,5 @@ def kernel_profile(size: int, *, nsig: float, kind: str) -> np.ndarray:
         profile = 1 - distance / (radius + 1)
     else:
         profile = np.ones(size)
-    return profile / np.sum(profile)
+    normalized: np.ndarray = profile / np.sum(profile)
+    return normalized

@@ -3,7 +3,7 @@
 Axes: `B` examples, `H W` rows and columns, `C` channels.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ class VarianceState(NamedTuple):
     """
 
     variance: jax.Array
-    inner: Any
+    inner: estimate.State
 
 
 def variance_tuned(
@@ -65,14 +65,16 @@ def variance_tuned(
     neighbors = checks.integer('neighbors', neighbors, at_least=1)
     checks.one_of('around', around, AROUND)
 
-    def init(images):
+    def init(images: jax.Array) -> VarianceState:
         return VarianceState(jnp.zeros(images.shape, jnp.promote_types(images.dtype, jnp.float32)), inner.init(images))
 
-    def update(grad_fn, images, state, keys, step):
+    def update(
+        grad_fn: estimate.GradFn, images: jax.Array, state: VarianceState, keys: jax.Array, step: estimate.Step
+    ) -> tuple[jax.Array, VarianceState]:
         # Key 0 of a step is for the inner estimate, key i + 1 for neighbor i.
         gradient, inner_state = inner.update(grad_fn, images, state.inner, keys_lib.fold(keys, 0), step)
 
-        def at_neighbor(number):
+        def at_neighbor(number: jax.Array) -> jax.Array:
             own = keys_lib.fold(keys, number + 1)
             neighbor = images + keys_lib.uniform(keys_lib.fold(own, 0), images, radius)
             if around == 'image':
@@ -82,7 +84,7 @@ def variance_tuned(
         variance = step.mean_over(neighbors, at_neighbor) - gradient
         return gradient + state.variance, VarianceState(variance.astype(state.variance.dtype), inner_state)
 
-    def evaluations(steps):
+    def evaluations(steps: int) -> int:
         each = steps if around == 'image' else inner.evaluations(steps)
         return inner.evaluations(steps) + neighbors * each
 

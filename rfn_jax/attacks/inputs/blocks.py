@@ -64,12 +64,12 @@ def block_shuffle_rotate(copies: int = 20, blocks: int = 3, max_angle: float = 2
     blocks = checks.integer('blocks', blocks, at_least=1)
     checks.number('max_angle', max_angle, at_least=0, at_most=180)
 
-    def apply(given):
+    def apply(given: transforms.Input) -> jax.Array:
         height, width = given.images.shape[1:3]
         if blocks > min(height, width):
             raise errors.InputError(f'images of {height} x {width} pixels cannot be cut into {blocks} strips')
 
-        def one(image, key):
+        def one(image: jax.Array, key: jax.Array) -> jax.Array:
             return rearrange(image, draw_arrangement(key, height, width, blocks, max_angle))
 
         return jax.vmap(one)(given.images, given.keys)
@@ -98,7 +98,7 @@ def draw_arrangement(key: jax.Array, height: int, width: int, blocks: int, max_a
     shares = shares / shares[:, -1:]
     orders = jnp.argsort(jax.random.uniform(order_key, (1 + blocks, blocks)), axis=1)
 
-    def lengths(share, total):
+    def lengths(share: jax.Array, total: jax.Array) -> jax.Array:
         cuts = jnp.round(share * total).astype(jnp.int32)
         return jnp.diff(cuts, axis=-1, prepend=jnp.zeros_like(cuts[..., :1]))
 

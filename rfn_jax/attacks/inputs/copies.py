@@ -1,15 +1,17 @@
 """Means over many copies of a computation, in chunks, so that memory is bounded."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from rfn_jax.core import numerics
 
+Tree = TypeVar('Tree')
 
-def mean_over(count: int, compute: Callable[[jax.Array], Any], *, chunk_size: int) -> Any:
+
+def mean_over(count: int, compute: Callable[[jax.Array], Tree], *, chunk_size: int) -> Tree:
     """The mean of `compute(i)` over i = 0, ..., count - 1.
 
     Copies of a chunk are computed together, by `jax.vmap`; chunks one after another. The mean does not depend on the chunk
@@ -30,7 +32,7 @@ def mean_over(count: int, compute: Callable[[jax.Array], Any], *, chunk_size: in
     numbers = jnp.arange(chunks * size, dtype=jnp.int32)
     weights = (numbers < count) / count  # the last chunk is filled up with copies that do not count
 
-    def add_chunk(total, chunk):
+    def add_chunk(total: Any, chunk: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
         numbers, weights = chunk
         parts = jax.vmap(compute)(jnp.minimum(numbers, count - 1))
         return jax.tree.map(
@@ -41,4 +43,5 @@ def mean_over(count: int, compute: Callable[[jax.Array], Any], *, chunk_size: in
     total = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, numerics.wide_dtype(leaf.dtype)), shapes)
     chunked = (numbers.reshape(chunks, size), weights.reshape(chunks, size))
     total = jax.lax.scan(add_chunk, total, chunked)[0]
-    return jax.tree.map(lambda mean, leaf: mean.astype(leaf.dtype), total, shapes)
+    mean: Tree = jax.tree.map(lambda mean, leaf: mean.astype(leaf.dtype), total, shapes)
+    return mean

@@ -47,15 +47,18 @@ def admix(
     if not isinstance(other_classes, bool):
         raise errors.InputTypeError(f'other_classes must be True or False, got {other_classes!r}')
 
-    def apply(given):
+    def apply(given: transforms.Input) -> jax.Array:
+        pool = given.pool
+        if pool is None:
+            raise errors.InputError('admix mixes other images in: it needs a pool')
         mix, scale = jnp.divmod(given.copy, scales)
         if other_classes:
-            allowed = given.labels[:, None] != given.pool.labels
+            allowed = given.labels[:, None] != pool.labels
         else:
-            allowed = jnp.ones((len(given.images), len(given.pool.labels)), bool)
+            allowed = jnp.ones((len(given.images), len(pool.labels)), bool)
         chosen = jax.vmap(draw_partner)(keys_lib.fold(given.base_keys, mix), allowed)
         dtype = given.images.dtype
-        others = jax.lax.stop_gradient(jnp.asarray(given.pool.images)[chosen]).astype(dtype)
+        others = jax.lax.stop_gradient(jnp.asarray(pool.images)[chosen]).astype(dtype)
         factors = jnp.asarray([0.5**i for i in range(scales)], dtype)
         return (given.images + jnp.asarray(portion, dtype) * others) * factors[scale]
 

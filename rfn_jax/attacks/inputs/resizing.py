@@ -56,10 +56,11 @@ def input_diversity(
     checks.number('probability', probability, at_least=0, at_most=1)
     checks.one_of('method', method, METHODS)
 
-    def apply(given):
-        smallest, canvas = size_range(given.images.shape[1:3], rate)
+    def apply(given: transforms.Input) -> jax.Array:
+        height, width = given.images.shape[1:3]
+        smallest, canvas = size_range((height, width), rate)
 
-        def one(image, key):
+        def one(image: jax.Array, key: jax.Array) -> jax.Array:
             chosen, *draws = jax.random.uniform(key, (4,))
             size = jnp.stack([_pick(draws[0], a, b) for a, b in zip(smallest, canvas, strict=True)])
             offset = jnp.stack([_pick(u, 0, b - r) for u, b, r in zip(draws[1:], canvas, size, strict=True)])
@@ -77,7 +78,8 @@ def size_range(shape: tuple[int, int], rate: float) -> tuple[tuple[int, int], tu
     Raises:
       InputError: Images of this shape are too small for the rate.
     """
-    scaled = tuple(math.floor(length * rate + 1e-9) for length in shape)  # 100 * 1.15 is a little below 115
+    height, width = (math.floor(length * rate + 1e-9) for length in shape)  # 100 * 1.15 is a little below 115
+    scaled = height, width
     smallest, canvas = (shape, scaled) if rate > 1 else (scaled, shape)
     if min(smallest) < 1 or any(a >= b for a, b in zip(smallest, canvas, strict=True)):
         allowed = f'at least {1 + 1 / min(shape):.4g}' if rate > 1 else f'in [{1 / min(shape):.4g}, 1)'
@@ -87,7 +89,7 @@ def size_range(shape: tuple[int, int], rate: float) -> tuple[tuple[int, int], tu
     return smallest, canvas
 
 
-def _pick(uniform: jax.Array, low: jax.typing.ArrayLike, high: jax.typing.ArrayLike) -> jax.Array:
+def _pick(uniform: jax.Array, low: jax.Array | int, high: jax.Array | int) -> jax.Array:
     """An integer in `[low, high)` from a draw in [0, 1)."""
     return low + jnp.floor(uniform * (high - low)).astype(jnp.int32)
 

@@ -3,6 +3,7 @@
 Axes: `B` examples, `H W` rows and columns, `C` channels.
 """
 
+import jax
 import jax.numpy as jnp
 
 from rfn_jax.attacks.inputs import transforms
@@ -31,7 +32,7 @@ def scale_copies(copies: int = 5) -> transforms.InputTransform:
     """
     copies = checks.integer('copies', copies, at_least=1)
 
-    def apply(given):
+    def apply(given: transforms.Input) -> jax.Array:
         factors = jnp.asarray([0.5**i for i in range(copies)], given.images.dtype)
         return given.images * factors[given.copy]
 

@@ -36,14 +36,14 @@ def random_shift(max_shift: int = 2, *, copies: int = 1) -> transforms.InputTran
     max_shift = checks.integer('max_shift', max_shift, at_least=1)
     copies = checks.integer('copies', copies, at_least=1)
 
-    def apply(given):
+    def apply(given: transforms.Input) -> jax.Array:
         height, width = given.images.shape[1:3]
         if max_shift >= min(height, width):
             raise errors.InputError(
                 f'max_shift {max_shift} must be below the size of the images, {height} x {width} pixels'
             )
-        draw = jax.vmap(lambda key: jax.random.randint(key, (2,), -max_shift, max_shift + 1))
-        return jax.vmap(lambda image, offset: shift(image, offset, max_shift))(given.images, draw(given.keys))
+        offsets = jax.vmap(lambda key: jax.random.randint(key, (2,), -max_shift, max_shift + 1))(given.keys)
+        return jax.vmap(lambda image, offset: shift(image, offset, max_shift))(given.images, offsets)
 
     return transforms.InputTransform('random_shift', apply, copies)
 

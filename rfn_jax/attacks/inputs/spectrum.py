@@ -47,11 +47,11 @@ def spectrum_simulation(
     checks.number('sigma', sigma, at_least=0)
     checks.one_of('gradient', gradient, GRADIENTS)
 
-    def apply(given):
+    def apply(given: transforms.Input) -> jax.Array:
         images = given.images
         compute_type = jnp.promote_types(images.dtype, jnp.float32)
 
-        def draw(key):
+        def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
             noise_key, factor_key = jax.random.split(key)
             noise = sigma * jax.random.normal(noise_key, images.shape[1:], compute_type)
             return noise, jax.random.uniform(factor_key, images.shape[1:], compute_type, 1 - rho, 1 + rho)
@@ -87,6 +87,6 @@ def cosine_transform(images: jax.Array, *, inverse: bool = False) -> jax.Array:
 def _cosines(length: int) -> np.ndarray:
     """The matrix of the transform of a line, `[length, length]`."""
     k = np.arange(length)[:, None]
-    matrix = np.sqrt(2 / length) * np.cos(np.pi * (2 * np.arange(length) + 1) * k / (2 * length))
+    matrix: np.ndarray = np.sqrt(2 / length) * np.cos(np.pi * (2 * np.arange(length) + 1) * k / (2 * length))
     matrix[0] /= np.sqrt(2)
     return matrix

@@ -3,7 +3,7 @@
 from typing import Unpack
 
 from rfn_jax.attacks import composition, engine, intermediate_level
-from rfn_jax.attacks.recipes.shared import Iterative
+from rfn_jax.attacks.recipes.shared import Iterative, Shared
 
 
 def sgm(*, decay: float = 1.0, gamma: float = 0.2, **shared: Unpack[Iterative]) -> engine.GradientAttack:
@@ -76,8 +76,9 @@ def ila(
 
     Huang et al. 2019, https://arxiv.org/abs/1907.10823
     """
-    shared = {'eps': eps, 'step_size': step_size, 'norm': norm}
-    first = composition.compose('mi', options={'mi': {'decay': decay}}, steps=first_steps, name='ila', **shared)
-    return intermediate_level.IntermediateLevelAttack(
-        first, composition.compose(steps=steps, name='ila', **shared), layer
+    shared: Shared = {'eps': eps, 'norm': norm}
+    first = composition.compose(
+        'mi', options={'mi': {'decay': decay}}, step_size=step_size, steps=first_steps, name='ila', **shared
     )
+    second = composition.compose(step_size=step_size, steps=steps, name='ila', **shared)
+    return intermediate_level.IntermediateLevelAttack(first, second, layer)

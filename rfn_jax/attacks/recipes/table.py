@@ -6,13 +6,14 @@ its authors' code; `presets.py` has those of other libraries.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from rfn_jax.attacks import attack, auto_pgd, components, composition, presets
 from rfn_jax.attacks.recipes import basic, estimates, inputs, networks
 from rfn_jax.core import errors, registry
 from rfn_jax.core import options as options_lib
 
-ATTACKS = registry.Registry('attack')
+ATTACKS: registry.Registry[attack.Attack] = registry.Registry('attack')
 for recipe in (
     basic.fgsm,
     basic.bim,
@@ -58,7 +59,7 @@ def make(name: str, *, preset: str | None = None, **options: object) -> attack.A
     return ATTACKS.make(name, **{**(presets.options(preset, name) if preset else {}), **options})
 
 
-def make_from(spec: Mapping[str, object]) -> attack.Attack:
+def make_from(spec: Mapping[str, Any]) -> attack.Attack:
     """The attack of a spec of a config: a mapping with `name`, perhaps `preset`, and options; see `make`.
 
     Raises:

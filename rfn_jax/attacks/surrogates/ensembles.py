@@ -5,6 +5,7 @@ Axes: `B` examples, `H W` rows and columns, `C` channels, `K` classes, `M` membe
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +47,7 @@ class Ensemble(attack.SteppedSurrogate):
     members: Sequence[attack.Surrogate]
     fuse: str = struct.field(pytree_node=False, default='logits')
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         checks.one_of('way to fuse an ensemble', self.fuse, FUSIONS)
         if isinstance(self.members, classifier_lib.Classifier) or callable(self.members):
             raise errors.InputError('members of an ensemble must be a tuple of surrogates, got one surrogate')
@@ -61,21 +62,23 @@ class Ensemble(attack.SteppedSurrogate):
         """The members."""
         return tuple(self.members)
 
-    def at_step(self, images: jax.Array, keys: jax.Array, step: jax.typing.ArrayLike) -> jax.Array:
+    def at_step(self, images: jax.Array, keys: jax.Array, step: jax.Array | int) -> jax.Array:
         """Logits `[B, K]`, or `[M, B, K]` to fuse losses; members that vary get keys of their own."""
-        logits = []
+        each = []
         for index, member in enumerate(self.members):
             member_keys = keys_lib.fold(keys, index) if attack.varies(member) else keys
-            logits.append(attack.logits(member, images, member_keys, step))
-        shapes = [z.shape for z in logits]
+            each.append(attack.logits(member, images, member_keys, step))
+        shapes = [z.shape for z in each]
         if any(len(shape) != 2 for shape in shapes):
             raise errors.InputError(f'members of an ensemble must return logits [B, K], got shapes {shapes}')
         _check_classes([shape[-1] for shape in shapes])
-        logits = jnp.stack(logits)
+        logits = jnp.stack(each)
         if self.fuse == 'logits':
             return jnp.mean(logits, axis=0)
         if self.fuse == 'probabilities':
-            return jax.nn.logsumexp(jax.nn.log_softmax(logits), axis=0) - np.log(len(self.members)).astype(logits.dtype)
+            log_of_sum = jax.nn.logsumexp(jax.nn.log_softmax(logits), axis=0)
+            log_of_mean: jax.Array = log_of_sum - np.log(len(self.members)).astype(logits.dtype)
+            return log_of_mean
         return logits
 
 
@@ -104,12 +107,13 @@ class CheckpointCycle(attack.SteppedSurrogate):
         """The checkpoints, of which one is called at a time, as one classifier."""
         return (self.stacked,)
 
-    def at_step(self, images: jax.Array, keys: jax.Array, step: jax.typing.ArrayLike) -> jax.Array:
+    def at_step(self, images: jax.Array, keys: jax.Array, step: jax.Array | int) -> jax.Array:
         """Logits `[B, K]` of the checkpoint `order[step % n]`; nothing is drawn from the keys."""
         del keys
         index = self.order[step % len(self.order)]
         take = functools.partial(jax.lax.dynamic_index_in_dim, index=index, keepdims=False)
-        return jax.tree.map(take, self.stacked)(images)
+        checkpoint: classifier_lib.Classifier = jax.tree.map(take, self.stacked)
+        return checkpoint(images)
 
 
 def checkpoint_cycle(classifiers: Sequence[classifier_lib.Classifier], *, seed: int = 0) -> CheckpointCycle:
@@ -140,7 +144,7 @@ def checkpoint_cycle(classifiers: Sequence[classifier_lib.Classifier], *, seed: 
     if not classifiers:
         raise errors.InputError('a cycle of checkpoints needs at least one, got none')
 
-    def signature(classifier):
+    def signature(classifier: classifier_lib.Classifier) -> tuple[Any, list[tuple[tuple[int, ...], jnp.dtype]]]:
         leaves, structure = jax.tree.flatten(classifier)
         return structure, [(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves]
 

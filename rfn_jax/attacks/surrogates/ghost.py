@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -34,21 +35,27 @@ class GhostNetwork(attack.SteppedSurrogate):
         """The surrogate."""
         return (self.surrogate,)
 
-    def at_step(self, images: jax.Array, keys: jax.Array, step: jax.typing.ArrayLike) -> jax.Array:
+    def at_step(self, images: jax.Array, keys: jax.Array, step: jax.Array | int) -> jax.Array:
         """The logits of one ghost network for each example, drawn from its key; `keys` is `[B]`."""
         inner_varies = attack.varies(self.surrogate)
         inner_keys = keys_lib.fold(keys, 0) if inner_varies else keys
         sites = _Sites(keys_lib.fold(keys, 1) if inner_varies else keys)
 
-        def erode_skip(call, module, x, branch, skip=hooks.identity):
+        def erode_skip(
+            call: Callable[..., jax.Array],
+            module: nn.Module,
+            x: jax.Array,
+            branch: hooks.Function,
+            skip: hooks.Function = hooks.identity,
+        ) -> jax.Array:
             keys = sites.keys(module)
             return call(x, branch, lambda x: _scaled(skip(x), keys, self.skip_scale))
 
-        def erode_activation(call, module, *args):
+        def erode_activation(call: Callable[..., jax.Array], module: nn.Module, *args: Any) -> jax.Array:
             keys = sites.keys(module)
             return _dropped(call(*args), keys, self.dropout)
 
-        def follow(call, module, *args, **kwargs):
+        def follow(call: Callable[..., Any], module: nn.Module, *args: Any, **kwargs: Any) -> Any:
             sites.networks += not module.path
             return call(*args, **kwargs)
 
@@ -73,7 +80,7 @@ class _Sites:
     def __init__(self, keys: jax.Array):
         self.all_keys = keys
         self.networks = 0
-        self.numbers = {}
+        self.numbers: dict[tuple[int, tuple[str, ...]], int] = {}
 
     def keys(self, module: nn.Module) -> jax.Array:
         """Keys `[B]` of the hook."""

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -38,7 +39,7 @@ class LinearBackprop(attack.SteppedSurrogate):
         """
         return 2 * attack.evaluations(self.surrogate)
 
-    def at_step(self, images: jax.Array, keys: jax.Array, step: jax.typing.ArrayLike) -> jax.Array:
+    def at_step(self, images: jax.Array, keys: jax.Array, step: jax.Array | int) -> jax.Array:
         """The logits of the surrogate."""
         with _Backward(self.from_layer).intercept() as backward:
             logits = attack.logits(self.surrogate, images, keys, step)
@@ -55,42 +56,55 @@ class _Backward:
     def __init__(self, from_layer: str):
         self.from_layer = from_layer
         self.active = False
-        self.branch = None  # inside of a residual branch that is called twice: 'true' or 'linear'
+        self.branch: str | None = None  # inside of a residual branch that is called twice: 'true' or 'linear'
         self.count = 0
 
     @contextlib.contextmanager
     def intercept(self) -> Iterator['_Backward']:
         with (
             hooks.intercept(nn.Module, self._network),
-            hooks.at_layer(self.from_layer, self._start),
+            hooks.intercept_layer(self.from_layer, self._start),
             hooks.intercept(hooks.Residual, self._residual),
             hooks.intercept((hooks.Relu, hooks.Relu6), self._relu),
         ):
             yield self
 
-    def _network(self, call, module, *args, **kwargs):
+    def _network(self, call: Callable[..., Any], module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         if not module.path:
             self.active = False  # another network may have been before
         return call(*args, **kwargs)
 
-    def _start(self, call, *args, **kwargs):
+    def _start(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self.active = True
         return call(*args, **kwargs)
 
-    def _relu(self, call, module, x, function=None):
+    def _relu(
+        self,
+        call: Callable[..., jax.Array],
+        module: hooks.Relu | hooks.Relu6,
+        x: jax.Array,
+        function: hooks.Function | None = None,
+    ) -> jax.Array:
         if not self.active or self.branch == 'true' or module.after_sum:
             return call(x, function)
         self.count += 1
         return call(x, functools.partial(linear, function or module.function))
 
-    def _residual(self, call, module, x, branch, skip=hooks.identity):
-        def rescaled(x):
+    def _residual(
+        self,
+        call: Callable[..., jax.Array],
+        module: nn.Module,
+        x: jax.Array,
+        branch: hooks.Function,
+        skip: hooks.Function = hooks.identity,
+    ) -> jax.Array:
+        def rescaled(x: jax.Array) -> jax.Array:
             true, linear = _fork(x)
             return _merge(self._inside('true', branch, true), self._inside('linear', branch, linear))
 
         return call(x, rescaled if self.active and self.branch is None else branch, skip)
 
-    def _inside(self, which, branch, x):
+    def _inside(self, which: str, branch: hooks.Function, x: jax.Array) -> jax.Array:
         self.branch = which
         try:
             return branch(x)
@@ -150,7 +164,7 @@ def _fork(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return x, x
 
 
-def _fork_backward(_, gs):
+def _fork_backward(_: None, gs: tuple[jax.Array, jax.Array]) -> tuple[jax.Array]:
     true, linear = gs
     alpha = numerics.safe_divide(numerics.batch_norm_l2(true), numerics.batch_norm_l2(linear))
     return ((alpha * linear).astype(linear.dtype),)

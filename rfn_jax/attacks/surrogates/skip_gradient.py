@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import flax.linen as nn
 import jax
 from flax import struct
 
@@ -26,11 +27,17 @@ class SkipGradient(attack.SteppedSurrogate):
         """The surrogate."""
         return (self.surrogate,)
 
-    def at_step(self, images: jax.Array, keys: jax.Array, step: jax.typing.ArrayLike) -> jax.Array:
+    def at_step(self, images: jax.Array, keys: jax.Array, step: jax.Array | int) -> jax.Array:
         """The logits of the surrogate."""
         count = 0
 
-        def scaled(call, module, x, branch, skip=hooks.identity):
+        def scaled(
+            call: Callable[..., jax.Array],
+            module: nn.Module,
+            x: jax.Array,
+            branch: hooks.Function,
+            skip: hooks.Function = hooks.identity,
+        ) -> jax.Array:
             nonlocal count
             count += 1
             return call(x, lambda x: scale_gradient(branch(x), self.gamma), skip)
@@ -82,7 +89,7 @@ def scale_gradient(x: jax.Array, factor: float) -> jax.Array:
     """x itself, with gradients multiplied by a number."""
 
     @jax.custom_vjp
-    def scaled(x):
+    def scaled(x: jax.Array) -> jax.Array:
         return x
 
     scaled.defvjp(lambda x: (x, None), lambda _, g: (g * factor,))

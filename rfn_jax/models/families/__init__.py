@@ -1,1 +1,1 @@
-"""The families of networks; each module adds its forms to the table of models."""
+"""The families of networks; each module adds its networks to the registry of models."""

@@ -1,7 +1,8 @@
 """ConvNeXt: a convolutional network with the proportions of a vision transformer.
 
-Liu et al., A ConvNet for the 2020s, https://arxiv.org/abs/2201.03545. Parameters are named as in torchvision: the parts of
-its `features` are the stem (0), then in turn the blocks of a stage and the layer that halves the image before the next one.
+Liu et al., A ConvNet for the 2020s, https://arxiv.org/abs/2201.03545. Parameters are named as in torchvision, where
+`features` contains the stem (0) and then, alternately, the blocks of a stage and the layers that halve the image before the
+next stage.
 """
 
 import functools
@@ -19,12 +20,12 @@ _layer_norm = functools.partial(layers.layer_norm, epsilon=1e-6)
 
 
 class ConvNeXtBlock(nn.Module):
-    """A depthwise convolution and a two-layer perceptron of each position, behind one skip connection.
+    """A depthwise convolution and a two-layer perceptron applied at each position, with one skip connection.
 
     Attributes:
       kernel_size: Rows and columns of the depthwise kernel; odd.
-      initial_scale: Initial factor of the branch, which is a parameter of each channel.
-      stochastic_depth: Probability that the branch is left out for an example, in training.
+      initial_scale: Initial value of the factors of the branch, which are parameters, one for each channel.
+      stochastic_depth: Probability that the branch is dropped for an example, in training.
       dtype: Type of the computation.
     """
 
@@ -35,7 +36,7 @@ class ConvNeXtBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Maps features `[B, H, W, C]` to others of that shape."""
+        """Maps features `[B, H, W, C]` to features of the same shape."""
         channels = x.shape[-1]
         options = {'groups': channels, 'use_bias': True, 'kernel_init': _init, 'dtype': self.dtype}
         conv = layers.conv(channels, self.kernel_size, **options, name='conv')
@@ -53,17 +54,17 @@ class ConvNeXtBlock(nn.Module):
 
 
 class ConvNeXt(nn.Module):
-    """A ConvNeXt; `__call__` gives logits `[B, num_classes]` in float32.
+    """A ConvNeXt; `__call__` returns logits `[B, num_classes]` in float32.
 
     Attributes:
       num_classes: Number of classes.
       patch_size: Rows and columns of the patches that the first convolution embeds.
-      depths: Blocks in each stage; every stage after the first halves the image.
+      depths: Number of blocks in each stage; every stage after the first halves the image.
       widths: Channels of each stage.
       kernel_size: Rows and columns of the depthwise kernels; odd.
-      layer_scale: Initial factor of the residual branches.
-      stochastic_depth: Probability that the last block is left out for an example in training; that of the first is 0,
-        and it grows linearly between them.
+      layer_scale: Initial value of the factors of the residual branches.
+      stochastic_depth: Probability that the branch of the last block is dropped for an example, in training; the
+        probability grows linearly from 0 at the first block.
       dtype: Type of the computation; parameters and logits stay float32.
     """
 
@@ -107,7 +108,7 @@ def convnext(
     stochastic_depth: float = 0.1,
     dtype=jnp.float32,
 ) -> ConvNeXt:
-    """A ConvNeXt of any size; the attributes of `ConvNeXt` are the arguments.
+    """A ConvNeXt of any size; for the arguments, see the attributes of `ConvNeXt`.
 
     The image needs at least `patch_size * 2 ** (len(depths) - 1)` rows and columns.
 
@@ -126,8 +127,8 @@ def convnext(
     )
 
 
-# For 32x32 images: patches of 2x2, stages of 16, 8 and 4 rows; 2.3 million parameters at 10 classes. Nine blocks train
-# without the tiny layer scale of the deep forms, which under SGD would hold back the gradients inside of the branches.
+# For 32x32 images: patches of 2x2, stages of 16, 8 and 4 rows, and 2.3 million parameters for 10 classes. Nine blocks train
+# without the tiny layer scale of the deeper networks, which with SGD would hold back the gradients inside the branches.
 zoo.MODELS.add(
     'cifar_convnext',
     functools.partial(convnext, patch_size=2, depths=(3, 3, 3), widths=(64, 128, 256), layer_scale=0.1),

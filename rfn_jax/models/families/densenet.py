@@ -1,6 +1,6 @@
 """DenseNets: every layer gets the features of all layers before it in its block.
 
-Huang et al., Densely Connected Convolutional Networks, https://arxiv.org/abs/1608.06993; the form with bottlenecks and
+Huang et al., Densely Connected Convolutional Networks, https://arxiv.org/abs/1608.06993, in the form with bottlenecks and
 compression (DenseNet-BC). Parameters are named as in torchvision (`conv0`, `denseblock1_denselayer1`, ..., `classifier`).
 """
 
@@ -17,7 +17,7 @@ conv_init = nn.initializers.variance_scaling(2.0, 'fan_in', 'normal')
 
 
 def _norm_relu_conv(features: int, kernel: int, *, number: str, train: bool, dtype) -> Callable[[jax.Array], jax.Array]:
-    """The three modules `norm`, `relu` and `conv`, their names ended by a number, one after another."""
+    """A normalization, a ReLU and a convolution, applied in this order; their names end in `number`."""
     norm = layers.batch_norm(use_running_average=not train, dtype=dtype, name=f'norm{number}')
     relu = hooks.Relu(name=f'relu{number}')
     conv = layers.conv(features, kernel, dtype=dtype, kernel_init=conv_init, name=f'conv{number}')
@@ -25,12 +25,12 @@ def _norm_relu_conv(features: int, kernel: int, *, number: str, train: bool, dty
 
 
 class DenseLayer(nn.Module):
-    """A 1x1 and a 3x3 convolution, each behind a normalization and an activation; they add channels to those of x.
+    """A 1x1 and a 3x3 convolution, each after a normalization and an activation; their output is concatenated to x.
 
     Attributes:
-      growth_rate: Channels that it adds.
+      growth_rate: Number of channels that the layer adds.
       bottleneck: Channels between the two convolutions, in multiples of `growth_rate`.
-      dropout: Probability of dropout of what it adds, in training.
+      dropout: Probability of dropout in the added channels, in training.
       dtype: Type of the computation.
     """
 
@@ -41,7 +41,7 @@ class DenseLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Maps features `[B, H, W, C]` to `[B, H, W, C + growth_rate]`; `train` chooses batch statistics."""
+        """Maps features `[B, H, W, C]` to `[B, H, W, C + growth_rate]`; `train` selects batch statistics."""
         reduce = _norm_relu_conv(self.bottleneck * self.growth_rate, 1, number='1', train=train, dtype=self.dtype)
         grow = _norm_relu_conv(self.growth_rate, 3, number='2', train=train, dtype=self.dtype)
         drop = nn.Dropout(self.dropout, deterministic=not train, name='dropout')
@@ -49,7 +49,7 @@ class DenseLayer(nn.Module):
 
 
 class Transition(nn.Module):
-    """Between two blocks: a 1x1 convolution to half of the channels, and 2x2 means.
+    """The transition between two blocks: a 1x1 convolution to half the channels, and 2x2 average pooling.
 
     Attributes:
       dtype: Type of the computation.
@@ -59,22 +59,22 @@ class Transition(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Maps features `[B, H, W, C]` to `[B, H // 2, W // 2, C // 2]`; `train` chooses batch statistics."""
+        """Maps features `[B, H, W, C]` to `[B, H // 2, W // 2, C // 2]`; `train` selects batch statistics."""
         return layers.avg_pool(_norm_relu_conv(x.shape[-1] // 2, 1, number='', train=train, dtype=self.dtype)(x), 2)
 
 
 class DenseNet(nn.Module):
-    """A DenseNet; `__call__` gives logits `[B, num_classes]` in float32.
+    """A DenseNet; `__call__` returns logits `[B, num_classes]` in float32.
 
     Attributes:
       num_classes: Number of classes.
-      block_sizes: Dense layers in each block; every block after the first halves the image.
+      block_sizes: Number of dense layers in each block; every block after the first halves the image.
       growth_rate: Channels that each dense layer adds.
       initial_features: Channels of the first convolution.
       bottleneck: Channels inside a dense layer, in multiples of `growth_rate`.
-      stem_kernel: Rows and columns of the first convolution: 3 for small images, 7 for those of ImageNet.
+      stem_kernel: Rows and columns of the first convolution: 3 for small images, 7 for ImageNet.
       stem_strides: Stride of the first convolution.
-      stem_pool: Whether a 3x3 maximum with stride 2 follows it, as for images of ImageNet.
+      stem_pool: Whether 3x3 max pooling with stride 2 follows the first convolution, as for ImageNet.
       dropout: Probability of dropout at the end of each dense layer, in training.
       dtype: Type of the computation; parameters, statistics and logits stay float32.
     """
@@ -93,7 +93,7 @@ class DenseNet(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Maps normalized images `[B, H, W, C]` to logits `[B, num_classes]`."""
-        ranges.check_image(x, self._least_size(), 'DenseNet')
+        ranges.check_image(x, self._min_size(), 'DenseNet')
         norm = functools.partial(layers.batch_norm, use_running_average=not train, dtype=self.dtype)
         stem = {'strides': self.stem_strides, 'dtype': self.dtype, 'kernel_init': conv_init}
         x = layers.conv(self.initial_features, self.stem_kernel, **stem, name='conv0')(x)
@@ -110,8 +110,8 @@ class DenseNet(nn.Module):
         x = hooks.Relu(name='relu5')(norm(name='norm5')(x))
         return layers.logits(x, self.num_classes, name='classifier')
 
-    def _least_size(self) -> int:
-        """Rows of the smallest image that leaves a pixel to the last block."""
+    def _min_size(self) -> int:
+        """Rows of the smallest image that still has a pixel at the last block."""
         rows = 2 ** (len(self.block_sizes) - 1)
         if self.stem_pool:
             rows = 2 * rows - 1
@@ -132,10 +132,10 @@ def densenet(
     dropout: float = 0.0,
     dtype=jnp.float32,
 ) -> DenseNet:
-    """A DenseNet of any depth and width; the attributes of `DenseNet` are the arguments.
+    """A DenseNet of any depth and width; for the arguments, see the attributes of `DenseNet`.
 
     Raises:
-      InputError: A number is out of its range.
+      InputError: A number is out of range.
     """
     return DenseNet(
         num_classes,
@@ -149,7 +149,8 @@ def densenet(
     )
 
 
-# Those of https://github.com/huyvnphan/PyTorch_CIFAR10 keep the maximum of the stem; their files fit with stem_pool=True.
+# The networks of https://github.com/huyvnphan/PyTorch_CIFAR10 keep the max pooling of the stem; import their files with
+# stem_pool=True.
 _CIFAR = {'stem_kernel': 3, 'stem_strides': 1, 'stem_pool': False}
 
 for _depth, _options in {

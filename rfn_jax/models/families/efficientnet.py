@@ -1,8 +1,8 @@
-"""EfficientNet, of any width and depth.
+"""EfficientNet of any width and depth.
 
 Tan and Le, EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, https://arxiv.org/abs/1905.11946. The
-blocks are the layers `features_1_0`, `features_2_0`, `features_2_1`, ..., by stage and place in it, between the first and the
-last convolution.
+blocks are the layers `features_1_0`, `features_2_0`, `features_2_1`, ..., named by stage and position in the stage, between
+the first and the last convolution.
 """
 
 import functools
@@ -30,9 +30,10 @@ class EfficientNet(inverted_residual.InvertedResidualNetwork):
     """Inverted residual blocks with SiLU and squeeze-and-excitation; logits `[B, num_classes]` in float32.
 
     Attributes:
-      stages: Expansion, kernel, channels, number of blocks, and stride of the first block of each stage.
-      stochastic_depth: Probability of leaving out a residual branch, in training; it grows linearly from 0 at the first block
-        and would reach this after the last.
+      stages: For each stage, the expansion, the kernel, the channels, the number of blocks, and the stride of the first
+        block.
+      stochastic_depth: Probability of dropping a residual branch, in training. It grows linearly from 0 at the first block
+        and would reach this value one block after the last.
     """
 
     stages: Sequence[Sequence[int]] = STAGES
@@ -41,22 +42,22 @@ class EfficientNet(inverted_residual.InvertedResidualNetwork):
     activation = hooks.Silu
     classifier_init = staticmethod(nn.initializers.variance_scaling(1 / 3, 'fan_out', 'uniform'))
 
-    def plan(self) -> dict[str, dict[str, Any]]:
-        """The blocks, numbered by stage and place in it."""
-        plan, before, total = {}, self.stem_width, sum(blocks for _, _, _, blocks, _ in self.stages)
+    def block_options(self) -> dict[str, dict[str, Any]]:
+        """The attributes of the blocks, which are numbered by stage and position in the stage."""
+        options, previous, total = {}, self.stem_width, sum(blocks for _, _, _, blocks, _ in self.stages)
         for stage, (expansion, kernel, width, blocks, strides) in enumerate(self.stages, start=1):
             for index in range(blocks):
-                plan[f'features_{stage}_{index}'] = {
-                    'expanded': inverted_residual.round_channels(expansion * before),
+                options[f'features_{stage}_{index}'] = {
+                    'expanded': inverted_residual.round_channels(expansion * previous),
                     'features': width,
                     'kernel': kernel,
                     'strides': 1 if index else strides,
-                    'squeeze': before // 4,
+                    'squeeze': previous // 4,
                     'squeeze_activation': nn.silu,
-                    'stochastic_depth': self.stochastic_depth * len(plan) / total,
+                    'stochastic_depth': self.stochastic_depth * len(options) / total,
                 }
-                before = width
-        return plan
+                previous = width
+        return options
 
 
 @zoo.MODELS.register
@@ -71,16 +72,16 @@ def efficientnet(
     stochastic_depth: float = 0.2,
     dtype=jnp.float32,
 ) -> EfficientNet:
-    """An EfficientNet; at least one pixel is needed. Arguments that are not listed are attributes of `EfficientNet`.
+    """An EfficientNet; an image needs at least one pixel. For other arguments, see the attributes of `EfficientNet`.
 
     Args:
       width_multiplier: Scales the channels of all stages and of the first convolution, which are then rounded to multiples
         of 8.
-      depth_multiplier: Scales the numbers of blocks.
+      depth_multiplier: Scales the numbers of blocks, which are then rounded up.
       stages: Rows of `EfficientNet.stages` before scaling.
 
     Raises:
-      InputError: A number is out of its range.
+      InputError: A number is out of range.
     """
     options = {
         **ranges.check_sizes(stem_strides=stem_strides),
@@ -98,7 +99,7 @@ def efficientnet(
 
 zoo.MODELS.add('efficientnet_b0', functools.partial(efficientnet, width_multiplier=1.0, depth_multiplier=1.0))
 
-# As in `cifar_mobilenet_v2`, the first two strides of 2 are 1: an image is made 8 times smaller, not 32.
+# As in `cifar_mobilenet_v2`, the first two strides of 2 become 1, so an image shrinks by 8, not by 32.
 zoo.MODELS.add(
     'cifar_efficientnet_b0',
     functools.partial(efficientnet, stages=(STAGES[0], (6, 3, 24, 2, 1), *STAGES[2:]), stem_strides=1),

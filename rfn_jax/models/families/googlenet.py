@@ -1,7 +1,7 @@
-"""GoogLeNet, with batch normalization: blocks of parallel convolutions, and two auxiliary heads for training.
+"""GoogLeNet with batch normalization: blocks of parallel convolutions, and two auxiliary heads for training.
 
-Szegedy et al., Going Deeper with Convolutions, https://arxiv.org/abs/1409.4842. This is the definition of torchvision, whose
-third branch has a 3x3 convolution where the paper has a 5x5 one; its names are the names of the parameters.
+Szegedy et al., Going Deeper with Convolutions, https://arxiv.org/abs/1409.4842, as defined in torchvision: the third branch
+has a 3x3 convolution where the paper has a 5x5 one. Parameters have the names of torchvision.
 """
 
 import functools
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from rfn_jax.models import branches, hooks, layers, ranges, zoo
 
-# Channels of a block: of the 1x1 branch, of the two convolutions of each 3x3 branch, and of the branch with the maximum.
+# Channels of a block: of the 1x1 branch, of the two convolutions of each 3x3 branch, and of the branch with max pooling.
 BLOCKS = {
     'inception3a': (64, 96, 128, 16, 32, 32),
     'inception3b': (128, 128, 192, 32, 96, 64),
@@ -26,16 +26,16 @@ BLOCKS = {
     'inception5a': (256, 160, 320, 32, 128, 128),
     'inception5b': (384, 192, 384, 48, 128, 128),
 }
-POOLS = {'inception3b': 3, 'inception4e': 2}  # the size of the maximum behind a block
-HEADS = {'inception4a': 'aux1', 'inception4d': 'aux2'}  # the auxiliary head behind a block
+POOLS = {'inception3b': 3, 'inception4e': 2}  # size of the max pooling that follows a block
+AUXILIARY_HEADS = {'inception4a': 'aux1', 'inception4d': 'aux2'}  # name of the auxiliary head that follows a block
 
-# Maxima that halve the image: torchvision's, whose last window need not be full, and that of the form for small images.
-_ceil_max = functools.partial(layers.max_pool, strides=2, ceil_mode=True)
-_padded_max = functools.partial(layers.max_pool, size=3, strides=2, padding=1)
+# Max pooling that halves the image: torchvision's, whose last window need not be full, and the one for small images.
+_ceil_max_pool = functools.partial(layers.max_pool, strides=2, ceil_mode=True)
+_padded_max_pool = functools.partial(layers.max_pool, size=3, strides=2, padding=1)
 
 
-def _four(x: jax.Array, conv: Callable, *, widths: Sequence[int]) -> list[jax.Array]:
-    """1x1; 1x1 and 3x3; 1x1 and 3x3 again; a 3x3 maximum and 1x1."""
+def _branches(x: jax.Array, conv: Callable, *, widths: Sequence[int]) -> list[jax.Array]:
+    """Computes four branches: 1x1; 1x1 and 3x3; 1x1 and 3x3 again; 3x3 max pooling and 1x1."""
     one, reduce2, three2, reduce3, three3, pooled = widths
     return [
         conv(x, 'branch1', (one, 1)),
@@ -46,12 +46,12 @@ def _four(x: jax.Array, conv: Callable, *, widths: Sequence[int]) -> list[jax.Ar
 
 
 class AuxiliaryHead(nn.Module):
-    """A classifier of features inside the network; in training its float32 logits are recorded.
+    """A classifier of features inside the network; in training, its float32 logits are recorded.
 
     Attributes:
       num_classes: Number of classes.
       dropout: Probability of dropout before the last layer, in training.
-      convolutions: How its convolution is made, and the dense layers like it.
+      convolutions: Makes and applies the convolution; the dense layers use the same width factor, deviation and type.
     """
 
     num_classes: int
@@ -60,11 +60,11 @@ class AuxiliaryHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> None:
-        """Sows the logits of features `[B, H, W, C]` of any rows and columns in `'auxiliary_logits'` if `train`."""
+        """Sows the logits for features `[B, H, W, C]` of any size in `'auxiliary_logits'` if `train`."""
         conv = self.convolutions
         dense = functools.partial(layers.dense, kernel_init=nn.initializers.normal(conv.deviation))
         x = conv(layers.adaptive_avg_pool(x, 4), 'conv', 128, 1, train=train)
-        x = dense(layers.scaled(1024, conv.width), dtype=conv.dtype, name='fc1')(layers.flatten(x))
+        x = dense(layers.scale_channels(1024, conv.width), dtype=conv.dtype, name='fc1')(layers.flatten(x))
         x = nn.Dropout(self.dropout, deterministic=not train, name='dropout')(hooks.Relu(name='relu')(x))
         logits = dense(self.num_classes, name='fc2')(x.astype(jnp.float32))
         if train:
@@ -72,37 +72,37 @@ class AuxiliaryHead(nn.Module):
 
 
 class GoogLeNet(branches.InceptionNetwork):
-    """GoogLeNet; `__call__` gives logits `[B, num_classes]` in float32.
+    """GoogLeNet; `__call__` returns logits `[B, num_classes]` in float32.
 
-    With the short stem, both maxima between blocks are 3x3 ones with padding, as in the common PyTorch code for small images.
+    With the short stem, the max pooling between blocks is 3x3 with padding, as in the common PyTorch code for small images.
 
     Attributes:
-      auxiliary_dropout: Probability of dropout before the last layer of auxiliary heads.
+      auxiliary_dropout: Probability of dropout before the last layer of the auxiliary heads, in training.
     """
 
     auxiliary_dropout: float = 0.7
 
-    blocks = types.MappingProxyType({name: functools.partial(_four, widths=w) for name, w in BLOCKS.items()})
+    blocks = types.MappingProxyType({name: functools.partial(_branches, widths=w) for name, w in BLOCKS.items()})
     deviation = 0.01
 
     def stem(self, x: jax.Array, conv: Callable[..., jax.Array]) -> jax.Array:
-        """One convolution, or three that leave an eighth of the rows and columns."""
+        """Applies one convolution, or three that reduce rows and columns to an eighth."""
         ranges.check_image(x, 1 if self.short_stem else 15, 'GoogLeNet')
         if self.short_stem:
             return conv(x, 'conv1', 192, 3)
-        x = conv(_ceil_max(conv(x, 'conv1', 64, 7, 2), 3), 'conv2', 64, 1)
-        return _ceil_max(conv(x, 'conv3', 192, 3), 3)
+        x = conv(_ceil_max_pool(conv(x, 'conv1', 64, 7, 2), 3), 'conv2', 64, 1)
+        return _ceil_max_pool(conv(x, 'conv3', 192, 3), 3)
 
-    def head(self, x: jax.Array, name: str, conv: branches.Convolutions, *, train: bool) -> None:
-        """The head behind the first and the fourth block of the second stage."""
-        if name in HEADS:
-            AuxiliaryHead(self.num_classes, self.auxiliary_dropout, conv, name=HEADS[name])(x, train=train)
+    def apply_auxiliary_head(self, x: jax.Array, name: str, conv: branches.Convolutions, *, train: bool) -> None:
+        """Applies an auxiliary head after the first and after the fourth block of the second stage."""
+        if name in AUXILIARY_HEADS:
+            AuxiliaryHead(self.num_classes, self.auxiliary_dropout, conv, name=AUXILIARY_HEADS[name])(x, train=train)
 
     def pool(self, x: jax.Array, name: str) -> jax.Array:
-        """A maximum behind the last block of a stage."""
+        """Applies max pooling after the last block of a stage."""
         if name not in POOLS:
             return x
-        return _padded_max(x) if self.short_stem else _ceil_max(x, POOLS[name])
+        return _padded_max_pool(x) if self.short_stem else _ceil_max_pool(x, POOLS[name])
 
 
 @zoo.MODELS.register
@@ -117,26 +117,25 @@ def googlenet(
     width: float = 1.0,
     dtype=jnp.float32,
 ) -> GoogLeNet:
-    """GoogLeNet; the attributes of `GoogLeNet` are the arguments.
+    """GoogLeNet; for the arguments, see the attributes of `GoogLeNet`.
 
-    Images need at least 15 x 15 pixels, and those for the short stem at least one.
-
-    The published weights of torchvision want images with mean and standard deviation 0.5 in every channel: its option
-    `transform_input`, which they turn on, undoes the usual normalization to this one.
+    Images need at least 15 x 15 pixels, or at least one pixel with the short stem. The published weights of torchvision
+    expect a normalization with mean and standard deviation 0.5 in every channel: they turn on torchvision's option
+    `transform_input`, which converts the usual normalization to this one.
 
     Raises:
-      InputError: A number is out of its range.
+      InputError: A number is out of range.
     """
     return GoogLeNet(
         num_classes,
         short_stem,
         auxiliary,
         **ranges.check_positive(width=width),
-        **ranges.check_weights(auxiliary_weight=auxiliary_weight),
+        **ranges.check_loss_weights(auxiliary_weight=auxiliary_weight),
         **ranges.check_rates(dropout=dropout, auxiliary_dropout=auxiliary_dropout),
         dtype=dtype,
     )
 
 
-# As in https://github.com/huyvnphan/PyTorch_CIFAR10: an image is made 4 times smaller, not 32.
+# As in https://github.com/huyvnphan/PyTorch_CIFAR10, an image shrinks by 4, not by 32.
 zoo.MODELS.add('cifar_googlenet', functools.partial(googlenet, short_stem=True, auxiliary=False))

@@ -1,7 +1,7 @@
 """Inception v3: blocks of parallel and factorized convolutions, and an auxiliary head for training.
 
-Szegedy et al., Rethinking the Inception Architecture for Computer Vision, https://arxiv.org/abs/1512.00567; the definition of
-torchvision, whose names are the names of the parameters.
+Szegedy et al., Rethinking the Inception Architecture for Computer Vision, https://arxiv.org/abs/1512.00567, as defined in
+torchvision. Parameters have the names of torchvision.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from rfn_jax.core import errors
 from rfn_jax.models import branches, layers, ranges, zoo
 
-# Each function below gives the branches of a kind of block, in the form of `branches.Branches`.
+# Each function below computes the branches of one kind of block; its signature is that of `branches.Branches`.
 
 
 def _square(x: jax.Array, conv: Callable, *, pooled: int) -> list[jax.Array]:
@@ -86,29 +86,29 @@ BLOCKS = {
 
 
 class AuxiliaryHead(nn.Module):
-    """A classifier of features inside the network; in training its float32 logits are recorded.
+    """A classifier of features inside the network; in training, its float32 logits are recorded.
 
     Attributes:
       num_classes: Number of classes.
-      convolutions: How its convolutions are made; the second one begins with smaller kernels.
+      convolutions: Makes and applies the convolutions; the second one is initialized with smaller kernels.
     """
 
-    LEAST_SIZE = 17
+    MIN_SIZE = 17
 
     num_classes: int
     convolutions: branches.Convolutions
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> None:
-        """Sows the logits of features `[B, H, W, C]` in `'auxiliary_logits'` if `train`.
+        """Sows the logits for features `[B, H, W, C]` in `'auxiliary_logits'` if `train`.
 
         Raises:
           InputError: The features have too few rows or columns.
         """
-        if min(x.shape[1:3]) < self.LEAST_SIZE:
+        if min(x.shape[1:3]) < self.MIN_SIZE:
             raise errors.InputError(
                 f'{x.shape[1]} x {x.shape[2]} features are too few for the auxiliary head of Inception v3, which needs '
-                f'{self.LEAST_SIZE} rows and columns, those of an image of 299 x 299 pixels; train with auxiliary=False'
+                f'{self.MIN_SIZE} rows and columns, as for an image of 299 x 299 pixels; train with auxiliary=False'
             )
         x = self.convolutions(layers.avg_pool(x, 5, strides=3), 'conv0', 128, 1, train=train)
         small = dataclasses.replace(self.convolutions, deviation=0.01)
@@ -119,13 +119,13 @@ class AuxiliaryHead(nn.Module):
 
 
 class InceptionV3(branches.InceptionNetwork):
-    """Inception v3; `__call__` gives logits `[B, num_classes]` in float32."""
+    """Inception v3; `__call__` returns logits `[B, num_classes]` in float32."""
 
     blocks = BLOCKS
     deviation = 0.1
 
     def stem(self, x: jax.Array, conv: Callable[..., jax.Array]) -> jax.Array:
-        """One convolution, or five that leave an eighth of the rows and columns."""
+        """Applies one convolution, or five that reduce rows and columns to an eighth."""
         ranges.check_image(x, 7 if self.short_stem else 75, 'Inception v3')
         if self.short_stem:
             return conv(x, 'Conv2d_1a_3x3', 192, 3)
@@ -135,11 +135,11 @@ class InceptionV3(branches.InceptionNetwork):
         x = conv(x, 'Conv2d_3b_1x1', 80, 1)
         return layers.max_pool(conv(x, 'Conv2d_4a_3x3', 192, 3, padding=0), 3, strides=2)
 
-    def head(self, x: jax.Array, name: str, conv: branches.Convolutions, *, train: bool) -> None:
-        """The head before the last reduction."""
+    def apply_auxiliary_head(self, x: jax.Array, name: str, conv: branches.Convolutions, *, train: bool) -> None:
+        """Applies the auxiliary head before the last reduction."""
         if name == 'Mixed_6e':
-            # What is smaller than training needs can be evaluated, so its parameters are made whatever the image.
-            size = AuxiliaryHead.LEAST_SIZE
+            # Images too small for training can still be evaluated, so initialization uses features of a sufficient size.
+            size = AuxiliaryHead.MIN_SIZE
             features = x if train else jnp.zeros((1, size, size, x.shape[-1]), x.dtype)
             AuxiliaryHead(self.num_classes, conv, name='AuxLogits')(features, train=train)
 
@@ -154,16 +154,16 @@ def inception_v3(
     width: float = 1.0,
     dtype=jnp.float32,
 ) -> InceptionV3:
-    """Inception v3 for images of 299 x 299 pixels; the attributes of `InceptionV3` are the arguments.
+    """Inception v3 for images of 299 x 299 pixels; for the arguments, see the attributes of `InceptionV3`.
 
-    Images may have 75 x 75 pixels and more, but training with the auxiliary head needs 299 x 299. The published weights of
-    torchvision want images with mean and standard deviation 0.5 in every channel: its option `transform_input`, which they
-    turn on, undoes the usual normalization to this one.
+    Images need at least 75 x 75 pixels, and 299 x 299 for training with the auxiliary head. The published weights of
+    torchvision expect a normalization with mean and standard deviation 0.5 in every channel: they turn on torchvision's
+    option `transform_input`, which converts the usual normalization to this one.
 
     Raises:
-      InputError: A number is out of its range.
+      InputError: A number is out of range.
     """
-    numbers = ranges.check_weights(auxiliary_weight=auxiliary_weight) | ranges.check_rates(dropout=dropout)
+    numbers = ranges.check_loss_weights(auxiliary_weight=auxiliary_weight) | ranges.check_rates(dropout=dropout)
     numbers |= ranges.check_positive(width=width)
     return InceptionV3(num_classes, short_stem=False, auxiliary=auxiliary, **numbers, dtype=dtype)
 
@@ -172,17 +172,17 @@ def inception_v3(
 def cifar_inception_v3(num_classes: int, *, dropout: float = 0.5, width: float = 1.0, dtype=jnp.float32) -> InceptionV3:
     """Inception v3 for small images, of at least 7 x 7 pixels, without an auxiliary head.
 
-    The stem is a 3x3 convolution with 192 channels and nothing is pooled before the blocks, as in the common PyTorch code
+    The stem is a 3x3 convolution with 192 channels, and there is no pooling before the blocks, as in the common PyTorch code
     (https://github.com/huyvnphan/PyTorch_CIFAR10).
 
     Args:
       num_classes: Number of classes.
       dropout: Probability of dropout before the last layer, in training.
-      width: Factor of all channels.
+      width: Factor that scales all channels.
       dtype: Type of the computation.
 
     Raises:
-      InputError: A number is out of its range.
+      InputError: A number is out of range.
     """
     large = inception_v3(num_classes, auxiliary=False, dropout=dropout, width=width, dtype=dtype)
     return large.clone(short_stem=True)

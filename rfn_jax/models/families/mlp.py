@@ -1,4 +1,4 @@
-"""A multi-layer perceptron on the flattened image: the target that is least like a convolutional surrogate."""
+"""A multi-layer perceptron on the flattened image: the target that differs most from a convolutional surrogate."""
 
 from collections.abc import Sequence
 
@@ -35,7 +35,7 @@ class MLP(nn.Module):
 
 @zoo.MODELS.register
 def mlp(num_classes: int, *, widths: Sequence[int] = (256, 256), dtype=jnp.float32) -> MLP:
-    """A multi-layer perceptron; the attributes of `MLP` are the arguments.
+    """A multi-layer perceptron; for the arguments, see the attributes of `MLP`.
 
     Raises:
       InputError: A width is not positive.

@@ -1,4 +1,4 @@
-"""MobileNetV3, of any width.
+"""MobileNetV3 of any width.
 
 Howard et al., Searching for MobileNetV3, https://arxiv.org/abs/1905.02244. The blocks are the layers `features_1`,
 `features_2`, ..., between the first and the last convolution.
@@ -19,7 +19,7 @@ ACTIVATIONS = {'relu': hooks.Relu, 'hard_swish': hooks.HardSwish}
 
 
 class Block(NamedTuple):
-    """A row of the tables of the paper.
+    """A row of the paper's tables.
 
     Attributes:
       kernel: Rows and columns of the depthwise convolution.
@@ -84,17 +84,17 @@ class MobileNetV3(inverted_residual.InvertedResidualNetwork):
     activation = hooks.HardSwish
     norm = staticmethod(functools.partial(layers.batch_norm, momentum=0.99, epsilon=1e-3))
 
-    def plan(self) -> dict[str, dict[str, Any]]:
-        """The blocks, numbered."""
-        plan = {}
+    def block_options(self) -> dict[str, dict[str, Any]]:
+        """The attributes of the blocks, which are numbered."""
+        options = {}
         for number, block in enumerate(self.blocks, start=1):
             squeeze = inverted_residual.round_channels(block.expanded // 4) if block.squeeze else 0
-            options = {'activation': ACTIVATIONS[block.activation], 'squeeze': squeeze, 'gate': nn.hard_sigmoid}
-            plan[f'features_{number}'] = {**block._asdict(), **options}
-        return plan
+            gated = {'activation': ACTIVATIONS[block.activation], 'squeeze': squeeze, 'gate': nn.hard_sigmoid}
+            options[f'features_{number}'] = {**block._asdict(), **gated}
+        return options
 
     def head(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Logits by two dense layers."""
+        """Maps the last features to logits by two dense layers."""
         dense = functools.partial(layers.dense, kernel_init=self.classifier_init)
         x = dense(self.hidden_width, dtype=self.dtype, name='classifier_0')(layers.mean_over_positions(x))
         x = hooks.HardSwish(name='hard_swish')(x).astype(jnp.float32)
@@ -113,15 +113,15 @@ def mobilenet_v3(
     hidden_width: int,
     dtype=jnp.float32,
 ) -> MobileNetV3:
-    """A MobileNetV3; at least one pixel is needed. Arguments that are not listed are attributes of `MobileNetV3`.
+    """A MobileNetV3; an image needs at least one pixel. For arguments not listed here, see the attributes of `MobileNetV3`.
 
     Args:
-      blocks: The entries of a `Block` for each block, in channels before scaling.
+      blocks: The entries of a `Block` for each block, with numbers of channels before scaling.
       hidden_width: Width of the dense layer before the last, before scaling.
-      width_multiplier: Scales all channels, the 16 of the first convolution too, and `hidden_width`.
+      width_multiplier: Scales all channels, including the 16 of the first convolution, and `hidden_width`.
 
     Raises:
-      InputError: A number is out of its range, or an activation is unknown.
+      InputError: A number is out of range, or an activation is unknown.
     """
     if not blocks:
         raise errors.InputError(f'a MobileNetV3 needs at least one block, got {blocks!r}')
@@ -148,8 +148,8 @@ def _scaled(entries: Sequence[Any], width_multiplier: float) -> Block:
 zoo.MODELS.add('mobilenet_v3_small', functools.partial(mobilenet_v3, blocks=SMALL, hidden_width=1024))
 zoo.MODELS.add('mobilenet_v3_large', functools.partial(mobilenet_v3, blocks=LARGE, hidden_width=1280))
 
-# As in `cifar_mobilenet_v2`, the first two strides of 2 are 1: an image is made 8 times smaller, not 32. The first block of
-# the small one keeps its shape then, and so has a residual sum.
+# As in `cifar_mobilenet_v2`, the first two strides of 2 become 1, so an image shrinks by 8, not by 32. The first block of the
+# small network then keeps the shape, and therefore has a residual sum.
 _small = (SMALL[0]._replace(strides=1), *SMALL[1:])
 _large = (LARGE[0], LARGE[1]._replace(strides=1), *LARGE[2:])
 for _size, _blocks, _hidden in (('small', _small, 1024), ('large', _large, 1280)):

@@ -1,7 +1,7 @@
-"""Residual networks with the normalization and the activation before each convolution, and wide ones.
+"""Pre-activation residual networks, with the normalization and the activation before each convolution, and wide ones.
 
 He et al., Identity Mappings in Deep Residual Networks, https://arxiv.org/abs/1603.05027; Zagoruyko and Komodakis, Wide
-Residual Networks, https://arxiv.org/abs/1605.07146. For small images: the stem is a 3x3 convolution.
+Residual Networks, https://arxiv.org/abs/1605.07146. The stem is a 3x3 convolution, for small images.
 """
 
 import functools
@@ -17,7 +17,7 @@ from rfn_jax.models import hooks, layers, ranges, residual, zoo
 class PreActBlock(nn.Module):
     """Two 3x3 convolutions (`basic`), or 1x1, 3x3, 1x1 with four times the channels (`bottleneck`).
 
-    Where the shape changes, the skip is a 1x1 convolution of the activated input.
+    Where the shape changes, the shortcut is a 1x1 convolution of the activated input.
 
     Attributes:
       width: Channels of the 3x3 convolutions.
@@ -35,7 +35,7 @@ class PreActBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Maps features `[B, H, W, C]` to features; `train` chooses batch statistics over running ones."""
+        """Maps features `[B, H, W, C]` to features; `train` selects batch statistics instead of running ones."""
         steps = residual.convolutions(self.block, self.width, self.strides)
         features = steps[-1][0]
         activations, convolutions = [], []
@@ -61,16 +61,16 @@ class PreActBlock(nn.Module):
 
 
 class PreActResNet(nn.Module):
-    """A pre-activation residual network; `__call__` gives logits `[B, num_classes]` in float32.
+    """A pre-activation residual network; `__call__` returns logits `[B, num_classes]` in float32.
 
     Attributes:
       num_classes: Number of classes.
-      stage_sizes: Residual blocks in each stage; every stage after the first halves the image.
+      stage_sizes: Number of residual blocks in each stage; every stage after the first halves the image.
       widths: Channels of the 3x3 convolutions in each stage.
       stem_width: Channels of the first convolution.
       block: `'basic'` or `'bottleneck'`.
       final_norm: Whether a normalization and an activation come before the mean over positions, as in the paper; the
-        common PyTorch code of PreAct ResNet-18 has none.
+        common PyTorch implementation of PreAct ResNet-18 has neither.
       dropout: Probability of dropout between the convolutions of a block, in training.
       stem_strides: Stride of the first convolution.
       dtype: Type of the computation; parameters, statistics and logits stay float32.
@@ -111,7 +111,7 @@ def preact_resnet(
     dropout: float = 0.0,
     dtype=jnp.float32,
 ) -> PreActResNet:
-    """A pre-activation residual network of any depth and width; the attributes of `PreActResNet` are the arguments.
+    """A pre-activation residual network of any depth and width; for the arguments, see the attributes of `PreActResNet`.
 
     Raises:
       InputError: `stage_sizes` and `widths` differ in length, or a name or number is not allowed.
@@ -121,7 +121,7 @@ def preact_resnet(
     return PreActResNet(num_classes, **stages, **numbers, final_norm=final_norm, dtype=dtype)
 
 
-# As in the common PyTorch code for CIFAR (https://github.com/kuangliu/pytorch-cifar): no normalization at the end.
+# There is no normalization at the end, as in the common PyTorch code for CIFAR (https://github.com/kuangliu/pytorch-cifar).
 for _depth, _block, _sizes in (
     (18, 'basic', (2, 2, 2, 2)),
     (34, 'basic', (3, 4, 6, 3)),
@@ -138,19 +138,19 @@ for _depth, _block, _sizes in (
 def cifar_wide_resnet(
     num_classes: int, *, depth: int = 28, widen_factor: int = 10, dropout: float = 0.0, dtype=jnp.float32
 ) -> PreActResNet:
-    """The wide residual network WRN-d-k: three stages of pre-activation blocks, of widths 16 k, 32 k and 64 k.
+    """The wide residual network WRN-d-k: three stages of pre-activation blocks, with widths 16 k, 32 k and 64 k.
 
     Args:
       num_classes: Number of classes.
       depth: Number of convolutions, d = 6n + 4 (10, 16, 22, 28, 34, 40, ...).
       widen_factor: k.
-      dropout: Probability of dropout between the convolutions of a block; the paper has 0 and 0.3.
+      dropout: Probability of dropout between the convolutions of a block; the paper uses 0 and 0.3.
       dtype: Type of the computation.
 
     Raises:
-      InputError: `depth` is not 6n + 4, or a number is out of its range.
+      InputError: `depth` is not 6n + 4, or a number is out of range.
     """
-    sizes = residual.three_stages('wide ResNet', depth, 4)
+    sizes = residual.three_stage_sizes('wide ResNet', depth, 4)
     ranges.check_sizes(widen_factor=widen_factor)
     widths = tuple(width * widen_factor for width in (16, 32, 64))
     return preact_resnet(num_classes, stage_sizes=sizes, widths=widths, stem_width=16, dropout=dropout, dtype=dtype)

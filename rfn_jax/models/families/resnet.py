@@ -1,7 +1,7 @@
-"""Residual networks: basic and bottleneck blocks, any depth and width, both kinds of shortcut, for small and large images.
+"""Residual networks: basic and bottleneck blocks, any depth and width, two kinds of shortcut, for small and large images.
 
 He et al., Deep Residual Learning for Image Recognition, https://arxiv.org/abs/1512.03385; with groups, Xie et al., Aggregated
-Residual Transformations (ResNeXt), https://arxiv.org/abs/1611.05431. As in torchvision, a bottleneck has its stride at the
+Residual Transformations (ResNeXt), https://arxiv.org/abs/1611.05431. As in torchvision, the stride of a bottleneck is in its
 3x3 convolution. Parameters are named as in PyTorch implementations (`conv1`, `bn1`, `layer1_0`, ..., `fc`).
 """
 
@@ -22,11 +22,11 @@ class ResidualBlock(nn.Module):
     """Two 3x3 convolutions (`basic`), or 1x1, 3x3, 1x1 with four times the width at the end (`bottleneck`).
 
     Attributes:
-      width: Channels of the 3x3 convolutions, where `groups` and `base_width` are their defaults.
+      width: Channels of the 3x3 convolutions if `groups` and `base_width` have their default values.
       block: `'basic'` or `'bottleneck'`.
       strides: Stride of the first 3x3 convolution and of the shortcut.
-      shortcut: Where the shape changes, `'projection'` is a 1x1 convolution with batch normalization, and
-        `'parameter_free'` is He's option A: every second pixel, padded with zero channels.
+      shortcut: The shortcut where the shape changes: `'projection'`, a 1x1 convolution with batch normalization, or
+        `'parameter_free'`, option A of He et al., which takes every second pixel and pads with zero channels.
       groups: Groups of the 3x3 convolution of a bottleneck.
       base_width: The 3x3 convolution of a bottleneck has `width * base_width / 64` channels in each group.
       dtype: Type of the computation.
@@ -42,7 +42,7 @@ class ResidualBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Maps features `[B, H, W, C]` to features; `train` chooses batch statistics over running ones."""
+        """Maps features `[B, H, W, C]` to features; `train` selects batch statistics instead of running ones."""
 
         def conv_bn(features, kernel, strides, prefix, number='', groups=1):
             name = f'{prefix}conv{number}'
@@ -68,32 +68,32 @@ class ResidualBlock(nn.Module):
         if self.strides == 1 and x.shape[-1] == features:
             skip = hooks.identity
         elif self.shortcut == 'parameter_free':
-            skip = functools.partial(_every_second_pixel, strides=self.strides, features=features)
+            skip = functools.partial(_subsample_and_pad, strides=self.strides, features=features)
         else:
             skip = conv_bn(features, 1, self.strides, 'downsample_')
         return hooks.Relu(after_sum=True, name='relu')(hooks.Residual(name='residual')(x, branch, skip))
 
 
-def _every_second_pixel(x: jax.Array, strides: int, features: int) -> jax.Array:
+def _subsample_and_pad(x: jax.Array, strides: int, features: int) -> jax.Array:
     x = x[:, ::strides, ::strides]
     before = (features - x.shape[-1]) // 2
     return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (before, features - x.shape[-1] - before)))
 
 
 class ResNet(nn.Module):
-    """A residual network; `__call__` gives logits `[B, num_classes]` in float32.
+    """A residual network; `__call__` returns logits `[B, num_classes]` in float32.
 
     Attributes:
       num_classes: Number of classes.
-      stage_sizes: Residual blocks in each stage; every stage after the first halves the image.
+      stage_sizes: Number of residual blocks in each stage; every stage after the first halves the image.
       widths: Channels of the 3x3 convolutions in each stage.
       block: `'basic'` or `'bottleneck'`.
       shortcut: `'projection'` or `'parameter_free'`.
-      stem_kernel: Rows and columns of the first convolution: 3 for small images, 7 for those of ImageNet.
+      stem_kernel: Rows and columns of the first convolution: 3 for small images, 7 for ImageNet.
       stem_strides: Stride of the first convolution.
-      stem_pool: Whether a 3x3 maximum with stride 2 follows it, as for images of ImageNet.
+      stem_pool: Whether 3x3 max pooling with stride 2 follows the first convolution, as for ImageNet.
       groups: Groups of the 3x3 convolutions of bottlenecks.
-      base_width: Their channels in each group, in 64ths of the width of the stage.
+      base_width: Channels in each of these groups, in 64ths of the width of the stage.
       dtype: Type of the computation; parameters, statistics and logits stay float32.
     """
 
@@ -139,7 +139,7 @@ def resnet(
     base_width: int = 64,
     dtype=jnp.float32,
 ) -> ResNet:
-    """A residual network of any depth and width; the attributes of `ResNet` are the arguments.
+    """A residual network of any depth and width; for the arguments, see the attributes of `ResNet`.
 
     Raises:
       InputError: `stage_sizes` and `widths` differ in length, or a name or number is not allowed.
@@ -152,7 +152,7 @@ def resnet(
     }
     if block == 'basic' and (groups, base_width) != (1, 64):
         raise errors.InputError(
-            f"groups {groups} and base_width {base_width} are of bottlenecks; blocks of the kind 'basic' have 1 and 64"
+            f"groups {groups} and base_width {base_width} need block 'bottleneck'; with 'basic' they must be 1 and 64"
         )
     if any(width * base_width % 64 for width in widths):
         raise errors.InputError(f'widths {tuple(widths)} times base_width {base_width} must be multiples of 64')
@@ -184,21 +184,22 @@ for _depth in (50, 101):
 def cifar_resnet(
     num_classes: int, *, depth: int = 20, width: int = 16, shortcut: str = 'parameter_free', dtype=jnp.float32
 ) -> ResNet:
-    """He's CIFAR network of depth 6n + 2 (20, 32, 44, 56, 110, ...): three thin stages of basic blocks.
+    """The CIFAR network of He et al., of depth 6n + 2 (20, 32, 44, 56, 110, ...): three narrow stages of basic blocks.
 
-    `cifar_resnet18`, 34, 50, 101 and 152 are the wide networks of ImageNet with the stem for small images, not this one.
+    `cifar_resnet18`, 34, 50, 101 and 152 are not this network but the wider networks for ImageNet with a stem for small
+    images.
 
     Args:
       num_classes: Number of classes.
       depth: Number of layers with weights; 6n + 2.
-      width: Channels of the first stage; the next have twice and four times as many.
-      shortcut: `'parameter_free'` as in the paper, or `'projection'`.
+      width: Channels of the first stage; the next two have twice and four times as many.
+      shortcut: `'parameter_free'`, as in the paper, or `'projection'`.
       dtype: Type of the computation.
 
     Raises:
       InputError: `depth` is not 6n + 2.
     """
-    sizes = residual.three_stages('CIFAR ResNet', depth, 2)
+    sizes = residual.three_stage_sizes('CIFAR ResNet', depth, 2)
     widths = (width, 2 * width, 4 * width)
     return resnet(num_classes, stage_sizes=sizes, widths=widths, shortcut=shortcut, dtype=dtype)
 

@@ -1,8 +1,8 @@
-"""Swin transformers: attention inside of windows, which are shifted in every second block, and patches that merge.
+"""Swin transformers: attention inside windows, which are shifted in every second block, and merging of patches.
 
 Liu et al., Swin Transformer: Hierarchical Vision Transformer using Shifted Windows, https://arxiv.org/abs/2103.14030.
-Parameters are named as in torchvision: the parts of its `features` are the embedding of patches (0), then in turn the blocks
-of a stage and the merging of patches before the next one.
+Parameters are named as in torchvision, where `features` contains the embedding of patches (0) and then, alternately, the
+blocks of a stage and the merging of patches before the next stage.
 """
 
 import functools
@@ -20,13 +20,13 @@ from rfn_jax.models import hooks, layers, ranges, transformer, zoo
 class WindowAttention(nn.Module):
     """Self-attention among the positions of a window, with a learned bias for each relative position.
 
-    Where windows do not divide the image, it is padded with zeros at the end; these positions take part like others.
+    If windows do not divide the image, it is padded with zeros at the end; padded positions take part like all others.
 
     Attributes:
-      heads: Attention heads; divides the channels.
+      heads: Number of attention heads; must divide the channels.
       window_size: Rows and columns of a window.
-      shift: Rows and columns that the windows are shifted by, cyclically; positions that are neighbors by that alone do
-        not see each other. Along an axis with one window there is no shift.
+      shift: Rows and columns that the windows are shifted by, cyclically; positions that only the shift has made neighbors
+        do not attend to each other. Along an axis with a single window there is no shift.
       dtype: Type of the computation.
     """
 
@@ -37,7 +37,7 @@ class WindowAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps features `[B, H, W, C]` to others of that shape."""
+        """Maps features `[B, H, W, C]` to features of the same shape."""
         _, height, width, channels = x.shape
         size = self.window_size
         padded = tuple(-(-length // size) * size for length in (height, width))
@@ -45,67 +45,67 @@ class WindowAttention(nn.Module):
         table = self.param('relative_position_bias_table', layers.transformer_init, ((2 * size - 1) ** 2, self.heads))
         bias = jnp.moveaxis(table[relative_positions(size)], -1, 0)
         if any(shifts):
-            bias = bias + separation(padded, shifts, size)[:, None]
+            bias = bias + shift_mask(padded, shifts, size)[:, None]
 
         x = jnp.pad(x, ((0, 0), (0, padded[0] - height), (0, padded[1] - width), (0, 0)))
-        x = _windows(jnp.roll(x, [-shift for shift in shifts], (1, 2)), size)
+        x = _split_windows(jnp.roll(x, [-shift for shift in shifts], (1, 2)), size)
         qkv = layers.transformer_dense(3 * channels, dtype=self.dtype, name='qkv')(x)
         qkv = jnp.moveaxis(qkv.reshape(*x.shape[:3], 3, self.heads, -1), 3, 0)
         x = nn.dot_product_attention(*qkv, bias=bias.astype(self.dtype), dtype=self.dtype).reshape(x.shape)
         x = layers.transformer_dense(channels, dtype=self.dtype, name='proj')(x)
-        return jnp.roll(_image(x, padded, size), shifts, (1, 2))[:, :height, :width]
+        return jnp.roll(_join_windows(x, padded, size), shifts, (1, 2))[:, :height, :width]
 
 
 def relative_positions(size: int) -> np.ndarray:
-    """Rows of the table of biases, `[size^2, size^2]`, for each query and key of a window.
+    """Index into the table of biases, `[size^2, size^2]`, for each query and key of a window.
 
-    The table holds the differences of rows, and for each those of columns, from `1 - size` to `size - 1`.
+    The table lists differences of rows and, for each of them, differences of columns, both from `1 - size` to `size - 1`.
     """
     positions = np.stack(np.divmod(np.arange(size * size), size))
     rows, columns = positions[:, :, None] - positions[:, None, :] + size - 1
     return rows * (2 * size - 1) + columns
 
 
-def separation(shape: tuple[int, int], shifts: tuple[int, int], size: int) -> np.ndarray:
-    """What keeps positions of shifted windows apart that were not neighbors before: -100 for such pairs, else 0.
+def shift_mask(shape: tuple[int, int], shifts: tuple[int, int], size: int) -> np.ndarray:
+    """Mask that separates positions which only the shift has brought into the same window.
 
     Args:
       shape: Rows and columns of the padded image.
-      shifts: Rows and columns that it was shifted by.
+      shifts: Rows and columns that the image was shifted by.
       size: Rows and columns of a window.
 
     Returns:
-      float32 `[windows, size^2, size^2]`, to be added to the scores.
+      float32 `[windows, size^2, size^2]`, to be added to the attention scores: -100 for such pairs of positions, 0 otherwise.
     """
     rows, columns = (np.arange(length) >= length - shift for length, shift in zip(shape, shifts, strict=True))
-    region = _windows((2 * rows[:, None] + columns)[None, :, :, None], size)[0, :, :, 0]
+    region = _split_windows((2 * rows[:, None] + columns)[None, :, :, None], size)[0, :, :, 0]
     return np.where(region[:, :, None] == region[:, None, :], np.float32(0), np.float32(-100))
 
 
-def _windows(x, size: int):
-    """`[B, H, W, C]` to `[B, windows, size^2, C]`."""
+def _split_windows(x, size: int):
+    """Maps `[B, H, W, C]` to `[B, windows, size^2, C]`."""
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height // size, size, width // size, size, channels)
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, -1, size * size, channels)
 
 
-def _image(x: jax.Array, shape: tuple[int, int], size: int) -> jax.Array:
-    """Undoes `_windows`."""
+def _join_windows(x: jax.Array, shape: tuple[int, int], size: int) -> jax.Array:
+    """Inverts `_split_windows`."""
     batch, _, _, channels = x.shape
     x = x.reshape(batch, shape[0] // size, shape[1] // size, size, size, channels)
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, *shape, channels)
 
 
 class SwinBlock(nn.Module):
-    """Attention inside of windows and a two-layer perceptron, each behind a layer norm and a skip connection.
+    """Attention inside windows and a two-layer perceptron, each after a layer norm and with a skip connection.
 
     Attributes:
-      heads: Attention heads.
+      heads: Number of attention heads.
       window_size: Rows and columns of a window.
       shift: Rows and columns that the windows are shifted by.
-      mlp_ratio: Hidden width of the perceptron in widths of the block.
+      mlp_ratio: Hidden width of the perceptron, in multiples of the width of the block.
       dropout: Probability of dropout after the attention and after each layer of the perceptron, in training.
-      stochastic_depth: Probability that a branch is left out for an example, in training.
+      stochastic_depth: Probability that a branch is dropped for an example, in training.
       dtype: Type of the computation.
     """
 
@@ -119,7 +119,7 @@ class SwinBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Maps features `[B, H, W, C]` to others of that shape."""
+        """Maps features `[B, H, W, C]` to features of the same shape."""
         channels = x.shape[-1]
         norm1, norm2 = (layers.layer_norm(dtype=self.dtype, name=name) for name in ('norm1', 'norm2'))
         attention = WindowAttention(self.heads, self.window_size, self.shift, self.dtype, name='attn')
@@ -133,7 +133,7 @@ class SwinBlock(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Joins the channels of 2x2 positions, and maps them to twice as many as one had; odd images are padded with zeros.
+    """Joins the channels of 2x2 positions and maps them to twice the channels of one; odd sizes are padded with zeros.
 
     Attributes:
       dtype: Type of the computation.
@@ -152,19 +152,19 @@ class PatchMerging(nn.Module):
 
 
 class Swin(nn.Module):
-    """A Swin transformer; `__call__` gives logits `[B, num_classes]` in float32.
+    """A Swin transformer; `__call__` returns logits `[B, num_classes]` in float32.
 
     Attributes:
       num_classes: Number of classes.
       patch_size: Rows and columns of a patch.
-      width: Channels of the first stage; each next stage has twice as many, and half the rows and columns.
-      depths: Blocks in each stage; every second one is shifted by half a window.
-      heads: Attention heads in each stage.
+      width: Channels of the first stage; each further stage has twice as many, and half the rows and columns.
+      depths: Number of blocks in each stage; the windows of every second block are shifted by half a window.
+      heads: Number of attention heads in each stage.
       window_size: Rows and columns of a window.
-      mlp_ratio: Hidden width of the perceptrons in widths of the stage.
+      mlp_ratio: Hidden width of the perceptrons, in multiples of the width of the stage.
       dropout: Probability of dropout in the blocks, in training.
-      stochastic_depth: Probability that a branch of the last block is left out for an example in training; that of the
-        first is 0, and it grows linearly between them.
+      stochastic_depth: Probability that a branch of the last block is dropped for an example, in training; the probability
+        grows linearly from 0 at the first block.
       dtype: Type of the computation; parameters and logits stay float32.
     """
 
@@ -219,9 +219,9 @@ def swin(
     stochastic_depth: float = 0.2,
     dtype=jnp.float32,
 ) -> Swin:
-    """A Swin transformer of any size; the attributes of `Swin` are the arguments.
+    """A Swin transformer of any size; for the arguments, see the attributes of `Swin`.
 
-    The image needs at least `patch_size` rows and columns; those at the end that fill no patch are left out.
+    The image needs at least `patch_size` rows and columns; those at the end that do not fill a patch are dropped.
 
     Raises:
       InputError: `depths` and `heads` differ in length, a size is not positive, the heads of a stage do not divide its
@@ -234,13 +234,13 @@ def swin(
     }
     if any(width * 2**stage % count for stage, count in enumerate(heads)):
         raise errors.InputError(
-            f'heads {tuple(heads)} must divide the channels of their stages, {width} and twice as many in each next one'
+            f'heads {tuple(heads)} must divide the channels of their stages, {width} and twice as many in each further one'
         )
     return Swin(num_classes, **options, dtype=dtype)
 
 
-# For 32x32 images: Swin-T without its last stage. Patches of 2x2 leave stages of 16, 8 and 4 rows, which windows of 4 divide;
-# a fourth of 2 rows would be less than a window.
+# For 32x32 images: Swin-T without its last stage. With patches of 2x2, the stages have 16, 8 and 4 rows, which windows of 4
+# divide; a fourth stage of 2 rows would be smaller than a window.
 zoo.MODELS.add(
     'cifar_swin_t',
     functools.partial(swin, patch_size=2, depths=(2, 2, 6), heads=(3, 6, 12), window_size=4, stochastic_depth=0.2),

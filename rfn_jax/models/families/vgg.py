@@ -1,7 +1,7 @@
 """VGG networks, with or without batch normalization, for small and large images.
 
 Simonyan and Zisserman, Very Deep Convolutional Networks, https://arxiv.org/abs/1409.1556. `vgg11`, ..., `vgg19_bn` have the
-paper's head of three dense layers, as in torchvision; `cifar_vgg11`, ... that of the common CIFAR forms, the mean over
+paper's head of three dense layers, as in torchvision. `cifar_vgg11`, ... have the usual head for CIFAR: the mean over
 positions and a single dense layer.
 """
 
@@ -17,15 +17,15 @@ from rfn_jax.models import hooks, layers, ranges, zoo
 
 
 class VGG(nn.Module):
-    """Stages of 3x3 convolutions, each stage ended by a 2x2 maximum; logits `[B, num_classes]` in float32.
+    """Stages of 3x3 convolutions, each stage followed by 2x2 max pooling; logits `[B, num_classes]` in float32.
 
     Attributes:
       num_classes: Number of classes.
       stages: Channels of the convolutions, stage by stage.
       batch_norm: Whether a normalization follows each convolution.
-      pool_size: Rows and columns of bins over which the features are averaged before the dense layers.
+      pool_size: Number of rows and columns that the features are averaged down to before the dense layers.
       hidden_widths: Widths of the dense layers before the last.
-      dropout: Probability of dropout after each of them, in training.
+      dropout: Probability of dropout after each hidden layer, in training.
       dtype: Type of the computation; parameters, statistics and logits stay float32.
     """
 
@@ -72,18 +72,19 @@ def vgg(
     dropout: float | None = None,
     dtype=jnp.float32,
 ) -> VGG:
-    """A VGG of any depth and width; the attributes of `VGG` are the arguments.
+    """A VGG of any depth and width; for the arguments, see the attributes of `VGG`.
 
-    The image needs at least `2 ** len(stages)` rows and columns. By default `dropout` is 0.5 if there are `hidden_widths`.
+    The image needs at least `2 ** len(stages)` rows and columns. By default, `dropout` is 0.5 with `hidden_widths`, and 0
+    without.
 
     Raises:
-      InputError: A stage is empty, a size is not positive, or `dropout` is not in [0, 1), or not 0 without
-        `hidden_widths`.
+      InputError: A stage is empty, a size is not positive, `dropout` is not in [0, 1), or `dropout` is not 0 although there
+        are no `hidden_widths`.
     """
     if dropout is None:
         dropout = 0.5 if hidden_widths else 0.0
     if not stages or not all(stages):
-        raise errors.InputError(f'stages of a VGG need at least one width each, got {stages!r}')
+        raise errors.InputError(f'a VGG needs at least one stage, and each stage at least one width, got {stages!r}')
     names = [f'stages[{index}]' for index in range(len(stages))]
     options = {
         'stages': tuple(ranges.check_widths(**dict(zip(names, stages, strict=True))).values()),
@@ -93,7 +94,7 @@ def vgg(
     }
     if dropout and not hidden_widths:
         raise errors.InputError(
-            f'dropout {dropout} of a VGG comes after hidden layers; without hidden_widths there are none'
+            f'dropout {dropout} of a VGG applies to hidden layers, and without hidden_widths there are none'
         )
     return VGG(num_classes, **options, batch_norm=batch_norm, dtype=dtype)
 

@@ -1,7 +1,7 @@
 """Vision transformers: pre-norm blocks, learned positions, and a class token or the mean over positions.
 
-Dosovitskiy et al., An Image is Worth 16x16 Words, https://arxiv.org/abs/2010.11929. The names of ImageNet models are
-torchvision's, with a class token; for small images the mean over positions takes its place.
+Dosovitskiy et al., An Image is Worth 16x16 Words, https://arxiv.org/abs/2010.11929. Models for ImageNet have torchvision's
+names and a class token; the model for small images uses the mean over positions instead.
 """
 
 import functools
@@ -17,10 +17,10 @@ POOLS = ('mean', 'token')
 
 
 class EncoderBlock(nn.Module):
-    """Self-attention and a two-layer perceptron, each behind a layer norm and a skip connection.
+    """Self-attention and a two-layer perceptron, each after a layer norm and with a skip connection.
 
     Attributes:
-      heads: Attention heads.
+      heads: Number of attention heads.
       mlp_width: Hidden width of the perceptron.
       dropout: Probability of dropout after the attention and after each layer of the perceptron, in training.
       dtype: Type of the computation.
@@ -33,7 +33,7 @@ class EncoderBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Maps a sequence `[B, positions, width]` to another one."""
+        """Maps a sequence `[B, positions, width]` to another of that shape."""
         ln1, ln2 = (layers.layer_norm(epsilon=1e-6, dtype=self.dtype, name=name) for name in ('ln1', 'ln2'))
         attention = nn.MultiHeadDotProductAttention(self.heads, dtype=self.dtype, name='attention')
         drop = nn.Dropout(self.dropout, deterministic=not train, name='drop')
@@ -44,16 +44,17 @@ class EncoderBlock(nn.Module):
 
 
 class ViT(nn.Module):
-    """A vision transformer; `__call__` gives logits `[B, num_classes]` in float32.
+    """A vision transformer; `__call__` returns logits `[B, num_classes]` in float32.
 
     Attributes:
       num_classes: Number of classes.
-      patch_size: Rows and columns of a patch; divides those of the image.
+      patch_size: Rows and columns of a patch; must divide those of the image.
       width: Width of the embedding.
       depth: Number of encoder blocks.
-      heads: Attention heads; divides `width`.
+      heads: Number of attention heads; must divide `width`.
       mlp_width: Hidden width of the perceptrons.
-      pool: What the logits are made of: `'mean'` over positions, or `'token'`, a class token before the patches.
+      pool: What the logits are computed from: `'mean'`, the mean over positions, or `'token'`, a class token that precedes
+        the patches.
       dropout: Probability of dropout after the positions are added and in the encoder blocks, in training.
       dtype: Type of the computation.
     """
@@ -103,7 +104,7 @@ def vit(
     dropout: float = 0.0,
     dtype=jnp.float32,
 ) -> ViT:
-    """A vision transformer of any size; the attributes of `ViT` are the arguments.
+    """A vision transformer of any size; for the arguments, see the attributes of `ViT`.
 
     Raises:
       InputError: `heads` does not divide `width`, a size is not positive, `dropout` is not in [0, 1), or `pool` is
@@ -119,7 +120,7 @@ def vit(
     return ViT(num_classes, **options, dtype=dtype)
 
 
-# For 32x32 images: 64 patches, 2.7 million parameters at 10 classes.
+# For 32x32 images: 64 patches, and 2.7 million parameters for 10 classes.
 zoo.MODELS.add('cifar_vit', functools.partial(vit, patch_size=4, width=192, depth=6, heads=3, mlp_width=768))
 
 _base = {'width': 768, 'depth': 12, 'heads': 12, 'mlp_width': 3072}

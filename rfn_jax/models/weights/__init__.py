@@ -1,7 +1,7 @@
-"""Weights from PyTorch checkpoints and back: files, which are read without executing anything, and names of tensors.
+"""Converts weights from PyTorch checkpoints and back: reads files without executing anything, and maps tensor names.
 
 state = weights.read_state_dict('resnet50-0676ba61.pth')          # {'conv1.weight': array, ...}
-converted = weights.from_state_dict(classifier, state)            # with a Classifier of these variables
+converted = weights.from_state_dict(classifier, state)            # converted.classifier is a Classifier with these weights
 weights.write_safetensors('resnet50.safetensors', weights.to_state_dict(converted.classifier))
 """
 

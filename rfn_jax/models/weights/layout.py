@@ -1,6 +1,7 @@
-"""Between the leaves of Flax variables and the tensors of a PyTorch state dict: keys and axes.
+"""Maps the leaves of Flax variables to the tensors of a PyTorch state dict: keys and axes.
 
-Axes: kernels of convolutions are `[h, w, C, D]` here and `[D, C, h, w]` there, those of dense layers `[C, D]` and `[D, C]`.
+Axes: kernels of convolutions are `[h, w, C, D]` in Flax and `[D, C, h, w]` in PyTorch; kernels of dense layers are `[C, D]`
+and `[D, C]`.
 """
 
 import collections
@@ -23,12 +24,12 @@ PIECE = re.compile(r'(.*)\[(\d+)/(\d+)\]')
 
 @dataclasses.dataclass(frozen=True)
 class Slot:
-    """Where a leaf lies in a state dict.
+    """The place of a leaf in a state dict: a tensor, or one of several equal pieces of a tensor along its first axis.
 
     Attributes:
       key: The key of the tensor.
-      piece: Which of `pieces` equal pieces along the first axis it is.
-      pieces: How many of them there are.
+      piece: Index of the piece.
+      pieces: Number of pieces.
       shape: Shape of the piece.
     """
 
@@ -38,7 +39,7 @@ class Slot:
     shape: tuple[int, ...]
 
     @property
-    def whole(self) -> tuple[int, ...]:
+    def tensor_shape(self) -> tuple[int, ...]:
         """Shape of the whole tensor."""
         return (self.shape[0] * self.pieces, *self.shape[1:])
 
@@ -47,28 +48,30 @@ def namings_of(module: nn.Module) -> Mapping[str, names.Rules]:
     """The namings of the family of a module.
 
     Raises:
-      InputError: There is none.
+      InputError: The family has no naming.
     """
     family = type(module).__name__
     if family not in names.NAMINGS:
         known = ', '.join(names.NAMINGS)
-        raise errors.InputError(f'no PyTorch naming is known for models of the family {family}; known: {known}')
+        raise errors.InputError(f'no PyTorch naming is known for models of the family {family}; families: {known}')
     namings = names.NAMINGS[family]
     return namings(module) if callable(namings) else namings
 
 
 def slots(variables: Mapping[str, Any], rules: names.Rules) -> dict[tuple[str, ...], Slot]:
-    """Where each leaf of some variables (arrays or shapes) lies, by its path, which begins with the collection.
+    """The slot of each leaf of the variables (arrays or shapes), by its path, which begins with the collection.
 
     Raises:
-      ValueError: The rules give two leaves the same place.
+      ValueError: The rules give two leaves the same slot.
     """
-    found = {path: _slot(path, leaf.shape, rules) for path, leaf in flax.traverse_util.flatten_dict(variables).items()}
-    places = collections.Counter((slot.key, slot.piece) for slot in found.values())
-    if any(count > 1 for count in places.values()):
-        (key, _), count = places.most_common(1)[0]
+    slots_by_path = {
+        path: _slot(path, leaf.shape, rules) for path, leaf in flax.traverse_util.flatten_dict(variables).items()
+    }
+    counts = collections.Counter((slot.key, slot.piece) for slot in slots_by_path.values())
+    if any(count > 1 for count in counts.values()):
+        (key, _), count = counts.most_common(1)[0]
         raise ValueError(f'the rules give {count} leaves the key {key!r}')
-    return found
+    return slots_by_path
 
 
 def _slot(path: tuple[str, ...], shape: tuple[int, ...], rules: names.Rules) -> Slot:
@@ -82,21 +85,21 @@ def _slot(path: tuple[str, ...], shape: tuple[int, ...], rules: names.Rules) -> 
 
 
 def to_tensor(path: tuple[str, ...], leaf: np.ndarray) -> np.ndarray:
-    """The tensor (or piece of one) of a leaf."""
+    """Converts a leaf to a tensor, or to a piece of one."""
     if path[-1] != 'kernel':
         return leaf.ravel() if path[-1] == 'bias' else leaf
     if leaf.ndim == 4:
         return leaf.transpose(3, 2, 0, 1)
-    return leaf.reshape(_inputs(path, leaf.shape), -1).T
+    return leaf.reshape(_num_inputs(path, leaf.shape), -1).T
 
 
 def to_leaf(path: tuple[str, ...], tensor: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The leaf of a tensor (or piece of one); `shape` is that of the leaf."""
+    """Converts a tensor, or a piece of one, to a leaf of shape `shape`."""
     if path[-1] == 'kernel':
         tensor = tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor.T
     return np.ascontiguousarray(tensor.reshape(shape))
 
 
-def _inputs(path: tuple[str, ...], shape: tuple[int, ...]) -> int:
-    """How many inputs a dense kernel has: attention keeps its heads as an axis, the last of `out` being the output."""
+def _num_inputs(path: tuple[str, ...], shape: tuple[int, ...]) -> int:
+    """The number of inputs of a dense kernel. In attention, heads are an axis; only the last axis of `out` is the output."""
     return math.prod(shape[:-1]) if path[-2] == 'out' else shape[0]

@@ -1,12 +1,13 @@
-"""How PyTorch implementations name the tensors of each family: data.
+"""Tables of how PyTorch implementations name the tensors of each family.
 
-A parameter of a Flax module has a path, such as `layer1_0.bn1.scale`. Its last part is renamed first (`kernel` and `scale`
-to `weight`, `mean` and `var` to `running_mean` and `running_var`); then the rules of a naming are applied one after another,
-each a regular expression and what takes the place of what it matches. The result is the key in the state dict. A key that
-ends in `[i/n]` is the i-th of n equal pieces of a tensor, along its first axis.
+A parameter of a Flax module has a path, such as `layer1_0.bn1.scale`. First, its last component is renamed (`kernel` and
+`scale` to `weight`, `mean` and `var` to `running_mean` and `running_var`). Then the rules of a naming are applied in order;
+each is a regular expression and its replacement. The result is the key in the state dict. A key that ends in `[i/n]` stands
+for the i-th of n equal pieces of a tensor, along its first axis.
 
-The tables are keyed by the class of the module, then by the name of the naming. Of several that fit equally, the first is
-taken. Where the numbers in keys depend on the stages of a network, a function of the module makes its table.
+The tables are keyed by the name of the class of the module, then by the name of the naming. Among namings that match equally
+well, the first one is used. Where the numbers in keys depend on the stages of a network, a function of the module makes the
+table.
 """
 
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from rfn_jax.models.families import mobilenet_v2, swin, vgg
 Rules = tuple[tuple[str, str], ...]
 
 _STAGES = range(20)  # more than any network has
-_NESTED = (r'_(\d+)(?=\.)', r'.\1')  # layer1_0 is layer1.0
+_NESTED = (r'_(\d+)(?=\.)', r'.\1')  # layer1_0 becomes layer1.0
 
 _RESNET_TORCHVISION: Rules = (
     _NESTED,
@@ -32,7 +33,7 @@ _RESNET_PYTORCH_CIFAR: Rules = (
     (r'downsample_bn\.', 'shortcut.1.'),
     (r'^fc\.', 'linear.'),
 )
-# https://github.com/kuangliu/pytorch-cifar, and https://github.com/xternalz/WideResNet-pytorch, which RobustBench follows.
+# From https://github.com/kuangliu/pytorch-cifar, and https://github.com/xternalz/WideResNet-pytorch, which RobustBench uses.
 _PREACT_PYTORCH_CIFAR: Rules = (_NESTED, (r'downsample_conv\.', 'shortcut.0.'), (r'^fc\.', 'linear.'))
 _WIDE_RESNET: Rules = (
     (r'^bn\.', 'bn1.'),
@@ -40,15 +41,15 @@ _WIDE_RESNET: Rules = (
     (r'downsample_conv\.', 'convShortcut.'),
 )
 _DENSENET_TORCHVISION: Rules = ((r'_denselayer', '.denselayer'), (r'^(?!classifier\.)', 'features.'))
-# The published files of torchvision still have the names of its early releases.
+# The files that torchvision publishes still have the names of its early releases.
 _DENSENET_OLD: Rules = (*_DENSENET_TORCHVISION, (r'(?<=\.)(norm|conv)(?=[12]\.)', r'\1.'))
 
 
 def _attention(joint: str, out: str) -> Rules:
-    """Query, key and value are one tensor; `joint` is what stands before its kind, `out` the layer behind them."""
+    """Rules that join query, key and value: `joint` precedes `weight` or `bias` in their key, `out` is the output layer."""
     thirds = [
-        (rf'attention\.{part}\.(weight|bias)', rf'{joint}\1[{index}/3]')
-        for index, part in enumerate(('query', 'key', 'value'))
+        (rf'attention\.{projection}\.(weight|bias)', rf'{joint}\1[{index}/3]')
+        for index, projection in enumerate(('query', 'key', 'value'))
     ]
     return (*thirds, (r'attention\.out\.', out))
 
@@ -64,7 +65,7 @@ _VIT_TORCHVISION: Rules = (
     (r'^ln\.', 'encoder.ln.'),
     (r'^fc\.', 'heads.head.'),
 )
-# The published files of torchvision still have the names of its early releases.
+# The files that torchvision publishes still have the names of its early releases.
 _VIT_OLD: Rules = (*_VIT_TORCHVISION, (r'mlp\.0\.', 'mlp.linear_1.'), (r'mlp\.3\.', 'mlp.linear_2.'))
 _VIT_TIMM: Rules = (
     *_attention('attn.qkv.', 'attn.proj.'),
@@ -77,7 +78,7 @@ _VIT_TIMM: Rules = (
     (r'^ln\.', 'norm.'),
     (r'^fc\.', 'head.'),
 )
-_FEATURES = (r'_(\d+)', r'.\1')  # features_1_0 is features.1.0
+_FEATURES = (r'_(\d+)', r'.\1')  # features_1_0 becomes features.1.0
 _SWIN_TORCHVISION: Rules = (_FEATURES, (r'\.fc1\.', '.mlp.0.'), (r'\.fc2\.', '.mlp.3.'))
 _SWIN_STAGES: Rules = (
     (r'^features_0_0\.', 'patch_embed.proj.'),
@@ -85,7 +86,7 @@ _SWIN_STAGES: Rules = (
     *((rf'^features_{2 * stage + 1}_', f'layers.{stage}.blocks.') for stage in _STAGES),
     (r'\.fc(?=[12]\.)', '.mlp.fc'),
 )
-# https://github.com/microsoft/Swin-Transformer merges patches at the end of a stage, timm at the beginning of the next.
+# https://github.com/microsoft/Swin-Transformer merges patches at the end of a stage, timm at the beginning of the next one.
 _SWIN_MICROSOFT: Rules = (
     *_SWIN_STAGES,
     *((rf'^features_{2 * stage + 2}\.', f'layers.{stage}.downsample.') for stage in _STAGES),
@@ -95,7 +96,7 @@ _SWIN_TIMM: Rules = (
     *((rf'^features_{2 * stage}\.', f'layers.{stage}.downsample.') for stage in _STAGES[1:]),
     (r'^head\.', 'head.fc.'),
 )
-# Not timm's: there a layer scale is a vector, here it has torchvision's shape.
+# There is no timm naming of ConvNeXt, because timm's layer scales are vectors, and these have torchvision's shape.
 _CONVNEXT_TORCHVISION: Rules = (
     _FEATURES,
     (r'\.conv\.', '.block.0.'),
@@ -146,16 +147,17 @@ _MOBILENET_V2_TIMM: Rules = (
 
 
 def _mobilenet_v2(module: mobilenet_v2.MobileNetV2) -> dict[str, Rules]:
-    """Blocks have one number in torchvision, and two, of the stage and in it, in timm."""
-    places = [(stage, index) for stage, (_, _, blocks, _) in enumerate(module.stages) for index in range(blocks)]
+    """Blocks have a single number in torchvision, but in timm a number for the stage and one for the position in it."""
+    positions = [(stage, index) for stage, (_, _, blocks, _) in enumerate(module.stages) for index in range(blocks)]
     blocks = [
-        (rf'^features_{number}\.', f'blocks.{stage}.{index}.') for number, (stage, index) in enumerate(places, start=1)
+        (rf'^features_{number}\.', f'blocks.{stage}.{index}.')
+        for number, (stage, index) in enumerate(positions, start=1)
     ]
     return {'torchvision': _MOBILENET_V2_TORCHVISION, 'timm': (*_MOBILENET_V2_TIMM, *blocks)}
 
 
 def _vgg(module: vgg.VGG) -> dict[str, Rules]:
-    """Activations and pooling count in `features`. Hidden layers make torchvision's form, none that of pytorch-cifar."""
+    """Activations and pooling count in `features`. With hidden layers the naming is torchvision's, else pytorch-cifar's."""
     rules, position = [], 0
     for stage, widths in enumerate(module.stages, start=1):
         for index in range(len(widths)):
@@ -190,8 +192,8 @@ def _relative_position_index(module: swin.Swin) -> np.ndarray:
     return swin.relative_positions(module.window_size).ravel()
 
 
-# Buffers that follow from the module, which `load_state_dict` wants to find: for a family and a naming, the end of the keys
-# that they lie beside, their own end, and their values. The masks of microsoft's Swin are not among them.
+# Buffers that are determined by the module but expected by `load_state_dict`. For a family and a naming: the suffix of the
+# keys next to which they belong, their own suffix, and their values. The masks of microsoft's Swin are not included.
 BUFFERS: dict[tuple[str, str], tuple[str, str, Callable[[nn.Module], np.ndarray]]] = {
     ('Swin', 'torchvision'): ('relative_position_bias_table', 'relative_position_index', _relative_position_index),
 }

@@ -1,9 +1,10 @@
-"""Reads pickles of tensors without running anything of them.
+"""Reads pickles of tensors without executing anything in them.
 
-A pickle is a program for a small stack machine, and Python's own machine imports and calls whatever a pickle names. The one
-here can do neither. A global is a name and stays one; a name that is not in the tables below is refused, and what a pickle
-calls is a function of this module, which checks its arguments and gives a new object. All that is not a tensor, a string, a
-number or a plain container becomes an `Inert` and what the pickle says about it is dropped.
+A pickle is a program for a small stack machine. Python's own machine imports and calls whatever a pickle names; the machine
+in this module can do neither. A global remains a mere name, and a name that is not in the tables below is rejected. The
+functions that a pickle calls are functions of this module, which check their arguments and return a new object. Everything
+that is not a tensor, a string, a number or a plain container becomes an `Inert`, and what the pickle says about it is
+dropped.
 """
 
 import dataclasses
@@ -47,22 +48,22 @@ LITERALS = frozenset(
         *('BINBYTES', 'SHORT_BINBYTES', 'BINBYTES8', 'BYTEARRAY8'),
     )
 )
-MOST_AXES = 32
-REMEDY = 'if you trust it, load it with PyTorch and save the state dict alone'
+MAX_AXES = 32
+REMEDY = 'if you trust it, load it with PyTorch and save only the state dict'
 
 
 class UnreadableError(Exception):
-    """The file is damaged, or asks for something that is not done; the message continues `the file ...`."""
+    """The file is damaged, or asks for something unsupported; the message completes a sentence that begins `The file ...`."""
 
 
 @dataclasses.dataclass(eq=False)
 class Storage:
-    """The numbers that tensors are views of.
+    """The numbers of which tensors are views.
 
     Attributes:
-      dtype: Their type.
-      numel: How many there are.
-      data: Their bytes, filled in by whoever knows where in the file they are.
+      dtype: Type of the numbers.
+      numel: How many numbers there are.
+      data: Bytes of the numbers; the caller of the machine fills them in.
       byteorder: `'little'` or `'big'`.
     """
 
@@ -73,20 +74,20 @@ class Storage:
 
     @property
     def nbytes(self) -> int:
-        """How many bytes the numbers take."""
+        """Number of bytes of the storage."""
         return self.numel * self.dtype.itemsize
 
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """A view of a storage that lies inside it and is no larger.
+    """A view that lies inside a storage and is not larger than the storage.
 
     Attributes:
       storage: The storage.
       dtype: Type of the elements.
-      offset: Where the first element is, counted in elements like the strides.
+      offset: Position of the first element, in elements.
       shape: The shape.
-      strides: How far apart neighbors along each axis are.
+      strides: Distance between neighbors along each axis, in elements.
     """
 
     storage: Storage
@@ -96,12 +97,12 @@ class Tensor:
     strides: tuple[int, ...]
 
     def __post_init__(self):
-        if not (type(self.shape) is type(self.strides) is tuple and len(self.shape) == len(self.strides) <= MOST_AXES):
-            raise UnreadableError('is damaged: it holds a tensor whose shape and strides do not fit together')
+        if not (type(self.shape) is type(self.strides) is tuple and len(self.shape) == len(self.strides) <= MAX_AXES):
+            raise UnreadableError('is damaged: it holds a tensor whose shape and strides do not match')
         if not all(type(n) is int and 0 <= n < 2**48 for n in (self.offset, *self.shape, *self.strides)):
             raise UnreadableError('is damaged: it holds a tensor with an impossible offset, shape or stride')
-        if math.prod(n or 1 for n in self.shape) >= 2**48:  # even NumPy's empty arrays have such a limit
-            raise UnreadableError(f'is damaged: it holds a tensor of the impossible shape {self.shape}')
+        if math.prod(n or 1 for n in self.shape) >= 2**48:  # NumPy limits this even for empty arrays
+            raise UnreadableError(f'is damaged: it holds a tensor with the impossible shape {self.shape}')
         available = self.storage.nbytes // self.dtype.itemsize
         if self.size and (self.size > available or self.offset + self.span > available):
             raise UnreadableError(
@@ -110,17 +111,17 @@ class Tensor:
 
     @property
     def size(self) -> int:
-        """How many elements it has."""
+        """Number of elements."""
         return math.prod(self.shape)
 
     @property
     def nbytes(self) -> int:
-        """How many bytes a copy takes."""
+        """Number of bytes of a copy."""
         return self.size * self.dtype.itemsize
 
     @property
     def span(self) -> int:
-        """How many elements of the storage there are from its first to its last, if it has any."""
+        """Number of elements of the storage from the first to the last element of a nonempty tensor, both included."""
         return 1 + sum((n - 1) * stride for n, stride in zip(self.shape, self.strides, strict=True))
 
     def array(self) -> np.ndarray:
@@ -135,26 +136,26 @@ class Tensor:
             data = np.ascontiguousarray(data.reshape(-1, word)[:, ::-1])
         view = np.ndarray(self.shape, self.dtype, buffer=data, strides=[itemsize * stride for stride in self.strides])
         if self.dtype == np.bool_:
-            return view.view(np.uint8) != 0  # a byte of another value would be neither true nor false
+            return view.view(np.uint8) != 0  # as a boolean, any byte but 0 and 1 would be neither true nor false
         return np.array(view, order='C')
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Global:
-    """The name of a function, a class or a type that a pickle may mention.
+    """The name of a function, a class or a type that a pickle may refer to.
 
     Attributes:
-      name: Module and name, with a dot between them.
+      name: Module and name, joined by a dot.
     """
 
     name: str
 
 
 class Inert:
-    """Something that is no weight; nothing is known about it."""
+    """A placeholder for something that is not a weight and of which nothing is kept."""
 
 
-NEW: dict[str, Callable[[], Any]] = {
+CONSTRUCTORS: dict[str, Callable[[], Any]] = {
     'NONE': lambda: None,
     'NEWTRUE': lambda: True,
     'NEWFALSE': lambda: False,
@@ -169,8 +170,8 @@ class Machine:
     """Carries out the instructions of one pickle.
 
     Attributes:
-      storages: The storages that the pickle mentions, by their keys; their data are for the caller to fill in.
-      tensors: The different views of them that it makes.
+      storages: The storages that the pickle refers to, by key; the caller fills in their data.
+      tensors: The distinct tensors that the pickle makes.
     """
 
     def __init__(self):
@@ -181,14 +182,14 @@ class Machine:
         self._memo: dict[int, Any] = {}
 
     def run(self, stream: io.BytesIO | mmap.mmap) -> Any:
-        """The value of the pickle that begins at the position of `stream`, which is at its end afterwards.
+        """Reads the pickle that begins at the current position of `stream`, and leaves the position at its end.
 
         Returns:
-          Dictionaries (with the string keys only), lists, tuples, strings, numbers, bytes, None, `Tensor`s, `Global`s and
-          `Inert`s.
+          The value of the pickle: dictionaries (only their items with string keys), lists, tuples, strings, numbers, bytes,
+          None, `Tensor`s, `Global`s and `Inert`s.
 
         Raises:
-          UnreadableError: The pickle asks for something that is not done, or is damaged.
+          UnreadableError: The pickle asks for something unsupported, or is damaged.
           LookupError, TypeError, ValueError: The pickle is damaged.
         """
         for opcode, argument, _ in pickletools.genops(stream):
@@ -202,16 +203,16 @@ class Machine:
                 pass
             case _ if instruction in LITERALS:
                 stack.append(argument)
-            case _ if instruction in NEW:
-                stack.append(NEW[instruction]())
+            case _ if instruction in CONSTRUCTORS:
+                stack.append(CONSTRUCTORS[instruction]())
             case 'TUPLE1' | 'TUPLE2' | 'TUPLE3':
                 items = [stack.pop() for _ in range(int(instruction[-1]))]
                 stack.append(tuple(reversed(items)))
             case 'TUPLE':
-                items = self._since_mark()
+                items = self._pop_to_mark()
                 self._stack.append(tuple(items))
             case 'FROZENSET':
-                self._since_mark()
+                self._pop_to_mark()
                 self._stack.append(Inert())
             case 'MARK':
                 self._marked.append(stack)
@@ -219,7 +220,7 @@ class Machine:
             case 'POP' if stack:
                 stack.pop()
             case 'POP' | 'POP_MARK':
-                self._since_mark()
+                self._pop_to_mark()
             case 'DUP':
                 stack.append(stack[-1])
             case 'BINPUT' | 'LONG_BINPUT':
@@ -230,78 +231,78 @@ class Machine:
                 stack.append(self._memo[argument])
             case 'APPEND':
                 item = stack.pop()
-                self._top(list).append(item)
+                self._peek(list).append(item)
             case 'APPENDS':
-                items = self._since_mark()
-                self._top(list).extend(items)
+                items = self._pop_to_mark()
+                self._peek(list).extend(items)
             case 'ADDITEMS':
-                self._since_mark()
-                self._top(Inert)
+                self._pop_to_mark()
+                self._peek(Inert)
             case 'SETITEM':
                 value, key = stack.pop(), stack.pop()
-                _set(self._top(dict), key, value)
+                _set_item(self._peek(dict), key, value)
             case 'SETITEMS':
-                items = self._since_mark()
+                items = self._pop_to_mark()
                 for key, value in zip(items[::2], items[1::2], strict=True):
-                    _set(self._top(dict), key, value)
-            case 'BUILD':  # the attributes of an object, none of which is kept
+                    _set_item(self._peek(dict), key, value)
+            case 'BUILD':  # sets attributes of an object, none of which are kept
                 stack.pop()
-                self._top(dict, Inert, Tensor)
+                self._peek(dict, Inert, Tensor)
             case 'GLOBAL':
-                stack.append(_named(argument.replace(' ', '.')))
+                stack.append(_global(argument.replace(' ', '.')))
             case 'STACK_GLOBAL':
                 name, module = stack.pop(), stack.pop()
                 if type(name) is not str or type(module) is not str:
                     raise UnreadableError('is damaged: it has a global without a name')
-                stack.append(_named(f'{module}.{name}'))
+                stack.append(_global(f'{module}.{name}'))
             case 'REDUCE' | 'NEWOBJ':
                 arguments, function = stack.pop(), stack.pop()
                 stack.append(_call(function, arguments))
                 if type(stack[-1]) is Tensor:
                     self.tensors.add(stack[-1])
             case 'BINPERSID':
-                stack.append(self._storage(stack.pop()))
+                stack.append(self._get_storage(stack.pop()))
             case _:
-                what = f'{instruction} {argument.replace(" ", ".")!r:.100}' if type(argument) is str else instruction
+                shown = f'{instruction} {argument.replace(" ", ".")!r:.100}' if type(argument) is str else instruction
                 raise UnreadableError(
-                    f'holds the pickle instruction {what}, which a state dict does not need; {REMEDY}'
+                    f'holds the pickle instruction {shown}, which a state dict does not need; {REMEDY}'
                 )
 
-    def _since_mark(self) -> list[Any]:
-        """Takes what lies on the stack above the last mark."""
+    def _pop_to_mark(self) -> list[Any]:
+        """Removes the items above the last mark from the stack, and returns them."""
         items, self._stack = self._stack, self._marked.pop()
         return items
 
-    def _top(self, *types: type) -> Any:
-        """What lies on top of the stack, which must be of one of some types."""
+    def _peek(self, *types: type) -> Any:
+        """The top of the stack, which must have one of the given types."""
         if type(self._stack[-1]) not in types:
-            raise UnreadableError('is damaged: it fills or appends to something that is no container')
+            raise UnreadableError('is damaged: it fills or appends to something that is not a container')
         return self._stack[-1]
 
-    def _storage(self, identifier: Any) -> Storage:
-        """The storage of a persistent id."""
+    def _get_storage(self, identifier: Any) -> Storage:
+        """The storage that a persistent id refers to."""
         match identifier:
             case ('storage', Global(name), str(key), str(), int(numel), *view) if name in STORAGES:
                 dtype = STORAGES[name]
             case _:
-                raise UnreadableError('is damaged: it has a persistent id of something that is no storage')
+                raise UnreadableError('is damaged: it has a persistent id of something that is not a storage')
         if any(view):
             raise UnreadableError(f'holds a storage that is a view of another one; {REMEDY}')
         if not 0 <= numel < 2**48:
-            raise UnreadableError('is damaged: it holds a storage of an impossible size')
+            raise UnreadableError('is damaged: it holds a storage with an impossible size')
         storage = self.storages.setdefault(key, Storage(dtype, numel))
         if (storage.dtype, storage.numel) != (dtype, numel):
             raise UnreadableError(f'is damaged: its storage {key!r:.40} has two types or sizes')
         return storage
 
 
-def _set(target: dict[str, Any], key: Any, value: Any) -> None:
-    """Sets an item whose key is a string; other keys name no weight, and hashing them may take arbitrarily long."""
+def _set_item(target: dict[str, Any], key: Any, value: Any) -> None:
+    """Sets an item if its key is a string; other keys do not name weights, and hashing them may take arbitrarily long."""
     if type(key) is str:
         target[key] = value
 
 
-def _named(name: str) -> Global:
+def _global(name: str) -> Global:
     if name not in GLOBALS:
         raise UnreadableError(f'asks for {name!r:.100}, which a state dict does not need; {REMEDY}')
     return Global(name)
@@ -309,7 +310,7 @@ def _named(name: str) -> Global:
 
 def _call(function: Any, arguments: Any) -> Any:
     if type(function) is not Global or function.name not in FUNCTIONS or type(arguments) is not tuple:
-        raise UnreadableError('is damaged: it calls something that is no function')
+        raise UnreadableError('is damaged: it calls something that is not a function')
     return FUNCTIONS[function.name](*arguments)
 
 
@@ -318,10 +319,10 @@ def _ordered_dict(pairs: Any = None) -> dict[str, Any]:
     ordered = {}
     if pairs is not None:
         if type(pairs) is not list:
-            raise UnreadableError('is damaged: it makes a dictionary of something that is no list')
+            raise UnreadableError('is damaged: it makes a dictionary from something that is not a list')
         for key, value in pairs:
-            _set(ordered, key, value)
-        pairs.clear()  # so that a pickle cannot have one long list copied over and over
+            _set_item(ordered, key, value)
+        pairs.clear()  # so that a pickle cannot make the machine copy one long list again and again
     return ordered
 
 
@@ -357,7 +358,7 @@ def _tensor_v3(
 
 def _refuse_lazy(bits: Any) -> None:
     if bits:
-        raise UnreadableError(f'holds a tensor that is still to be conjugated or negated; {REMEDY}')
+        raise UnreadableError(f'holds a tensor with a pending conjugation or negation; {REMEDY}')
 
 
 def _parameter(tensor: Any, *_: Any) -> Tensor:
@@ -366,31 +367,31 @@ def _parameter(tensor: Any, *_: Any) -> Tensor:
     return tensor
 
 
-def _of_type(function: Any, kind: Any, arguments: Any, state: Any) -> Any:
-    """A tensor that has attributes or is of a subclass."""
+def _tensor_of_type(function: Any, kind: Any, arguments: Any, state: Any) -> Any:
+    """A tensor that has attributes or belongs to a subclass."""
     del kind, state
-    if type(function) is not Global or function.name not in TENSORS:
-        raise UnreadableError('is damaged: it holds a tensor of a wrong kind')
+    if type(function) is not Global or function.name not in TENSOR_FUNCTIONS:
+        raise UnreadableError('is damaged: it holds a tensor of the wrong kind')
     return _call(function, arguments)
 
 
-TENSORS: dict[str, Callable[..., Any]] = {
+TENSOR_FUNCTIONS: dict[str, Callable[..., Any]] = {
     'torch._utils._rebuild_tensor': _tensor,
     'torch._utils._rebuild_tensor_v2': _tensor_v2,
     'torch._utils._rebuild_tensor_v3': _tensor_v3,
 }
 FUNCTIONS: dict[str, Callable[..., Any]] = {
-    **TENSORS,
-    'torch._tensor._rebuild_from_type_v2': _of_type,
+    **TENSOR_FUNCTIONS,
+    'torch._tensor._rebuild_from_type_v2': _tensor_of_type,
     'torch._utils._rebuild_parameter': _parameter,
     'torch._utils._rebuild_parameter_with_state': _parameter,
-    'torch.nn.parameter.Parameter': _parameter,  # as the versions before 0.4 wrote it
+    'torch.nn.parameter.Parameter': _parameter,  # written by PyTorch before 0.4
     'torch.Size': _size,
     'collections.OrderedDict': _ordered_dict,
     **dict.fromkeys(
         (
             '__builtin__.set',
-            '_codecs.encode',  # what bytes are written as
+            '_codecs.encode',  # represents bytes
             'argparse.Namespace',
             'builtins.set',
             'collections.Counter',

@@ -69,7 +69,7 @@ def test_the_common_cifar_naming(network):
     assert {key.rsplit('.', 1)[0] for key in keys} == {'conv1', 'bn1', *blocks, 'linear'}
 
 
-def test_attention_is_joined_and_cut_again():
+def test_attention_is_joined_and_split_again():
     network = classifier('vit', width=8, depth=1, heads=2, mlp_width=16)
     for naming in weights.namings(network):
         state = weights.to_state_dict(network, naming=naming)
@@ -103,14 +103,14 @@ def without(state, key):
         (
             lambda s: {**s, 'fc.weight': np.zeros((7, 6), np.float32)},
             'misshaped',
-            r'misshaped: fc.weight \[7, 6\] there and \[5, 6\] here; does',
+            r'misshaped: fc.weight has shape \[7, 6\] instead of \[5, 6\]; does',
         ),
     ],
 )
-def test_what_does_not_fit_is_listed_and_stops_unless_allowed(network, state, change, kind, message):
+def test_mismatches_are_listed_and_stop_the_import_unless_allowed(network, state, change, kind, message):
     fresh = classifier(seed=1)
     state = change(state)
-    with pytest.raises(errors.InputError, match=rf'^weights.pth does not fit .*{message} ') as caught:
+    with pytest.raises(errors.InputError, match=rf'^weights.pth does not match .*{message} ') as caught:
         weights.from_state_dict(fresh, state, source='weights.pth')
     assert '\n' not in str(caught.value)
     converted = weights.from_state_dict(fresh, state, allow=[kind])
@@ -125,16 +125,16 @@ def test_what_does_not_fit_is_listed_and_stops_unless_allowed(network, state, ch
     np.testing.assert_array_equal(variables['conv1']['kernel'], network.variables['params']['conv1']['kernel'])
 
 
-def test_long_lists_are_cut():
+def test_long_lists_are_shortened():
     state = {f'other.{i}': np.zeros(1, np.float32) for i in range(40)}
     message = r'missing: bn1.running_mean, .* and 36 more; unused: other.0, .* and 34 more; does'
     with pytest.raises(errors.InputError, match=message):
         weights.from_state_dict(classifier(), state)
-    with pytest.raises(errors.InputError, match='has no tensor that fits the model'):
+    with pytest.raises(errors.InputError, match='has no tensor that matches the model'):
         weights.from_state_dict(classifier(), state, allow=weights.PROBLEMS)
 
 
-def test_keys_of_others_are_shown_without_what_a_terminal_would_act_on(state):
+def test_control_characters_in_keys_are_escaped(state):
     with pytest.raises(errors.InputError) as caught:
         weights.from_state_dict(classifier(), {**state, 'a\x1b[31m\nb': np.zeros(1)})
     assert r'unused: a\x1b[31m\nb;' in str(caught.value)
@@ -151,7 +151,7 @@ def test_swin_of_many_stages(naming):
     assert naming == 'torchvision' or not any(key.startswith('features') for key in state)
 
 
-def test_buffers_without_meaning_are_passed_over(network, state):
+def test_buffers_that_do_not_matter_are_ignored(network, state):
     state |= {'bn1.num_batches_tracked': np.int64(7), 'layer1.0.bn1.num_batches_tracked': np.int64(7)}
     assert weights.from_state_dict(classifier(seed=1), state).unused == ()
 
@@ -177,11 +177,11 @@ def test_bad_names(network, state):
     with pytest.raises(errors.InputError, match="unknown problem to allow 'mising'; did you mean 'missing'"):
         weights.from_state_dict(network, state, allow=['mising'])
     mlp = classifier('mlp', widths=(4,))
-    with pytest.raises(errors.InputError, match='no PyTorch naming is known for models of the family MLP; known: '):
+    with pytest.raises(errors.InputError, match='no PyTorch naming is known for models of the family MLP; families: '):
         weights.to_state_dict(mlp)
 
 
-def test_a_named_naming_is_not_replaced_by_a_better_one(network):
+def test_a_requested_naming_is_not_replaced_by_a_better_one(network):
     state = weights.to_state_dict(network, naming='pytorch_cifar')
     with pytest.raises(errors.InputError, match=r"naming 'torchvision'\): missing: .*fc.weight"):
         weights.from_state_dict(network, state, naming='torchvision')

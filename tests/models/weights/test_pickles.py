@@ -22,7 +22,7 @@ def numbers(dtype, shape=(3, 4)):
 
 
 def loaded(path):
-    return pickles.arrays(pickles.load(path))
+    return pickles.to_arrays(pickles.load(path))
 
 
 def assert_same(actual, expected):
@@ -295,7 +295,7 @@ def test_a_global_is_refused_before_it_is_called(tmp_path, module, name):
         torch_files.write_zip(tmp_path / 'f', [value], {})
         message = refusal(tmp_path / 'f')
         assert f'asks for {f"{module}.{name}"!r:.100}' in message
-        assert 'save the state dict alone' in message
+        assert 'save only the state dict' in message
 
 
 @pytest.mark.parametrize(
@@ -350,11 +350,11 @@ def test_instructions_that_no_state_dict_needs(tmp_path, instructions):
 
 EXCEEDS = 'exceeds its storage of 12 numbers'
 IMPOSSIBLE = 'an impossible offset, shape or stride'
-SHAPE = 'a tensor of the impossible shape'
-UNFIT = 'shape and strides do not fit together'
-SIZE = 'a storage of an impossible size'
-SHORT = "its storage '0' is cut short"
-NO_FILE = 'PATH is damaged or not a file of PyTorch: '
+SHAPE = 'a tensor with the impossible shape'
+UNFIT = 'shape and strides do not match'
+SIZE = 'a storage with an impossible size'
+SHORT = "its storage '0' is truncated"
+NO_FILE = 'PATH is damaged or is not a PyTorch file: '
 
 
 @BOTH
@@ -387,7 +387,7 @@ NO_FILE = 'PATH is damaged or not a file of PyTorch: '
         ((12,), (1,), 0, 2**60, SIZE),
         ((12,), (1,), 0, 13, SHORT),
         ((13,), (1,), 0, 13, SHORT),
-        ((12,), (1,), 0, 'a', 'something that is no storage'),
+        ((12,), (1,), 0, 'a', 'something that is not a storage'),
     ],
 )
 def test_tensors_lie_inside_their_storage(tmp_path, write, shape, strides, offset, numel, reason):
@@ -417,12 +417,12 @@ def test_arguments_of_tensors_are_checked(tmp_path, write):
     wrong = [
         (Call(function, ('0', *rest)), 'a tensor without a storage'),
         (Call(function, (storage, *rest[:2])), f'{NO_FILE}TypeError'),
-        (Call(function, (storage, *rest, {'conj': True})), 'still to be conjugated or negated'),
+        (Call(function, (storage, *rest, {'conj': True})), 'pending conjugation or negation'),
         (Call(Global('torch._utils', '_rebuild_tensor'), (storage, *rest[:3], float64)), f'{NO_FILE}TypeError'),
         (Call(v3, (storage, *rest, 'float32')), 'a tensor without a type'),
         (Call(v3, (storage, *rest, Global('torch', 'Tensor'))), "KeyError('torch.Tensor')"),
         (Call(v3, (storage, *rest, float64)), 'exceeds its storage of 6 numbers'),
-        (Call(v3, (storage, *rest, float32, {'neg': True})), 'still to be conjugated or negated'),
+        (Call(v3, (storage, *rest, float32, {'neg': True})), 'pending conjugation or negation'),
     ]
     for value, reason in wrong:
         write(tmp_path / 'f', [value], {'0': array})
@@ -435,7 +435,7 @@ def test_views_do_not_multiply_a_file(tmp_path):
     torch_files.write_zip(tmp_path / 'f', tree[:8], {'0': array})
     assert len(pickles.load(tmp_path / 'f')) == 8
     torch_files.write_zip(tmp_path / 'f', tree, {'0': array})
-    assert 'views of 1024 bytes only' in refusal(tmp_path / 'f')
+    assert 'views of only 1024 bytes' in refusal(tmp_path / 'f')
 
 
 def test_small_files_take_little_time_and_memory(tmp_path):
@@ -468,8 +468,8 @@ def a_zip(path, **options):
 @pytest.mark.parametrize(
     ('members', 'reason'),
     [
-        ({'data/0': None}, "lacks its member 'data/0'"),
-        ({'data/0': bytes(47)}, 'cut short'),
+        ({'data/0': None}, "its member 'data/0' is missing"),
+        ({'data/0': bytes(47)}, 'truncated'),
         ({'data.pkl': None}, '0 members'),
         ({'byteorder': b'middle'}, 'byte order'),
         ({'constants.pkl': b'', 'code/model.py': b''}, 'TorchScript'),
@@ -477,7 +477,7 @@ def a_zip(path, **options):
         ({'data.pkl': b'\x80\x02'}, 'exhausted'),
     ],
 )
-def test_archives_that_are_not_whole(tmp_path, members, reason):
+def test_incomplete_archives(tmp_path, members, reason):
     a_zip(tmp_path / 'f', members=members)
     assert reason in refusal(tmp_path / 'f')
 
@@ -509,13 +509,13 @@ def test_compressed_archives(tmp_path):
     assert 'larger than the file' in refusal(tmp_path / 'f')
 
 
-def test_check_sums(tmp_path):
+def test_checksums(tmp_path):
     a_zip(tmp_path / 'f')
     content = bytearray((tmp_path / 'f').read_bytes())
     start = content.index(np.arange(12, dtype=np.float32).tobytes())
     content[start + 20] ^= 1
     (tmp_path / 'f').write_bytes(content)
-    assert "'archive/data/0' does not have its check sum" in refusal(tmp_path / 'f')
+    assert "'archive/data/0' does not match its checksum" in refusal(tmp_path / 'f')
     with zipfile.ZipFile(tmp_path / 'f') as archive:
         checksum = struct.pack('<I', archive.getinfo('archive/data/0').CRC)
     (tmp_path / 'f').write_bytes(content.replace(checksum, bytes(4)))  # as if it had been written without check sums
@@ -535,7 +535,7 @@ def test_check_sums(tmp_path):
         ({'keys': '0'}, 'does not list'),
     ],
 )
-def test_streams_that_are_not_whole(tmp_path, options, reason):
+def test_incomplete_streams(tmp_path, options, reason):
     array = numbers('float32')
     torch_files.write_stream(tmp_path / 'f', {'w': torch_files.tensor('0', array)}, {'0': array}, **options)
     assert reason in refusal(tmp_path / 'f')
@@ -578,7 +578,7 @@ def test_a_file_with_a_wrong_byte_anywhere(tmp_path, write):
             refused += 1
         else:
             if isinstance(tree, dict) and isinstance(model := tree.get('model'), dict):
-                pickles.arrays({k: v for k, v in model.items() if isinstance(v, unpickling.Tensor)})
+                pickles.to_arrays({k: v for k, v in model.items() if isinstance(v, unpickling.Tensor)})
     assert refused > len(content) // 8
 
 
@@ -677,13 +677,13 @@ def test_a_training_checkpoint_of_torch(tmp_path, torch, zipped):
     assert tree['epoch'] == 3
     assert tree['shape'] == (4, 3, 3, 3)
     for entry in ('state_dict', 'parameters'):
-        state = pickles.arrays(tree[entry])
+        state = pickles.to_arrays(tree[entry])
         assert list(state) == list(checkpoint[entry])
         for key, tensor in checkpoint[entry].items():
             assert_same(state[key], of_torch(torch, tensor))
 
 
-def test_check_sums_that_torch_left_out(tmp_path, torch):
+def test_checksums_that_torch_left_out(tmp_path, torch):
     torch.serialization.set_crc32_options(False)
     try:
         torch.save({'w': torch.arange(5.0)}, tmp_path / 'f')
@@ -697,7 +697,7 @@ def test_programs_of_torch_are_refused(tmp_path, torch):
     torch.save(network, tmp_path / 'f')
     assert "asks for 'torch.nn.modules.linear.Linear'" in refusal(tmp_path / 'f')
     torch.save({'w': torch.zeros(2, dtype=torch.complex64).conj()}, tmp_path / 'f')
-    assert 'conjugated' in refusal(tmp_path / 'f')
+    assert 'conjugation' in refusal(tmp_path / 'f')
     torch.save({'w': torch.eye(2).to_sparse()}, tmp_path / 'f')
     assert 'asks for' in refusal(tmp_path / 'f')
     torch.save({'w': torch.zeros(1).expand(5)}, tmp_path / 'f')

@@ -66,7 +66,7 @@ WRITERS = pytest.mark.parametrize(
 
 @WRITERS
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors', '.npz', ''])
-def test_the_content_says_what_the_format_is(tmp_path, write, suffix):
+def test_the_format_is_recognized_by_content(tmp_path, write, suffix):
     path = tmp_path / f'weights{suffix}'
     write(path, STATE)
     assert_same(files.read_state_dict(path), STATE)
@@ -88,7 +88,7 @@ def test_the_first_of_several_entries_is_taken_and_others_by_name(tmp_path):
     for entry in ('ema', 'model_ema', 'generator'):
         assert_same(files.read_state_dict(tmp_path / 'f', entry=entry), other)
     for entry in ('net', 'state_dict', 'absent'):
-        assert "has them in 'ema', 'model_ema', 'model', 'generator'" in refusal(tmp_path / 'f', entry=entry)
+        assert "entries with tensors: 'ema', 'model_ema', 'model', 'generator'" in refusal(tmp_path / 'f', entry=entry)
 
 
 def test_an_entry_of_a_file_without_entries(tmp_path):
@@ -99,10 +99,10 @@ def test_an_entry_of_a_file_without_entries(tmp_path):
 
 def test_weights_in_an_entry_of_an_unknown_name(tmp_path):
     write_torch(tmp_path / 'f', {'generator': STATE, 'discriminator': STATE, 'epoch': 1})
-    assert "but in 'generator', 'discriminator'; name the right one" in refusal(tmp_path / 'f')
+    assert "entries with tensors: 'generator', 'discriminator'; choose one" in refusal(tmp_path / 'f')
 
 
-def test_what_is_no_tensor_is_left_out(tmp_path):
+def test_entries_that_are_not_tensors_are_ignored(tmp_path):
     write_torch(tmp_path / 'f', STATE | {'extra': None, 'name': 'x', 'list': [1], 'nested': {'w': np.zeros(1)}})
     assert_same(files.read_state_dict(tmp_path / 'f'), STATE)
     write_npz(tmp_path / 'f', STATE | {'name': np.array('x'), 'date': np.array('2020-01-01', 'M8[D]')})
@@ -135,7 +135,7 @@ def test_prefixes_of_wrappers(tmp_path, keys, short):
 @pytest.mark.parametrize('tree', [{}, [], {'epoch': 1, 'model': {}}, [np.zeros(1).tolist()], None, {'n_averaged': 1}])
 def test_a_file_without_tensors(tmp_path, tree):
     write_torch(tmp_path / 'f', tree)
-    assert refusal(tmp_path / 'f') == 'PATH holds no tensors where a state dict has them'
+    assert refusal(tmp_path / 'f') == 'PATH holds no tensors at the top level or in the usual entries'
 
 
 def test_arrays_of_another_layout_in_an_npz(tmp_path):
@@ -163,7 +163,7 @@ def test_nothing_in_an_npz_is_unpickled(tmp_path):
     assert not (tmp_path / 'marker').exists()
 
 
-@pytest.mark.parametrize('dtype', files.SAFETENSORS.values(), ids=files.SAFETENSORS)
+@pytest.mark.parametrize('dtype', files.SAFETENSORS_DTYPES.values(), ids=files.SAFETENSORS_DTYPES)
 def test_every_type_of_safetensors(tmp_path, dtype):
     state = {
         'w': RNG.integers(0, 2, (3, 2)).astype(dtype),
@@ -227,14 +227,14 @@ def tar(name):
     ('content', 'reason'),
     [
         (b'', 'PATH is empty'),
-        (b'version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n', 'a pointer of Git LFS'),
+        (b'version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n', 'a Git LFS pointer'),
         (b'<!DOCTYPE html>\n<html></html>', 'a web page'),
         (b'\xef\xbb\xbf\r\n <HTML><body>', 'a web page'),
         (b'<?xml version="1.0"?><Error><Code>NoSuchKey</Code></Error>', 'a web page'),
         (tar('sys_info'), 'before 0.1.10'),
-        (b'\x89HDF\r\n\x1a\n', 'in no format of weights that is known'),
-        (b'\x1f\x8b\x08', 'in no format of weights that is known'),
-        (b'hello', 'in no format of weights that is known'),
+        (b'\x89HDF\r\n\x1a\n', 'has an unknown format'),
+        (b'\x1f\x8b\x08', 'has an unknown format'),
+        (b'hello', 'has an unknown format'),
         (b'\x80\x02}q\x00.', 'not one that torch.save wrote'),
         (b'\x80\x04\x8c\x05posix\x8c\x06system\x93\x8c\x02id\x85R.', "asks for 'posix.system'"),
         (b'PK\x03\x04', 'damaged'),
