@@ -61,7 +61,7 @@ class Row:
         return self.batch_size / self.median
 
 
-def write(path: os.PathLike | str, environment: Mapping[str, str], command: str, rows: Iterable[Row]) -> None:
+def write(path: os.PathLike[str] | str, environment: Mapping[str, str], command: str, rows: Iterable[Row]) -> None:
     """Writes the results so far as JSON, completely or not at all.
 
     Raises:
@@ -76,7 +76,7 @@ def write(path: os.PathLike | str, environment: Mapping[str, str], command: str,
     io.write_json(path, {'environment': dict(environment), 'command': command, 'rows': listed})
 
 
-def read(path: os.PathLike | str) -> tuple[dict[str, str], list[Row]]:
+def read(path: os.PathLike[str] | str) -> tuple[dict[str, str], list[Row]]:
     """Reads the environment and the rows from a file written by `write`.
 
     Raises:

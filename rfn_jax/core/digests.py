@@ -11,7 +11,7 @@ from etils import epath
 from rfn_jax.core import errors
 
 
-def of_file(path: os.PathLike | str) -> str:
+def of_file(path: os.PathLike[str] | str) -> str:
     """SHA-256 of the contents of a file.
 
     Raises:

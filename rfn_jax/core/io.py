@@ -10,7 +10,6 @@ import pathlib
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Mapping
 from io import BytesIO
 
 import numpy as np
@@ -23,7 +22,7 @@ BUCKETS = {'gs': 'gcsfs', 's3': 's3fs'}  # scheme: package that provides access
 DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error)
 
 
-def write_bytes(path: os.PathLike | str, content: bytes) -> None:
+def write_bytes(path: os.PathLike[str] | str, content: bytes) -> None:
     """Writes `content` to `path` so that a reader sees either the old file or the complete new one.
 
     Raises:
@@ -55,7 +54,7 @@ def _replace(path: pathlib.Path, content: bytes) -> None:
             pathlib.Path(temporary).unlink(missing_ok=True)
 
 
-def check_writable(path: os.PathLike | str) -> None:
+def check_writable(path: os.PathLike[str] | str) -> None:
     """Checks that `write_bytes` could write to a local `path`, without changing it; buckets are not checked.
 
     Raises:
@@ -83,12 +82,12 @@ def _check_is_file_or_missing(path: pathlib.Path) -> None:
         raise OSError('it already exists and is not a file')
 
 
-def is_remote(path: os.PathLike | str) -> bool:
+def is_remote(path: os.PathLike[str] | str) -> bool:
     """Returns whether a path is in a bucket."""
     return '://' in os.fspath(path)
 
 
-def absolute(path: os.PathLike | str) -> epath.Path:
+def absolute(path: os.PathLike[str] | str) -> epath.Path:
     """Returns the absolute path, with `~` expanded to the home directory; a path in a bucket is returned unchanged.
 
     Raises:
@@ -105,7 +104,7 @@ def absolute(path: os.PathLike | str) -> epath.Path:
     return epath.Path(path)
 
 
-def read_bytes(path: os.PathLike | str) -> bytes:
+def read_bytes(path: os.PathLike[str] | str) -> bytes:
     """Reads the contents of a file.
 
     Raises:
@@ -117,12 +116,12 @@ def read_bytes(path: os.PathLike | str) -> bytes:
         raise errors.InputError(f'could not read {path}: {reason(error)}') from error
 
 
-def write_json(path: os.PathLike | str, value) -> None:
+def write_json(path: os.PathLike[str] | str, value) -> None:
     """Writes `value` as indented JSON with sorted keys, completely or not at all."""
     write_bytes(path, (json.dumps(value, indent=2, sort_keys=True) + '\n').encode())
 
 
-def read_json(path: os.PathLike | str):
+def read_json(path: os.PathLike[str] | str):
     """Reads a JSON file.
 
     Raises:
@@ -136,7 +135,7 @@ def read_json(path: os.PathLike | str):
         raise errors.InputError(f'{path} is not a JSON file: {error}') from error
 
 
-def read_json_object(path: os.PathLike | str) -> dict:
+def read_json_object(path: os.PathLike[str] | str) -> dict:
     """Reads a JSON file that holds an object.
 
     Raises:
@@ -155,7 +154,7 @@ def npz_bytes(**arrays: np.ndarray) -> bytes:
     return content.getvalue()
 
 
-def npz_arrays(content: bytes) -> Mapping[str, np.ndarray]:
+def npz_arrays(content: bytes) -> np.lib.npyio.NpzFile:
     """Returns the arrays in the contents of a `.npz` file, each read when it is accessed; nothing is unpickled.
 
     Raises:

@@ -12,7 +12,7 @@ from rfn_jax.core import errors, io
 
 
 @contextlib.contextmanager
-def held(path: os.PathLike | str) -> Iterator[None]:
+def held(path: os.PathLike[str] | str) -> Iterator[None]:
     """Holds the lock `path` while the body runs.
 
     The file says which process holds the lock. The operating system releases the lock when that process ends, however it

@@ -39,7 +39,7 @@ def content(kind: type[Row], rows: Iterable[Row]) -> bytes:
     return text.getvalue().encode()
 
 
-def write(path: os.PathLike | str, kind: type[Row], rows: Iterable[Row]) -> None:
+def write(path: os.PathLike[str] | str, kind: type[Row], rows: Iterable[Row]) -> None:
     """Writes the `content` of a table, completely or not at all.
 
     Args:
@@ -53,7 +53,7 @@ def write(path: os.PathLike | str, kind: type[Row], rows: Iterable[Row]) -> None
     io.write_bytes(path, content(kind, rows))
 
 
-def read(path: os.PathLike | str, kind: type[Row]) -> list[Row]:
+def read(path: os.PathLike[str] | str, kind: type[Row]) -> list[Row]:
     """Reads a table; columns that the dataclass does not have are ignored.
 
     Args:
@@ -80,7 +80,7 @@ def read(path: os.PathLike | str, kind: type[Row]) -> list[Row]:
     ]
 
 
-def _parse(path: os.PathLike | str, line: int, column: str, text: str | None, to):
+def _parse(path: os.PathLike[str] | str, line: int, column: str, text: str | None, to):
     if to is str and text is not None:
         return text
     optional = isinstance(to, types.UnionType)

@@ -7,6 +7,8 @@ set is one file, it is replaced completely or not at all.
 import dataclasses
 import json
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -28,7 +30,7 @@ class AdversarialSet:
     images: np.ndarray
     ids: np.ndarray
     labels: np.ndarray
-    origin: dict
+    origin: Mapping[str, Any]
 
     def images_for(self, ids: np.ndarray) -> np.ndarray | None:
         """Returns the images made from the originals `ids`, in that order; None if one is missing."""
@@ -49,7 +51,7 @@ class AdversarialSet:
         return dataclasses.replace(self, images=images, ids=ids[order], labels=labels)
 
 
-def save(adversarial: AdversarialSet, directory: os.PathLike | str) -> None:
+def save(adversarial: AdversarialSet, directory: os.PathLike[str] | str) -> None:
     """Writes `adversarial.npz`, replacing any existing set.
 
     Raises:
@@ -60,7 +62,7 @@ def save(adversarial: AdversarialSet, directory: os.PathLike | str) -> None:
     io.write_bytes(_path(directory), io.npz_bytes(**arrays, sha256=np.array(digests.of_arrays(arrays))))
 
 
-def load(directory: os.PathLike | str) -> AdversarialSet:
+def load(directory: os.PathLike[str] | str) -> AdversarialSet:
     """Reads an adversarial set and checks its hash; nothing is unpickled.
 
     Raises:
@@ -79,11 +81,11 @@ def load(directory: os.PathLike | str) -> AdversarialSet:
         raise errors.InputError(f'{path} is damaged: {error}; delete it and make it again') from error
 
 
-def _path(directory: os.PathLike | str) -> epath.Path:
+def _path(directory: os.PathLike[str] | str) -> epath.Path:
     return epath.Path(directory) / 'adversarial.npz'
 
 
-def load_if_made_from(directory: os.PathLike | str, origin: dict) -> AdversarialSet | None:
+def load_if_made_from(directory: os.PathLike[str] | str, origin: Mapping[str, Any]) -> AdversarialSet | None:
     """Loads the adversarial set in a directory; None if it is missing, damaged, or not of exactly this origin."""
     try:
         loaded = load(directory)

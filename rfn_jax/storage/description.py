@@ -46,7 +46,7 @@ class Network:
     origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     variables_sha256: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         checks.integer('num_classes', self.num_classes, at_least=1)
         channels = check_image_shape(self.image_shape)[-1]
         for name, above in (('mean', None), ('std', 0)):
@@ -112,7 +112,7 @@ class Network:
         return digests.of_plain([self.architecture, self.num_classes, self.mean, self.std, variables_sha256])
 
 
-def write(directory: os.PathLike | str, network: Network) -> None:
+def write(directory: os.PathLike[str] | str, network: Network) -> None:
     """Writes `network.json`, which a network in training needs before its first checkpoint.
 
     Raises:
@@ -121,25 +121,25 @@ def write(directory: os.PathLike | str, network: Network) -> None:
     io.write_json(epath.Path(directory) / FILE, dataclasses.asdict(network))
 
 
-def read(directory: os.PathLike | str) -> Network:
+def read(directory: os.PathLike[str] | str) -> Network:
     """Reads the description of the network in a network directory.
 
     Raises:
       InputError: The directory is missing or from an earlier version, or its `network.json` is missing or damaged.
     """
-    directory = io.absolute(directory)
-    path = directory / FILE
+    path = io.absolute(directory) / FILE
     if not path.exists():
-        raise _missing_error(directory)
+        raise _missing_error(path.parent)
     try:
         values = io.read_json_object(path)
     except errors.InputError as error:
         raise errors.InputError(f'{error}; delete it and {REMEDY}') from error
     fields = sorted(field.name for field in dataclasses.fields(Network))
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     try:
         if sorted(values) != fields:
             raise errors.InputError(f'it must hold {", ".join(fields)}, but holds {list(values)!r:.200}')
-        return Network(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        return Network(**values)
     except errors.InputError as error:
         raise errors.InputError(f'{path} is damaged: {error}; delete it and {REMEDY}') from error
 
@@ -154,9 +154,10 @@ def check_image_shape(value: Any) -> tuple[int, int, int]:
         sizes = tuple(value)
     except TypeError:
         sizes = ()
-    if len(sizes) != 3 or not all(isinstance(size, numbers.Integral) and size >= 1 for size in sizes):
+    if len(sizes) != 3 or not all(isinstance(size, numbers.Integral) and int(size) >= 1 for size in sizes):
         raise errors.InputError(f'image_shape must be (H, W, C), three integers of at least 1, got {value!r:.200}')
-    return tuple(map(int, sizes))
+    height, width, channels = map(int, sizes)
+    return height, width, channels
 
 
 def _missing_error(directory: epath.Path) -> errors.InputError:
@@ -172,7 +173,7 @@ def _missing_error(directory: epath.Path) -> errors.InputError:
     )
 
 
-def _check_tuple(name: str, value: Any) -> tuple:
+def _check_tuple(name: str, value: Any) -> tuple[Any, ...]:
     if not isinstance(value, tuple):
         raise errors.InputError(f'{name} must be a tuple, got {value!r:.200}')
     return value

@@ -4,6 +4,8 @@ import contextlib
 import json
 import os
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -23,7 +25,7 @@ class FinishedBatches:
       InputError: The directory holds something else.
     """
 
-    def __init__(self, directory: os.PathLike | str, origin: dict):
+    def __init__(self, directory: os.PathLike[str] | str, origin: Mapping[str, Any]):
         self.directory = epath.Path(directory)
         self._origin = json.loads(json.dumps(origin))
         if self.directory.is_dir() and (others := [p.name for p in self.directory.iterdir() if not _is_ours(p.name)]):

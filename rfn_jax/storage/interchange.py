@@ -24,7 +24,7 @@ class LabelRow:
     label: int
 
 
-def write_folder(adversarial: adversarial_set.AdversarialSet, directory: os.PathLike | str) -> None:
+def write_folder(adversarial: adversarial_set.AdversarialSet, directory: os.PathLike[str] | str) -> None:
     """Writes `images/<id>.png` for each image, then `labels.csv`.
 
     Raises:
@@ -33,16 +33,16 @@ def write_folder(adversarial: adversarial_set.AdversarialSet, directory: os.Path
     """
     if adversarial.images.shape[-1] not in (1, 3):
         raise errors.InputError(f'PNG files hold 1 or 3 channels, got {adversarial.images.shape[-1]}')
-    directory, rows = epath.Path(directory), []
+    folder, rows = epath.Path(directory), []
     for image, number, label in zip(adversarial.images, adversarial.ids, adversarial.labels, strict=True):
         content, name = BytesIO(), f'{number:06d}.png'
         Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(content, format='PNG')
-        io.write_bytes(directory / 'images' / name, content.getvalue())
+        io.write_bytes(folder / 'images' / name, content.getvalue())
         rows.append(LabelRow(name, int(label)))
-    tables.write(directory / 'labels.csv', LabelRow, rows)
+    tables.write(folder / 'labels.csv', LabelRow, rows)
 
 
-def read_folder(directory: os.PathLike | str) -> adversarial_set.AdversarialSet:
+def read_folder(directory: os.PathLike[str] | str) -> adversarial_set.AdversarialSet:
     """Reads a folder with `labels.csv` and PNG files, which are in `images/` or next to `labels.csv`.
 
     The ids are the numbers that the files are named after or, if not all names are numbers, 0, 1, ... in the order of
@@ -51,13 +51,13 @@ def read_folder(directory: os.PathLike | str) -> adversarial_set.AdversarialSet:
     Raises:
       InputError: A file is missing, is not a PNG file, differs in size from the first, or has no integer label.
     """
-    directory = epath.Path(directory)
-    rows = tables.read(directory / 'labels.csv', LabelRow)
+    folder = epath.Path(directory)
+    rows = tables.read(folder / 'labels.csv', LabelRow)
     if not rows:
-        raise errors.InputError(f'{directory / "labels.csv"} lists no images')
+        raise errors.InputError(f'{folder / "labels.csv"} lists no images')
     images, stems = [], []
     for row in rows:
-        inside, beside = directory / 'images' / row.filename, directory / row.filename
+        inside, beside = folder / 'images' / row.filename, folder / row.filename
         path = inside if inside.exists() else beside
         images.append(_read_png(path))
         if images[-1].shape != images[0].shape:
@@ -72,7 +72,7 @@ def read_folder(directory: os.PathLike | str) -> adversarial_set.AdversarialSet:
     )
 
 
-def read_npz(path: os.PathLike | str) -> adversarial_set.AdversarialSet:
+def read_npz(path: os.PathLike[str] | str) -> adversarial_set.AdversarialSet:
     """Reads a `.npz` file with `images` and `labels`, and `ids` if it has them; nothing is unpickled.
 
     Images are uint8, or floats in [0, 1], which are rounded to the nearest of 256 levels. Their shape is `[N, H, W, C]`, or

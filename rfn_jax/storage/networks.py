@@ -21,7 +21,7 @@ IMPORTED_EPOCH = 0
 
 
 def save(
-    directory: os.PathLike | str,
+    directory: os.PathLike[str] | str,
     classifier: models.Classifier,
     *,
     architecture: Mapping[str, Any],
@@ -46,8 +46,8 @@ def save(
       InputError: The directory is not empty, or a value is invalid or not plain.
       RunError: It could not be written.
     """
-    directory = io.absolute(directory)
-    check_missing_or_empty(directory)
+    folder = io.absolute(directory)
+    check_missing_or_empty(folder)
     network = description.Network.of(
         classifier, architecture=architecture, image_shape=image_shape, class_names=class_names, origin=origin
     )
@@ -57,7 +57,7 @@ def save(
         batch_stats=classifier.variables.get('batch_stats', {}),
         opt_state=(),
     )
-    temporary = directory.parent / f'.{directory.name}.{os.getpid()}'
+    temporary = folder.parent / f'.{folder.name}.{os.getpid()}'
     try:
         temporary.mkdir(parents=True)
         with training.CheckpointStore(temporary / 'checkpoints', keep_all=True) as store:
@@ -66,29 +66,31 @@ def save(
             digest = store.digest(IMPORTED_EPOCH)
         network = dataclasses.replace(network, variables_sha256=digest)
         description.write(temporary, network)
-        if directory.exists():
-            directory.rmdir()
-        temporary.rename(directory)
+        if folder.exists():
+            folder.rmdir()
+        temporary.rename(folder)
     except OSError as error:
-        raise errors.RunError(f'could not write {directory}: {error.strerror or error}') from error
+        raise errors.RunError(f'could not write {folder}: {error.strerror or error}') from error
     finally:
         with contextlib.suppress(OSError):
             temporary.rmtree(missing_ok=True)
     return network
 
 
-def check_missing_or_empty(directory: os.PathLike | str) -> None:
+def check_missing_or_empty(directory: os.PathLike[str] | str) -> None:
     """Checks that a network can be saved in a directory.
 
     Raises:
       InputError: The directory is not empty.
     """
-    directory = io.absolute(directory)
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise errors.InputError(f'{directory} already exists; choose another directory for the network, or delete it')
+    folder = io.absolute(directory)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise errors.InputError(f'{folder} already exists; choose another directory for the network, or delete it')
 
 
-def open_checkpoint(directory: os.PathLike | str, epoch: int | None = None) -> tuple[training.CheckpointStore, int]:
+def open_checkpoint(
+    directory: os.PathLike[str] | str, epoch: int | None = None
+) -> tuple[training.CheckpointStore, int]:
     """Opens the checkpoints of a network directory for reading; also returns the epoch to use: `epoch`, or the last one.
 
     Raises:
@@ -115,7 +117,7 @@ def open_checkpoint(directory: os.PathLike | str, epoch: int | None = None) -> t
 
 
 def template(
-    directory: os.PathLike | str, epoch: int | None = None, *, image_shape: tuple[int, int, int] | None = None
+    directory: os.PathLike[str] | str, epoch: int | None = None, *, image_shape: tuple[int, int, int] | None = None
 ) -> models.Classifier:
     """Returns the classifier of a network directory with shapes in place of values, after checking the variables against it.
 
@@ -133,7 +135,7 @@ def template(
 
 
 def load(
-    directory: os.PathLike | str, epoch: int | None = None, *, image_shape: tuple[int, int, int] | None = None
+    directory: os.PathLike[str] | str, epoch: int | None = None, *, image_shape: tuple[int, int, int] | None = None
 ) -> models.Classifier:
     """Loads the classifier of a network directory onto the default device.
 
@@ -149,11 +151,14 @@ def load(
       RunError: As for `template`.
     """
     store, chosen = open_checkpoint(directory, epoch)
-    return jax.device_put(store.restore_classifier(chosen, _template(directory, store, chosen, image_shape)))
+    found: models.Classifier = jax.device_put(
+        store.restore_classifier(chosen, _template(directory, store, chosen, image_shape))
+    )
+    return found
 
 
 def _template(
-    directory: os.PathLike | str,
+    directory: os.PathLike[str] | str,
     store: training.CheckpointStore,
     epoch: int,
     image_shape: tuple[int, int, int] | None,

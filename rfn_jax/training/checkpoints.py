@@ -30,7 +30,7 @@ class CheckpointStore:
       keep_all: Whether saving keeps every epoch (surrogates) or only the latest two (targets).
     """
 
-    def __init__(self, directory: os.PathLike | str, *, keep_all: bool = True):
+    def __init__(self, directory: os.PathLike[str] | str, *, keep_all: bool = True):
         self.directory = io.absolute(directory)
         self._keep_all = keep_all
         self._without_optimizer: set[int] = set()  # epochs, kept so that a bucket is not queried again and again

@@ -20,7 +20,7 @@ def fit(
     validation: data.ImageDataset,
     program: programs.Program,
     *,
-    directory: os.PathLike | str,
+    directory: os.PathLike[str] | str,
     keep_all: bool,
     batch_size: int,
     name: str,

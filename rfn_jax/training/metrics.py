@@ -18,7 +18,7 @@ class MetricsLog:
       InputError: The file exists but cannot be read.
     """
 
-    def __init__(self, path: os.PathLike | str, *, keep: Collection[int]):
+    def __init__(self, path: os.PathLike[str] | str, *, keep: Collection[int]):
         self.path = io.absolute(path)
         content = io.read_bytes(self.path) if self.path.exists() else b''
         lines = content.decode(errors='replace').splitlines()
