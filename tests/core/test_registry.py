@@ -55,8 +55,8 @@ def test_unknown_name(table):
 
 
 def test_unknown_option_names_the_nearest(table):
-    with pytest.raises(errors.InputError, match=r"unknown option of shape 'circle': 'centre'; did you mean 'center'\?"):
-        table.make('circle', radius=1, centre=(0, 0))
+    with pytest.raises(errors.InputError, match=r"unknown option of shape 'circle': 'centr'; did you mean 'center'\?"):
+        table.make('circle', radius=1, centr=(0, 0))
 
 
 def test_missing_option(table):
