@@ -48,6 +48,7 @@ setuptools.setup(
     },
     install_requires=[
         'absl-py',
+        'chex',
         'etils[epath]',
         'flax>=0.12',
         'grain>=0.2.15',

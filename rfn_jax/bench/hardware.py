@@ -1,4 +1,4 @@
-"""Types of arithmetic, and how fast devices are at each by their data sheets."""
+"""Types of arithmetic, and the speed of devices in each according to their data sheets."""
 
 import contextlib
 import dataclasses
@@ -9,18 +9,18 @@ import jax.numpy as jnp
 
 @dataclasses.dataclass(frozen=True)
 class Precision:
-    """How a network is computed.
+    """The precision in which a network is computed.
 
     Attributes:
       dtype: Type of the activations; parameters are float32.
-      matmul: What `jax.default_matmul_precision` is set to, for products of float32 values.
+      matmul: Value of `jax.default_matmul_precision`, for products of float32 values.
     """
 
     dtype: jnp.dtype
     matmul: str
 
     def active(self) -> contextlib.AbstractContextManager:
-        """A context in which programs are traced."""
+        """Returns the context in which to trace programs."""
         return jax.default_matmul_precision(self.matmul)
 
 
@@ -30,7 +30,7 @@ PRECISIONS = {
     'bfloat16': Precision(jnp.dtype('bfloat16'), 'default'),
 }
 
-# Dense peak in TFLOP/s without sparsity, from the makers' data sheets, of one device as JAX names it.
+# Dense peak (without sparsity) of one device in TFLOP/s, from the vendors' data sheets, by the name of the device in JAX.
 PEAKS = {
     'H200': {'bfloat16': 989.4, 'tf32': 494.7, 'float32': 66.9},
     'H100 PCIe': {'bfloat16': 756.0, 'tf32': 378.0, 'float32': 51.0},
@@ -46,14 +46,14 @@ PEAKS = {
 
 
 def peak_flops(device_kind: str, precision: str) -> float | None:
-    """The dense peak of one device in FLOP/s.
+    """Returns the dense peak of one device in FLOP/s.
 
     Args:
       device_kind: `jax.devices()[0].device_kind`, such as `'NVIDIA H100 80GB HBM3'` or `'TPU v5 lite'`.
       precision: Name in `PRECISIONS`.
 
     Returns:
-      The peak, or None where it is not known.
+      The peak, or None if it is unknown.
     """
     for name, peaks in PEAKS.items():
         if name in device_kind:

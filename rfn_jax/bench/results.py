@@ -1,4 +1,4 @@
-"""What a benchmark found: rows, their JSON file, a table, and a comparison with an earlier file."""
+"""The results of a benchmark: rows, their JSON file, tables, and a comparison with an earlier file."""
 
 import dataclasses
 import itertools
@@ -15,19 +15,19 @@ from rfn_jax.core import errors, io
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-    """One program, timed.
+    """The timing of one program.
 
     Attributes:
       model: Name of the model.
-      work: What it does: the name of a minimizer or of an attack, with its number of steps.
+      work: What the program does: the name of a minimizer, or that of an attack with its number of steps.
       kind: `'training'` or `'attack'`.
       precision: Name in `PRECISIONS`.
-      batch_size: Images of a step.
-      steps_per_call: Training steps that the host starts together.
-      seconds: Seconds of a training step, or of an attack on one batch, in each round.
-      model_tflops: TFLOP of a step; see `Program.model_flops`.
-      utilization: Model FLOP/s over the dense peak of the devices in [0, 1]; None where that is not known.
-      compile_s: Seconds of tracing and compiling.
+      batch_size: Images in a step.
+      steps_per_call: Number of training steps that the host launches together.
+      seconds: Seconds for a training step, or for an attack on one batch, in each round.
+      model_tflops: TFLOP in a step; see `Program.model_flops`.
+      utilization: Model FLOP/s divided by the dense peak of the devices, in [0, 1]; None if the peak is unknown.
+      compile_s: Seconds spent tracing and compiling.
       memory_bytes: Memory of the program on one device.
       error: Why it could not be timed; `seconds` is empty then.
     """
@@ -47,22 +47,22 @@ class Row:
 
     @property
     def setting(self) -> tuple:
-        """What its group shares; with `work` it makes rows of two files comparable."""
+        """What the rows of a group have in common; together with `work`, it identifies comparable rows in two files."""
         return self.kind, self.model, self.precision, self.batch_size
 
     @property
     def median(self) -> float:
-        """Median seconds of a step."""
+        """Median number of seconds for a step."""
         return statistics.median(self.seconds)
 
     @property
     def images_per_s(self) -> float:
-        """Images a second, by the median."""
+        """Images per second, from the median."""
         return self.batch_size / self.median
 
 
-def write(path: os.PathLike | str, environment: Mapping[str, str], command: str, rows: Iterable[Row]) -> None:
-    """Writes what was found so far as JSON, whole or not at all.
+def write(path: os.PathLike[str] | str, environment: Mapping[str, str], command: str, rows: Iterable[Row]) -> None:
+    """Writes the results so far as JSON, completely or not at all.
 
     Raises:
       RunError: The file cannot be written.
@@ -76,31 +76,31 @@ def write(path: os.PathLike | str, environment: Mapping[str, str], command: str,
     io.write_json(path, {'environment': dict(environment), 'command': command, 'rows': listed})
 
 
-def read(path: os.PathLike | str) -> tuple[dict[str, str], list[Row]]:
-    """The environment and the rows of a file that `write` made.
+def read(path: os.PathLike[str] | str) -> tuple[dict[str, str], list[Row]]:
+    """Reads the environment and the rows from a file written by `write`.
 
     Raises:
-      InputError: It is missing or holds something else.
+      InputError: The file is missing or holds something else.
     """
-    found = io.read_json(path)
+    content = io.read_json(path)
     fields = {field.name for field in dataclasses.fields(Row)}
     try:
-        rows = [Row(**{name: value for name, value in row.items() if name in fields}) for row in found['rows']]
+        rows = [Row(**{name: value for name, value in row.items() if name in fields}) for row in content['rows']]
         for row in rows:
             if not all(isinstance(value, (int, float)) and value > 0 for value in row.seconds):
                 raise ValueError(f'seconds must be numbers above 0, got {row.seconds!r}')
             if not all(isinstance(value, (str, int)) for value in (*row.setting, row.work)):
-                raise ValueError(f'it has a row of {row.setting}')
-        return dict(found['environment']), rows
+                raise ValueError(f'it has a row with the setting {row.setting}')
+        return dict(content['environment']), rows
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise errors.InputError(f'{path} is no result of rfn-jax bench: {type(error).__name__} {error}') from error
+        raise errors.InputError(f'{path} is not a result of rfn-jax bench: {type(error).__name__} {error}') from error
 
 
 def tables(rows: Sequence[Row]) -> list[rich.table.Table]:
-    """The rows for a terminal, a table for each model, kind, precision and batch size.
+    """Returns tables of the rows for a terminal, one for each model, kind, precision and batch size.
 
-    `x SGD` is the time of a step over that of SGD; `MFU` the share of the devices' dense peak that the model's own operations
-    make up.
+    `x SGD` is the time of a step divided by that of SGD; `MFU` is the fraction of the devices' dense peak that the operations
+    of the model itself account for.
     """
     return [_table(list(group)) for _, group in itertools.groupby(rows, lambda row: row.setting)]
 
@@ -129,17 +129,17 @@ def _table(rows: Sequence[Row]) -> rich.table.Table:
 
 
 def _ms(seconds: float) -> str:
-    """Milliseconds with four digits, or all before the point."""
+    """Formats milliseconds with four digits, or with all digits before the decimal point."""
     return f'{1e3 * seconds:.4g}' if seconds < 10 else f'{1e3 * seconds:.0f}'
 
 
 def compare(rows: Sequence[Row], other: Sequence[Row], *, title: str) -> rich.table.Table:
-    """How much faster the rows are than the same ones of an earlier file: its median over theirs, above 1 if they are faster.
+    """Compares the rows with the same ones in an earlier file: the earlier median over the new one, above 1 if now faster.
 
-    Where the ranges of the rounds overlap, it says so.
+    The table notes where the ranges of the rounds overlap.
     """
-    theirs = {(*row.setting, row.work): row for row in other if row.seconds}
-    common = [row for row in rows if row.seconds and (*row.setting, row.work) in theirs]
+    earlier_rows = {(*row.setting, row.work): row for row in other if row.seconds}
+    common = [row for row in rows if row.seconds and (*row.setting, row.work) in earlier_rows]
     if not common:
         title += ' (no model, batch size, precision and work in common)'
     shown = rich.table.Table(title=rich.text.Text(title), title_justify='left', box=rich.box.SIMPLE_HEAD)
@@ -148,7 +148,7 @@ def compare(rows: Sequence[Row], other: Sequence[Row], *, title: str) -> rich.ta
         shown.add_column(column, justify='right', no_wrap=True)
     shown.add_column('')
     for row in common:
-        earlier = theirs[*row.setting, row.work]
+        earlier = earlier_rows[*row.setting, row.work]
         overlap = min(row.seconds) <= max(earlier.seconds) and min(earlier.seconds) <= max(row.seconds)
         shown.add_row(
             f'{row.work}: {_title(row)}',

@@ -1,4 +1,4 @@
-"""Timing: whole calls in rounds, interleaved, so that what slows the machine for a while slows all alike."""
+"""Timing of whole calls in interleaved rounds, so that a temporary slowdown of the machine affects all programs alike."""
 
 import time
 from collections.abc import Sequence
@@ -7,14 +7,14 @@ from rfn_jax.bench import programs as programs_lib
 
 
 def calibrate(program: programs_lib.Program, seconds: float) -> int:
-    """How many calls take about `seconds`, a multiple of the program's period, after a warm-up."""
-    once(program, program.period)
-    periods = round(seconds / (once(program, program.period) * program.period))
+    """Warms up a program and returns how many calls take about `seconds`, as a multiple of its period."""
+    time_calls(program, program.period)
+    periods = round(seconds / (time_calls(program, program.period) * program.period))
     return program.period * max(1, periods)
 
 
-def once(program: programs_lib.Program, calls: int) -> float:
-    """The seconds of one call: the mean of several that follow each other without waiting."""
+def time_calls(program: programs_lib.Program, calls: int) -> float:
+    """Returns the seconds per call: the mean over several calls that follow each other without waiting."""
     start = time.perf_counter()
     for _ in range(calls):
         program.start()
@@ -22,21 +22,21 @@ def once(program: programs_lib.Program, calls: int) -> float:
     return (time.perf_counter() - start) / calls
 
 
-def interleaved(programs: Sequence[programs_lib.Program], *, rounds: int, seconds: float) -> list[list[float]]:
-    """Seconds of a call of each program, in each of several rounds.
+def time_interleaved(programs: Sequence[programs_lib.Program], *, rounds: int, seconds: float) -> list[list[float]]:
+    """Returns the seconds per call of each program in each of several rounds.
 
     Args:
-      programs: The programs; each round times one after the other, every second round in reverse order.
+      programs: The programs; each round times them one after the other, every second round in reverse order.
       rounds: Number of rounds, at least 1.
-      seconds: About how long a round of one program takes.
+      seconds: Approximate duration of a round of one program.
 
     Returns:
-      For each program its times, one a round.
+      For each program, its times, one per round.
     """
     calls = [calibrate(program, seconds) for program in programs]
     times: list[list[float]] = [[] for _ in programs]
     for number in range(rounds):
         order = range(len(programs)) if number % 2 == 0 else reversed(range(len(programs)))
         for index in order:
-            times[index].append(once(programs[index], calls[index]))
+            times[index].append(time_calls(programs[index], calls[index]))
     return times

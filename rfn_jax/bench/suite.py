@@ -16,7 +16,7 @@ MINIMIZERS = {
     'rfn_sam': {'name': 'rfn_sam', 'rho': 0.4},
     'looksam': {'name': 'looksam', 'rho': 0.4, 'k': 5},
 }
-MOST = 1 << 20  # rounds, steps of a call, images of a batch
+MAX_COUNT = 1 << 20  # of rounds, of steps in a call, and of images in a batch
 ATTACKS = {
     'bim-50': {'name': 'bim', 'eps': 4 / 255, 'steps': 50},
     'mi+di+ti-10': {'name': 'mi+di+ti', 'eps': 16 / 255, 'steps': 10},
@@ -33,12 +33,12 @@ class Suite:
       minimizers: Names in `MINIMIZERS`.
       attacks: Names in `ATTACKS`.
       rounds: Number of rounds, at least 1.
-      seconds: About how long a round of one program takes.
+      seconds: Approximate duration of a round of one program.
       steps_per_call: Training steps per compiled call.
       limit_s: Seconds after which no further group is started; None for no limit.
 
     Raises:
-      InputError: A name is unknown or a number is out of its range.
+      InputError: A name is unknown or a number is out of range.
     """
 
     models: Mapping[str, int]
@@ -60,10 +60,10 @@ class Suite:
             for name in names:
                 checks.one_of(kind, name, known)
         for name in ('rounds', 'steps_per_call'):
-            checks.integer(name, getattr(self, name), at_least=1, at_most=MOST)
+            checks.integer(name, getattr(self, name), at_least=1, at_most=MAX_COUNT)
         for kind in ('precisions', 'minimizers', 'attacks'):
             if len(set(getattr(self, kind))) < len(getattr(self, kind)):
-                raise errors.InputError(f'{kind} must differ from each other, got {", ".join(getattr(self, kind))}')
+                raise errors.InputError(f'{kind} must not repeat, got {", ".join(getattr(self, kind))}')
         if not next(self.groups(), None):
             raise errors.InputError('there is nothing to time: name a model, a precision, and a minimizer or an attack')
         for name in ('seconds', 'limit_s'):
@@ -71,15 +71,15 @@ class Suite:
             if value is not None:
                 checks.number(name.removesuffix('_s'), value, above=0)
         for model, batch_size in self.models.items():
-            checks.integer(f'the batch size of {model}', batch_size, at_least=1, at_most=MOST)
+            checks.integer(f'the batch size of {model}', batch_size, at_least=1, at_most=MAX_COUNT)
 
     def groups(self) -> Iterator[tuple[str, int, str, str, Sequence[str]]]:
-        """What is timed in interleaved rounds: model, batch size, precision, kind, and the works of that kind."""
+        """Yields what to time in interleaved rounds: model, batch size, precision, kind, names of minimizers or attacks."""
         for model, batch_size in self.models.items():
             for precision in self.precisions:
-                for kind, works in (('training', self.minimizers), ('attack', self.attacks)):
-                    if works:
-                        yield model, batch_size, precision, kind, works
+                for kind, names in (('training', self.minimizers), ('attack', self.attacks)):
+                    if names:
+                        yield model, batch_size, precision, kind, names
 
 
 def run(
@@ -90,59 +90,61 @@ def run(
     Args:
       suite: What to time.
       mesh: The devices; every batch size must be a multiple of their number.
-      console: Where to tell what is done.
-      save: Called with all rows so far after each group, so that a run that is stopped leaves what it finished.
+      console: Where to report progress.
+      save: Called with all rows so far after each group, so that a stopped run leaves what it has finished.
 
     Returns:
       The rows; one that ran out of memory, or was not started within the limit, has an `error` in place of times.
 
     Raises:
-      InputError: A batch size does not divide over the devices.
+      InputError: A batch size does not divide evenly over the devices.
     """
     for model, batch_size in suite.models.items():
         if batch_size % mesh.size:
-            raise errors.InputError(f'the batch size {batch_size} of {model} does not divide over {mesh.size} devices')
+            raise errors.InputError(
+                f'the batch size {batch_size} of {model} does not divide evenly over {mesh.size} devices'
+            )
     start, rows = time.monotonic(), []
-    for model, batch_size, precision, kind, works in suite.groups():
+    for model, batch_size, precision, kind, names in suite.groups():
         shared = {'model': model, 'kind': kind, 'precision': precision, 'batch_size': batch_size}
         if suite.limit_s is not None and time.monotonic() - start > suite.limit_s:
             rows += [
-                results.Row(work=work, error=f'not started within {suite.limit_s:g} s', **shared) for work in works
+                results.Row(work=work, error=f'not started within {suite.limit_s:g} s', **shared) for work in names
             ]
         else:
-            console.info(f'{kind} of {model}, batch {batch_size}, {precision}: {", ".join(works)}')
-            rows += _group(suite, mesh, works, shared)
+            console.info(f'{kind} of {model}, batch {batch_size}, {precision}: {", ".join(names)}')
+            rows += _group(suite, mesh, names, shared)
         save(rows)
     return rows
 
 
-def _group(suite: Suite, mesh: Mesh, works: Sequence[str], shared: dict) -> list[results.Row]:
-    """Compiles the works of one model, times them in interleaved rounds, and lets go of them."""
+def _group(suite: Suite, mesh: Mesh, names: Sequence[str], shared: dict) -> list[results.Row]:
+    """Compiles the programs of one group, times them in interleaved rounds, and releases them."""
     model, kind = shared['model'], shared['kind']
     options = {'batch_size': shared['batch_size'], 'precision': shared['precision'], 'mesh': mesh}
-    made: dict[str, programs.Program] = {}
+    compiled: dict[str, programs.Program] = {}
     failed: dict[str, str] = {}
-    for work in works:
+    for work in names:
         try:
             if kind == 'training':
                 per_call = suite.steps_per_call
-                made[work] = programs.training_program(model, MINIMIZERS[work], steps_per_call=per_call, **options)
+                compiled[work] = programs.training_program(model, MINIMIZERS[work], steps_per_call=per_call, **options)
             else:
-                made[work] = programs.attack_program(model, ATTACKS[work], **options)
+                compiled[work] = programs.attack_program(model, ATTACKS[work], **options)
         except errors.RunError as error:
             failed[work] = str(error)
         except MemoryError:
             failed[work] = 'not enough memory; use a smaller batch size'
     try:
-        times = rounds.interleaved(list(made.values()), rounds=suite.rounds, seconds=suite.seconds)
+        times = rounds.time_interleaved(list(compiled.values()), rounds=suite.rounds, seconds=suite.seconds)
     except jax.errors.JaxRuntimeError as error:
         if 'RESOURCE_EXHAUSTED' not in str(error):
             raise
-        failed |= dict.fromkeys(made, 'not enough device memory; use a smaller batch size')
-        made, times = {}, []
+        failed |= dict.fromkeys(compiled, 'not enough device memory; use a smaller batch size')
+        compiled, times = {}, []
     peak = hardware.peak_flops(mesh.devices.flat[0].device_kind, shared['precision'])
     rows = [results.Row(work=work, error=reason, **shared) for work, reason in failed.items()]
-    for (work, program), seconds in zip(made.items(), times, strict=True):
+    for (work, program), seconds in zip(compiled.items(), times, strict=True):
         row = results.Row(
             work=work,
             steps_per_call=program.steps,

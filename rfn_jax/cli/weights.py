@@ -69,7 +69,7 @@ def import_weights(arguments: Sequence[str]) -> int:
     num_classes, image_shape = _classes_and_images(values, sizes.table().get(values.model))
     module = models.from_spec(spec, num_classes=num_classes)
     normalization = _normalization(values, values.model in sizes.table() and not values.model.startswith(sizes.CIFAR))
-    networks.check_is_free(values.out)
+    networks.check_missing_or_empty(values.out)
     state = weights.read_state_dict(values.weights, entry=values.entry)
     console = console_lib.Console()
     key = rng.key_for(0, 'initialize')

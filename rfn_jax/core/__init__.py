@@ -1,1 +1,1 @@
-"""What every other room stands on: numerics, losses, random keys, registries, sharding, safe files, the console."""
+"""The foundation of all other rooms: numerics, losses, random keys, registries, sharding, safe files, the console."""

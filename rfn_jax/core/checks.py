@@ -1,7 +1,7 @@
 """Checks of arguments: one wording and one kind of error for each kind of value.
 
-What has the wrong type is an `InputTypeError` (a TypeError), what is out of its range an `InputError` (a ValueError); the
-command line turns both into one line. NumPy's numbers will do wherever Python's will.
+A value of the wrong type raises an `InputTypeError` (a TypeError), and a value out of range an `InputError` (a ValueError);
+the command line turns both into one line. NumPy numbers are accepted wherever Python numbers are.
 """
 
 import math
@@ -18,15 +18,15 @@ def integer(name: str, value: Any, *, at_least: int | None = None, at_most: int 
     Args:
       name: What to call the value in the message.
       value: The value.
-      at_least: The least that is allowed.
-      at_most: The most that is allowed.
+      at_least: The smallest value allowed.
+      at_most: The largest value allowed.
 
     Returns:
       The value as an `int`.
 
     Raises:
-      InputTypeError: It is not an integer; booleans are none.
-      InputError: It is out of its range.
+      InputTypeError: It is not an integer; a boolean does not count as one.
+      InputError: It is out of range.
     """
     if at_least is not None and at_most is not None:
         allowed = f'an integer from {at_least} to {at_most}'
@@ -55,42 +55,42 @@ def number(
     Args:
       name: What to call the value in the message.
       value: The value.
-      above: What it must be above.
-      at_least: The least that is allowed.
-      below: What it must be below.
-      at_most: The most that is allowed.
+      above: Exclusive lower bound.
+      at_least: The smallest value allowed.
+      below: Exclusive upper bound.
+      at_most: The largest value allowed.
 
     Returns:
       The value as a `float`.
 
     Raises:
-      InputTypeError: It is not a real number; booleans are none.
-      InputError: It is not finite, or out of its range.
+      InputTypeError: It is not a real number; a boolean does not count as one.
+      InputError: It is not finite, or is out of range.
     """
     bounds = (('above', above), ('at least', at_least), ('below', below), ('at most', at_most))
     allowed = ' and '.join(f'{word} {bound:g}' for word, bound in bounds if bound is not None)
     allowed = f'a finite number {allowed}'.rstrip()
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise errors.InputTypeError(f'{name} must be {allowed}, got {value!r}')
-    inside = (
+    in_range = (
         math.isfinite(value)
         and (above is None or value > above)
         and (at_least is None or value >= at_least)
         and (below is None or value < below)
         and (at_most is None or value <= at_most)
     )
-    if not inside:
+    if not in_range:
         raise errors.InputError(f'{name} must be {allowed}, got {value!r}')
     return float(value)
 
 
 def string(name: str, value: Any, what: str = 'a string') -> str:
-    """Checks a string that is not empty.
+    """Checks that a value is a string and not empty.
 
     Args:
       name: What to call the value in the message.
       value: The value.
-      what: What it must be, such as `'the name of a layer'`.
+      what: What the message says it must be, such as `'the name of a layer'`.
 
     Raises:
       InputTypeError: It is not a string.
@@ -104,7 +104,7 @@ def string(name: str, value: Any, what: str = 'a string') -> str:
 
 
 def one_of(kind: str, value: Any, known: Collection[str]) -> str:
-    """Checks a name.
+    """Checks that a name is a known one.
 
     Args:
       kind: What the name stands for, such as `'norm'`.
@@ -112,7 +112,7 @@ def one_of(kind: str, value: Any, known: Collection[str]) -> str:
       known: The names that exist.
 
     Raises:
-      InputError: It is none of them; the message has the nearest ones.
+      InputError: It is not one of them; the message suggests the nearest ones.
     """
     if not isinstance(value, str) or value not in known:
         raise errors.unknown_name(kind, value, known)

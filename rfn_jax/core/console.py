@@ -9,11 +9,11 @@ import rich.progress
 
 
 class Console:
-    """Where a run tells what it does.
+    """Where a run reports what it is doing.
 
     Args:
-      console: A rich console; by default one on the standard output.
-      lines_every_s: In a log, the least time between two lines of one task, in seconds.
+      console: A rich console; by default one that writes to standard output.
+      lines_every_s: In a log, the minimum time between two lines of one task, in seconds.
     """
 
     def __init__(self, console: rich.console.Console | None = None, *, lines_every_s: float = 20.0):
@@ -26,12 +26,12 @@ class Console:
 
     @contextlib.contextmanager
     def task(self, description: str, total: int, *, done: int = 0) -> Iterator[Callable[..., None]]:
-        """Shows a piece of work while it runs.
+        """Shows the progress of a task while it runs.
 
         Args:
-          description: What is done, such as `'train resnet-rfn seed 0'`.
-          total: How many units it has.
-          done: How many are done already.
+          description: What the task does, such as `'train resnet-rfn seed 0'`.
+          total: The number of units of work.
+          done: How many of them are already done.
 
         Yields:
           `advance(**values)`: call it after each unit, with figures to show, such as `loss=0.12`.

@@ -11,8 +11,8 @@ from etils import epath
 from rfn_jax.core import errors
 
 
-def of_file(path: os.PathLike | str) -> str:
-    """SHA-256 of the content of a file.
+def of_file(path: os.PathLike[str] | str) -> str:
+    """SHA-256 of the contents of a file.
 
     Raises:
       InputError: The file cannot be read.
@@ -25,7 +25,7 @@ def of_file(path: os.PathLike | str) -> str:
 
 
 def of_arrays(tree) -> str:
-    """SHA-256 over the names, types, shapes and bytes of all leaves of a pytree of arrays."""
+    """SHA-256 of the names, types, shapes and bytes of all leaves of a pytree of arrays."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         array = np.asarray(leaf)
@@ -35,7 +35,7 @@ def of_arrays(tree) -> str:
 
 
 def of_plain(value) -> str:
-    """SHA-256 of plain values (what JSON holds); the order of keys does not count."""
+    """SHA-256 of plain values (those that JSON can hold), regardless of the order of keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 

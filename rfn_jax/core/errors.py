@@ -1,11 +1,11 @@
-"""The errors that the command line turns into one clear line: wrong input (exit 2) and a failed run (exit 1)."""
+"""The errors that the command line reports in one clear line: wrong input (exit 2) and a failed run (exit 1)."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """The caller's input is wrong; the message names the value and what is allowed. Exit status 2."""
+    """The caller's input is wrong; the message states the value and what is allowed. Exit status 2."""
 
 
 class InputTypeError(InputError, TypeError):
@@ -13,11 +13,11 @@ class InputTypeError(InputError, TypeError):
 
 
 class RunError(RuntimeError):
-    """The input was right and the work failed (diverged, disk full, damaged file). Exit status 1."""
+    """The input was correct but the work failed (divergence, full disk, damaged file). Exit status 1."""
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> InputError:
-    """An InputError for a name that is not in a table, with the nearest names.
+    """Returns an `InputError` for a name that is not in a table; the message suggests the nearest names.
 
     Args:
       kind: What the name stands for, such as `'model'`.
@@ -25,7 +25,7 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> InputError:
       known: The names that exist.
 
     Returns:
-      The error, to be raised by the caller.
+      The error, for the caller to raise.
     """
     known = sorted(known)
     near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)

@@ -1,4 +1,4 @@
-"""Locks: files by which one process keeps others from doing the same work at the same time."""
+"""Locks: files with which one process keeps others from doing the same work at the same time."""
 
 import contextlib
 import fcntl
@@ -12,18 +12,18 @@ from rfn_jax.core import errors, io
 
 
 @contextlib.contextmanager
-def held(path: os.PathLike | str) -> Iterator[None]:
+def held(path: os.PathLike[str] | str) -> Iterator[None]:
     """Holds the lock `path` while the body runs.
 
-    The file says which process holds it. The operating system lets go of it when that process ends, however it ends: what a
-    process of this host left behind is taken over. In a bucket (`gs://`), and on a file system without locks, nothing is
-    locked: there, two processes must not be given the same work.
+    The file says which process holds the lock. The operating system releases the lock when that process ends, however it
+    ends, and a file left behind by a process on this host is taken over. In a bucket (`gs://`), and on a file system without
+    locks, nothing is locked: there, do not give two processes the same work.
 
     Args:
-      path: The file; made, with its folder, and deleted again.
+      path: The file; it is created, along with its folder, and deleted afterwards.
 
     Raises:
-      RunError: Another process holds it, or may hold it on another host; or the file cannot be written.
+      RunError: Another process holds the lock, or may hold it on another host; or the file cannot be written.
     """
     if io.is_remote(path):
         yield
@@ -31,7 +31,7 @@ def held(path: os.PathLike | str) -> Iterator[None]:
     path = pathlib.Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = _taken(path)
+        descriptor = _acquire(path)
     except OSError as error:
         raise errors.RunError(f'could not write {path}: {io.reason(error)}') from error
     try:
@@ -41,14 +41,14 @@ def held(path: os.PathLike | str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _taken(path: pathlib.Path) -> int:
-    """Takes the lock; returns the open file, which holds it."""
+def _acquire(path: pathlib.Path) -> int:
+    """Acquires the lock and returns the descriptor of the open file, which holds it."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         _lock(path, descriptor)
         host = socket.gethostname()
-        if (holder := _holder(path)).get('host', host) != host:
-            raise _refused(path, holder)
+        if (holder := _read_holder(path)).get('host', host) != host:
+            raise _held_error(path, holder)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps({'host': host, 'pid': os.getpid()}).encode(), 0)
     except BaseException:
@@ -61,24 +61,24 @@ def _lock(path: pathlib.Path, descriptor: int) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise _refused(path, _holder(path)) from error
+        raise _held_error(path, _read_holder(path)) from error
     except OSError:  # a file system without locks
         return
-    if os.fstat(descriptor).st_nlink == 0:  # its holder deleted it meanwhile, and is done
-        raise errors.RunError(f'{path} was let go of this very moment; try again')
+    if os.fstat(descriptor).st_nlink == 0:  # its holder has finished and deleted it in the meantime
+        raise errors.RunError(f'{path} was released just now; try again')
 
 
-def _holder(path: pathlib.Path) -> dict:
-    """Host and process of a lock; empty if it is being made, or was left damaged."""
+def _read_holder(path: pathlib.Path) -> dict:
+    """Returns the host and process that hold a lock; empty if its file is just being written or was left damaged."""
     try:
         return io.read_json_object(path)
     except errors.InputError:
         return {}
 
 
-def _refused(path: pathlib.Path, holder: dict) -> errors.RunError:
+def _held_error(path: pathlib.Path, holder: dict) -> errors.RunError:
     who = f'process {holder.get("pid", "unknown")} on host {holder.get("host", "unknown")}'
     return errors.RunError(
-        f'{path} is held by {who}, which is at the same work: wait until it is done, or delete that file if the process is '
-        'gone'
+        f'{path} is held by {who}, which is doing the same work: wait until it is done, or delete that file if the process '
+        'no longer exists'
     )

@@ -1,4 +1,4 @@
-"""Losses per example, as training and attacks use them; attacks raise them, targeted attacks lower them.
+"""Losses per example, for training and attacks; attacks increase them, and targeted attacks decrease them.
 
 Axes: `B` examples, `K` classes.
 """
@@ -23,7 +23,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def margin(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    r"""How far the best other class is above the true one: :math:`\max_{k \neq y} z_k - z_y` (Carlini and Wagner).
+    r"""How far the highest other logit is above the true one: :math:`\max_{k \neq y} z_k - z_y` (Carlini and Wagner).
 
     Args:
       logits: Array `[B, K]`, K at least 2.
@@ -38,7 +38,7 @@ def margin(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def negative_logit(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    r"""The logit of the true class, :math:`-z_y`: what a targeted logit attack lowers for its target.
+    r"""Negative logit of the true class, :math:`-z_y`: a targeted logit attack decreases it for its target.
 
     Source: Zhao et al., `On Success and Simplicity <https://arxiv.org/abs/2012.11207>`_, 2021.
 

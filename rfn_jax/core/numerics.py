@@ -1,8 +1,8 @@
-"""Norms and divisions that stay finite, and that do not lose precision in low-precision types.
+"""Norms and divisions that stay finite and do not lose precision in low-precision types.
 
 Nothing in this project divides by a bare norm: use these functions.
 
-Axes: `B` is the batch; a leading `B` in a shape means that the value is computed for each example on its own.
+Axes: `B` is the batch; a leading `B` in a shape means that the value is computed separately for each example.
 """
 
 import functools
@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
-SMALL = 1 << 15  # values of an array that is reduced together with others
+SMALL = 1 << 15  # arrays with fewer values than this are reduced together
 
 
 def safe_divide(numerator: ArrayLike, denominator: ArrayLike) -> jax.Array:
-    """`numerator / denominator`, and 0 where the denominator is 0.
+    """Returns `numerator / denominator`, or 0 where the denominator is 0.
 
     The gradient is finite everywhere: the division never sees the zero.
 
@@ -36,9 +36,9 @@ def safe_divide(numerator: ArrayLike, denominator: ArrayLike) -> jax.Array:
 
 
 def _scaled_norm(largest: jax.Array, sum_of_squares: Callable[[jax.Array], jax.Array]) -> jax.Array:
-    """`largest * sqrt(sum((x / largest)^2))`: neither overflows nor underflows, whatever the size of x.
+    """Computes `largest * sqrt(sum((x / largest)^2))`, which neither overflows nor underflows for x of any size.
 
-    The norm does not depend on the scale, so no gradient goes through it; the square root never sees a zero.
+    The norm does not depend on the scale, so no gradient flows through the scale; the square root never sees a zero.
     """
     scale = jax.lax.stop_gradient(jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1.0))
     total = sum_of_squares(scale)
@@ -46,11 +46,11 @@ def _scaled_norm(largest: jax.Array, sum_of_squares: Callable[[jax.Array], jax.A
     return jnp.where(is_zero, 0.0, scale * jnp.sqrt(jnp.where(is_zero, 1.0, total)))
 
 
-def _joined(leaves: list[jax.Array]) -> list[jax.Array]:
-    """The same values in fewer arrays, the small ones one after another in one.
+def _join_small(leaves: list[jax.Array]) -> list[jax.Array]:
+    """Concatenates the small arrays into one, so that the same values are in fewer arrays.
 
-    An accelerator starts a kernel for each array of a reduction, which takes as long as the reduction itself where arrays
-    are small, as those of batch normalization are. A CPU has no such cost, and keeps the order of its sums.
+    An accelerator launches a kernel for each array of a reduction, which takes as long as the reduction itself if the arrays
+    are small, as in batch normalization. A CPU has no such cost, and there the order of summation is kept.
     """
     small = [leaf for leaf in leaves if leaf.size < SMALL]
     if jax.default_backend() == 'cpu' or len({leaf.dtype for leaf in small}) != 1:
@@ -67,10 +67,10 @@ def tree_norm(tree: Any) -> jax.Array:
       tree: Any pytree of arrays; an empty tree has norm 0.
 
     Returns:
-      Scalar float32, finite for every finite tree whose norm float32 can hold; NaN if a leaf holds NaN, infinite or
+      Scalar float32, finite for every finite tree whose norm float32 can represent; NaN if a leaf holds NaN, infinite or
       NaN if a leaf holds infinity. Its gradient is the unit vector, and 0 at 0.
     """
-    leaves = _joined([leaf.astype(jnp.float32) for leaf in jax.tree.leaves(tree) if leaf.size])
+    leaves = _join_small([leaf.astype(jnp.float32) for leaf in jax.tree.leaves(tree) if leaf.size])
     if not leaves:
         return jnp.zeros((), jnp.float32)
     largest = functools.reduce(jnp.maximum, [jnp.max(jnp.abs(leaf)) for leaf in leaves])
@@ -80,17 +80,17 @@ def tree_norm(tree: Any) -> jax.Array:
 
 
 def wide_dtype(dtype: DTypeLike) -> jnp.dtype:
-    """The type that figures of `dtype` are computed in: float64 for float64, else float32."""
+    """Returns the type in which to compute with values of `dtype`: float64 for float64, otherwise float32."""
     return jnp.dtype('float64') if jnp.dtype(dtype) == jnp.float64 else jnp.dtype('float32')
 
 
 def wide(x: jax.Array) -> jax.Array:
-    """`x` in float32, or in float64 if it is."""
+    """Casts `x` to float32, unless it is float64."""
     return x.astype(wide_dtype(x.dtype))
 
 
 def tree_vdot(a: Any, b: Any) -> jax.Array:
-    r"""Inner product of two trees, accumulated in float32 (float64 where a leaf has it).
+    r"""Inner product of two trees, accumulated in float32 (in float64 where a leaf is float64).
 
     .. math:: \langle a, b \rangle = \sum_{leaves} \sum_i a_i b_i
 
@@ -112,8 +112,8 @@ def tree_vdot(a: Any, b: Any) -> jax.Array:
 
 
 def all_finite(tree: Any) -> jax.Array:
-    """Whether no leaf holds infinity or NaN; scalar bool."""
-    leaves = _joined(jax.tree.leaves(tree))
+    """Returns whether no leaf holds infinity or NaN, as a scalar bool."""
+    leaves = _join_small(jax.tree.leaves(tree))
     return functools.reduce(operator.and_, [jnp.all(jnp.isfinite(x)) for x in leaves], jnp.asarray(True))
 
 
@@ -124,7 +124,7 @@ def batch_norm_l2(x: jax.Array) -> jax.Array:
       x: Array `[B, ...]`.
 
     Returns:
-      Array `[B, 1, ..., 1]` with as many axes as `x`, so that it broadcasts against it.
+      Array `[B, 1, ..., 1]` with as many axes as `x`, against which it broadcasts.
     """
     axes = tuple(range(1, x.ndim))
     x = x.astype(jnp.float32)
@@ -133,7 +133,7 @@ def batch_norm_l2(x: jax.Array) -> jax.Array:
 
 
 def batch_mean_abs(x: jax.Array) -> jax.Array:
-    """Mean absolute value of each example (its L1 norm over its size), in float32.
+    """Mean absolute value of each example (its L1 norm divided by its size), in float32.
 
     Args:
       x: Array `[B, ...]`.

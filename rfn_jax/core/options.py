@@ -1,4 +1,4 @@
-"""Options that a user wrote, checked against the signature of what they are for."""
+"""Options given by the user, checked against the signature of the function or class that takes them."""
 
 import collections.abc
 import inspect
@@ -14,13 +14,13 @@ Made = TypeVar('Made')
 
 
 def call(what: str, factory: Callable[..., Made], options: Mapping[str, object]) -> Made:
-    """Calls `factory` with options by name, after their names and types are checked.
+    """Calls `factory` with keyword options, after checking their names and types.
 
     Args:
-      what: What is made, for messages.
-      factory: A function or class whose parameters all have names; see `parameters`.
-      options: The values. Those of parameters annotated with numbers, strings, booleans, mappings or sequences of them are
-        checked; an integer will do for a float, and a list for a tuple.
+      what: What the factory makes, for messages.
+      factory: A function or class whose parameters can all be passed by name; see `parameters`.
+      options: The values. They are checked where the parameter is annotated with a number, a string, a boolean, a mapping, or
+        a sequence of these; an integer is accepted for a float, and a list for a tuple.
 
     Raises:
       InputError: An option is unknown (with the nearest names), missing, or of the wrong type.
@@ -32,7 +32,7 @@ def call(what: str, factory: Callable[..., Made], options: Mapping[str, object])
         if option not in known:
             raise errors.unknown_name(f'option of {what}:', option, known)
         annotation = known[option].annotation
-        if not _fits(value, annotation):
+        if not _matches(value, annotation):
             wanted = getattr(annotation, '__name__', None) if isinstance(annotation, type) else str(annotation)
             raise errors.InputError(f'{option} of {what} must be {wanted}, got {value!r}')
     missing = [name for name, p in known.items() if p.default is p.empty and name not in options]
@@ -42,28 +42,28 @@ def call(what: str, factory: Callable[..., Made], options: Mapping[str, object])
 
 
 def parameters(factory: Callable[..., object]) -> dict[str, inspect.Parameter]:
-    """The parameters of a function or class by name.
+    """Returns the parameters of a function or class by name.
 
-    `**options: Unpack[Shared]` stands for the keys of the TypedDict `Shared`, as it does for type checkers. Those that
-    may be missing have the default `...`: only what the options are handed on to knows it.
+    `**options: Unpack[Shared]` stands for the keys of the TypedDict `Shared`, as it does for type checkers. Keys that are not
+    required have the default `...`: only the function that the options are passed on to knows the actual default.
     """
-    found = {}
+    by_name = {}
     for name, parameter in inspect.signature(factory).parameters.items():
         if typing.get_origin(parameter.annotation) is not typing.Unpack:
-            found[name] = parameter
+            by_name[name] = parameter
             continue
         (shared,) = typing.get_args(parameter.annotation)
         for key, annotation in typing.get_type_hints(shared).items():
             default = parameter.empty if key in shared.__required_keys__ else ...
-            found[key] = inspect.Parameter(key, parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-    return found
+            by_name[key] = inspect.Parameter(key, parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+    return by_name
 
 
-def _fits(value: object, annotation: object) -> bool:
-    """Whether a value is of an annotated type; true for annotations that say nothing of plain values."""
+def _matches(value: object, annotation: object) -> bool:
+    """Returns whether a value matches an annotation; true for annotations that say nothing about plain values."""
     origin = typing.get_origin(annotation)
     if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, part) for part in typing.get_args(annotation))
+        return any(_matches(value, part) for part in typing.get_args(annotation))
     if annotation is bool:
         return isinstance(value, bool)
     if annotation is int:
@@ -75,5 +75,5 @@ def _fits(value: object, annotation: object) -> bool:
     if annotation is Mapping or origin is collections.abc.Mapping:
         return isinstance(value, Mapping)
     if origin in (tuple, collections.abc.Sequence):
-        return isinstance(value, (list, tuple)) and all(_fits(v, typing.get_args(annotation)[0]) for v in value)
+        return isinstance(value, (list, tuple)) and all(_matches(v, typing.get_args(annotation)[0]) for v in value)
     return True

@@ -1,4 +1,4 @@
-"""Tables from names to factories, with errors that help."""
+"""Tables from names to factories, with helpful errors."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
@@ -41,7 +41,7 @@ class Registry(Generic[Made]):
     def add(self, name: str, factory: Callable[..., Made]) -> None:
         """Adds `factory`, such as a `functools.partial` of another one, under `name`."""
         if name in self._factories:
-            raise ValueError(f'{self.kind} {name!r} is registered already')
+            raise ValueError(f'{self.kind} {name!r} is already registered')
         self._factories[name] = factory
 
     def __getitem__(self, name: str) -> Callable[..., Made]:
@@ -65,13 +65,13 @@ class Registry(Generic[Made]):
         return options_lib.call(f'{self.kind} {name!r}', self[name], options)
 
     def make_from(self, spec: Mapping[str, Any], **more: Any) -> Made:
-        """Makes what a spec of a config asks for: its `name` and its options, and `more` of them.
+        """Makes what a spec in a config asks for: calls the factory `spec['name']` with the other entries and with `more`.
 
         Raises:
-          InputError: As `make`; also if `spec` is not a mapping with a name, or has an option of `more`.
+          InputError: As for `make`; also if `spec` is not a mapping with a name, or sets an option that is in `more`.
         """
         if not isinstance(spec, Mapping) or not isinstance(spec.get('name'), str):
-            raise errors.InputError(f'the spec of {self.kind} needs a mapping with name, got {spec!r}')
+            raise errors.InputError(f'the spec of {self.kind} must be a mapping with a name, got {spec!r}')
         for option in more.keys() & spec.keys():
-            raise errors.InputError(f'{option} of {self.kind} {spec["name"]!r} is not an option of a config')
+            raise errors.InputError(f'{option} of {self.kind} {spec["name"]!r} cannot be set in a config')
         return self.make(**spec, **more)

@@ -1,4 +1,4 @@
-"""Random keys: one for each purpose, so that adding a draw somewhere never moves another one."""
+"""Random keys: one for each purpose, so that adding a draw somewhere never changes another."""
 
 import hashlib
 
@@ -8,12 +8,12 @@ from jax.typing import ArrayLike
 
 
 def key_for(seed: int, purpose: str, *indices: int) -> jax.Array:
-    """The typed key of one purpose.
+    """Returns the typed key for one purpose.
 
     Args:
       seed: The seed of the run.
-      purpose: What the draws are for, such as `'initialize'`; part of the key.
-      *indices: Whole numbers, such as the epoch, folded in one after another.
+      purpose: What the draws are for, such as `'initialize'`; folded into the key.
+      *indices: Integers, such as the epoch, folded in one after another.
 
     Returns:
       A scalar key (`jax.random.key`), the same on every machine.
@@ -25,25 +25,25 @@ def key_for(seed: int, purpose: str, *indices: int) -> jax.Array:
 
 
 def subkey(key: jax.Array, purpose: str) -> jax.Array:
-    """The key of one purpose among those that a scalar key serves."""
-    return jax.random.fold_in(key, _number(purpose))
+    """Returns the key for one of the purposes that a scalar key serves."""
+    return jax.random.fold_in(key, _hash_to_int(purpose))
 
 
 def seed_for(seed: int, purpose: str) -> int:
-    """A seed in `[0, 2**31)` of its own for each purpose, such as the training of one of several networks."""
-    return _number(f'{seed}/{purpose}') >> 1
+    """Returns a seed in `[0, 2**31)`, different for each purpose, such as the training of one of several networks."""
+    return _hash_to_int(f'{seed}/{purpose}') >> 1
 
 
-def _number(text: str) -> int:
+def _hash_to_int(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], 'big')
 
 
 def example_keys(key: jax.Array, ids: ArrayLike) -> jax.Array:
-    """One key per example, made from its id, so that it does not depend on the batch that the example is in.
+    """Returns one key per example, derived from its id, so that it does not depend on the batch that the example is in.
 
     Args:
       key: A scalar key.
-      ids: Whole numbers `[B]`, the ids of the examples in their data set.
+      ids: Integers `[B]`, the ids of the examples in their data set.
 
     Returns:
       Keys `[B]`.

@@ -1,7 +1,7 @@
 """Placement on a one-axis mesh over all devices.
 
-The mesh has the axis `'data'`: batches are cut along it, and states are replicated, or cut as well where they are large. On
-one device the same code runs without communication.
+The mesh has the axis `'data'`: batches are sharded along it, and states are replicated, or sharded as well if they are large.
+On one device the same code runs without communication.
 """
 
 import jax
@@ -14,49 +14,49 @@ DATA_AXIS = 'data'
 
 
 def data_mesh(devices=None) -> Mesh:
-    """A mesh with the single axis `'data'` over `devices` (all by default)."""
+    """Returns a mesh with the single axis `'data'` over `devices` (by default, all of them)."""
     devices = np.asarray(jax.devices() if devices is None else devices)
     return Mesh(devices.reshape(-1), (DATA_AXIS,), axis_types=(AxisType.Auto,))
 
 
 def check_one_host() -> None:
-    """Checks that this process is the only one: compiled steps run on several hosts, what writes files so far does not.
+    """Checks that this is the only process: compiled steps run on several hosts, but the code that writes files does not yet.
 
     Raises:
-      InputError: There are several.
+      InputError: There are several processes.
     """
     if jax.process_count() > 1:
         raise errors.InputError(
-            f'networks are trained and experiments run on one host so far, not on {jax.process_count()}; start one process'
+            f'training and experiments run on only one host for now, not on {jax.process_count()}; start one process'
         )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The sharding of a value that every device holds whole."""
+    """Returns the sharding of a value that every device holds in full."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The sharding of a value whose first axis is cut over the devices."""
+    """Returns the sharding of a value whose first axis is sharded over the devices."""
     return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
 
 
 def rows_sharding(mesh: Mesh) -> NamedSharding:
-    """The sharding of several batches in one array: its second axis is cut over the devices."""
+    """Returns the sharding of several batches in one array: its second axis is sharded over the devices."""
     return NamedSharding(mesh, PartitionSpec(None, DATA_AXIS))
 
 
-def of_state(tree, mesh: Mesh, *, cut: bool):
-    """Shardings of a training state: whole on every device, or cut as fully sharded data parallelism does.
+def of_state(tree, mesh: Mesh, *, shard: bool):
+    """Returns the shardings of a training state: replicated, or sharded as in fully sharded data parallelism.
 
-    Of each array the last axis whose size is a multiple of the number of devices is cut; arrays without one are whole.
-    Parameters must be gathered where they are used, by `jax.lax.with_sharding_constraint(params, replicated(mesh))`, or XLA
-    may cut the activations instead.
+    Each array is sharded along the last axis whose size is a multiple of the number of devices; arrays without such an axis
+    are replicated. Parameters must be gathered where they are used, with
+    `jax.lax.with_sharding_constraint(params, replicated(mesh))`; otherwise XLA may shard the activations instead.
 
     Args:
       tree: Pytree of arrays or `jax.ShapeDtypeStruct`s.
       mesh: Mesh with the axis `'data'`.
-      cut: Whether to cut.
+      shard: Whether to shard the arrays.
 
     Returns:
       A pytree of `NamedSharding` with the structure of `tree`.
@@ -65,7 +65,7 @@ def of_state(tree, mesh: Mesh, *, cut: bool):
     def of_leaf(leaf):
         spec = [None] * len(leaf.shape)
         axes = [axis for axis, size in enumerate(leaf.shape) if size and size % mesh.size == 0]
-        if cut and axes and mesh.size > 1:
+        if shard and axes and mesh.size > 1:
             spec[axes[-1]] = DATA_AXIS
         return NamedSharding(mesh, PartitionSpec(*spec))
 
@@ -73,50 +73,50 @@ def of_state(tree, mesh: Mesh, *, cut: bool):
 
 
 def place(tree, shardings):
-    """A copy of `tree` on the devices of `shardings` (one, or a pytree of them), safe to donate.
+    """Returns a copy of `tree` on the devices of `shardings` (one sharding, or a pytree of them) that is safe to donate.
 
-    `jax.device_put` may alias its argument; going through the host makes a copy, so that donating the result leaves
-    the caller's arrays alone. Typed keys are not supported; states keep none.
+    `jax.device_put` may alias its argument; going through the host makes a copy, so donating the result does not affect the
+    caller's arrays. Typed keys are not supported; states hold none.
     """
     return jax.device_put(jax.tree.map(np.array, tree), shardings)
 
 
 def replicate(tree, mesh: Mesh):
-    """A copy of `tree` on every device of the mesh, safe to donate; see `place`."""
+    """Returns a copy of `tree` on every device of the mesh that is safe to donate; see `place`."""
     return place(tree, replicated(mesh))
 
 
 def replicate_key(key: jax.Array, mesh: Mesh) -> jax.Array:
-    """A typed key on every device of the mesh, of all processes."""
+    """Puts a typed key on every device of the mesh, across all processes."""
     return jax.random.wrap_key_data(replicate(jax.random.key_data(key), mesh))
 
 
 def shard_batch(batch, mesh: Mesh):
-    """Puts a host batch (a pytree of arrays with the same first axis) on the mesh, cut along `'data'`.
+    """Puts a host batch (a pytree of arrays with the same first axis) on the mesh, sharded along `'data'`.
 
     Raises:
       ValueError: The first axis is not a multiple of the number of devices.
     """
     sizes = {leaf.shape[0] for leaf in jax.tree.leaves(batch)}
     if any(size % mesh.size for size in sizes):
-        raise ValueError(f'a batch of {sorted(sizes)} examples does not divide over {mesh.size} devices')
+        raise ValueError(f'a batch of {sorted(sizes)} examples does not divide evenly over {mesh.size} devices')
     return jax.device_put(batch, batch_sharding(mesh))
 
 
 def local_rows(count: int, mesh: Mesh) -> np.ndarray:
-    """Which rows of a batch of `count` the devices of this process hold, in order."""
+    """Returns which rows of a batch of `count` rows the devices of this process hold, in order."""
     held = batch_sharding(mesh).addressable_devices_indices_map((count,)).values()
     return np.unique(np.concatenate([np.arange(count)[index] for index in held]))
 
 
 def from_local(local: np.ndarray, placed: NamedSharding, count: int, *, axis: int = 0) -> jax.Array:
-    """The global array of which each process gives the rows that `local_rows` names.
+    """Builds a global array to which each process contributes the rows given by `local_rows`.
 
     Args:
       local: The rows of this process, along `axis`.
       placed: The sharding of the result.
-      count: Rows of the global array.
-      axis: The axis that is cut over the devices.
+      count: Number of rows of the global array.
+      axis: The axis that is sharded over the devices.
     """
     shape = (*local.shape[:axis], count, *local.shape[axis + 1 :])
     return jax.make_array_from_process_local_data(placed, local, shape)

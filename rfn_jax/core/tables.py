@@ -1,7 +1,7 @@
-"""CSV tables: a frozen dataclass for the rows of each, with which it is written and read.
+"""CSV tables: each is written and read by means of a frozen dataclass for its rows.
 
-The fields of the dataclass are the columns. They are annotated with `str`, `int` or `float`, or with one of the numbers and
-None for what may be unknown, which is an empty cell.
+The fields of the dataclass are the columns. They are annotated with `str`, `int` or `float`, or with `int | None` or
+`float | None` for a value that may be unknown; an unknown value is an empty cell.
 """
 
 import csv
@@ -19,12 +19,12 @@ Row = typing.TypeVar('Row')
 
 
 def columns(kind: type) -> tuple[str, ...]:
-    """The columns of a table."""
+    """Returns the columns of a table."""
     return tuple(field.name for field in dataclasses.fields(kind))
 
 
 def content(kind: type[Row], rows: Iterable[Row]) -> bytes:
-    """The content of a table: `\\n` line ends, floats with six digits after the point.
+    """Returns the contents of a table, with `\\n` line endings and six digits after the decimal point.
 
     Args:
       kind: Dataclass of the rows.
@@ -39,8 +39,8 @@ def content(kind: type[Row], rows: Iterable[Row]) -> bytes:
     return text.getvalue().encode()
 
 
-def write(path: os.PathLike | str, kind: type[Row], rows: Iterable[Row]) -> None:
-    """Writes the `content` of a table, whole or not at all.
+def write(path: os.PathLike[str] | str, kind: type[Row], rows: Iterable[Row]) -> None:
+    """Writes the `content` of a table, completely or not at all.
 
     Args:
       path: Where to write.
@@ -53,22 +53,22 @@ def write(path: os.PathLike | str, kind: type[Row], rows: Iterable[Row]) -> None
     io.write_bytes(path, content(kind, rows))
 
 
-def read(path: os.PathLike | str, kind: type[Row]) -> list[Row]:
-    """Reads a table; columns that the rows do not have are ignored.
+def read(path: os.PathLike[str] | str, kind: type[Row]) -> list[Row]:
+    """Reads a table; columns that the dataclass does not have are ignored.
 
     Args:
       path: The file.
       kind: Dataclass of the rows.
 
     Raises:
-      InputError: The file is missing, empty, unreadable or not CSV, lacks a column, or a cell is not of its type.
+      InputError: The file is missing, empty, unreadable or not CSV, lacks a column, or has a cell of the wrong type.
     """
-    found = io.read_bytes(path)
+    raw = io.read_bytes(path)
     try:
-        rows = list(csv.DictReader(StringIO(found.decode(), newline='')))
+        rows = list(csv.DictReader(StringIO(raw.decode(), newline='')))
     except (UnicodeDecodeError, csv.Error) as error:
         raise errors.InputError(f'{path} is not a CSV file: {error}') from error
-    if not found:
+    if not raw:
         raise errors.InputError(f'{path} is empty')
     column_types = typing.get_type_hints(kind)
     for column in columns(kind):
@@ -80,7 +80,7 @@ def read(path: os.PathLike | str, kind: type[Row]) -> list[Row]:
     ]
 
 
-def _parse(path: os.PathLike | str, line: int, column: str, text: str | None, to):
+def _parse(path: os.PathLike[str] | str, line: int, column: str, text: str | None, to):
     if to is str and text is not None:
         return text
     optional = isinstance(to, types.UnionType)

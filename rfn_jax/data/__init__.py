@@ -1,4 +1,4 @@
-"""Data sets: what is known of them, their examples by position, and the batches of an epoch on the devices."""
+"""Data sets: their metadata, their examples by position, and the batches of an epoch on the devices."""
 
 from rfn_jax.data.array_file import arrays, pinned
 from rfn_jax.data.augmentation import CropAndFlip

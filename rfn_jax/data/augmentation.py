@@ -13,10 +13,10 @@ from rfn_jax.core import checks
 
 @dataclasses.dataclass(frozen=True)
 class CropAndFlip:
-    """Pads with zeros, crops back at a random place, and flips left-right with probability 1/2.
+    """Pads with zeros, crops back to the original size at a random position, and flips left-right with probability 1/2.
 
     Attributes:
-      crop_padding: Pixels of padding on each side, at least 0; 4 for CIFAR-10. 0 does not crop.
+      crop_padding: Pixels of padding on each side, at least 0; 4 is usual for CIFAR-10. With 0, images are not cropped.
       flip: Whether to flip.
 
     Raises:

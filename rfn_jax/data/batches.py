@@ -1,4 +1,4 @@
-"""The order of training examples, and evaluation batches in which every example counts once."""
+"""The order of training examples, and batches for evaluation in which every example counts once."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from rfn_jax.data import dataset
 
 
 def epoch_order(examples: int, batch_size: int, *, seed: int, epoch: int) -> jax.Array:
-    """The shuffled positions of one epoch; examples that fill no batch are left out of it.
+    """Returns the shuffled positions of one epoch; examples that do not fill a whole batch are left out of the epoch.
 
     Args:
       examples: Number of training examples.
@@ -19,7 +19,7 @@ def epoch_order(examples: int, batch_size: int, *, seed: int, epoch: int) -> jax
       epoch: Number of the epoch; each has its own order.
 
     Returns:
-      int32 `[steps, batch_size]`, a function of the arguments alone, so that a run resumes anywhere.
+      int32 `[steps, batch_size]`, a function of the arguments alone, so that a run can resume anywhere.
 
     Raises:
       InputError: `batch_size` is not in `[1, examples]`.
@@ -30,7 +30,7 @@ def epoch_order(examples: int, batch_size: int, *, seed: int, epoch: int) -> jax
 
 
 def steps_per_epoch(examples: int, batch_size: int) -> int:
-    """How many whole batches an epoch has.
+    """Returns the number of whole batches in an epoch.
 
     Raises:
       InputError: `batch_size` is not in `[1, examples]`.
@@ -43,14 +43,14 @@ def steps_per_epoch(examples: int, batch_size: int) -> int:
 
 
 def padded_batches(data: dataset.ImageDataset, batch_size: int) -> Iterator[tuple[dataset.ImageDataset, int]]:
-    """Batches of one size, the last filled up with copies of its last example, so that one compilation serves all.
+    """Yields batches of one size, the last one padded with copies of the last example, so that one compilation serves all.
 
     Args:
-      data: Examples, in order.
+      data: The examples; their order is kept.
       batch_size: Examples in a batch.
 
     Yields:
-      `(batch, count)`: only the first `count` examples of the batch are to be counted.
+      `(batch, count)`: only the first `count` examples of the batch count.
     """
     for start in range(0, len(data), batch_size):
         positions = np.arange(start, start + batch_size)

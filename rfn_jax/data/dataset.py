@@ -11,14 +11,14 @@ from rfn_jax.data import sources
 
 @dataclasses.dataclass(frozen=True)
 class ImageDataset:
-    """Labeled images in memory, a `Source`, checked when they are put together.
+    """A `Source` of labeled images in memory, checked when it is created.
 
     Attributes:
       images: uint8 `[N, H, W, C]`.
       labels: int32 `[N]` in `[0, K)`.
       ids: int64 `[N]`, the position of each example in its source.
       class_names: The names of the K classes.
-      source: Where the images come from, such as `'cifar10/test'`; with an id it names an image.
+      source: Where the images come from, such as `'cifar10/test'`; together with an id it identifies an image.
     """
 
     images: np.ndarray
@@ -60,20 +60,20 @@ class ImageDataset:
         return self.images.shape[1:]
 
     def take(self, positions: np.ndarray) -> 'ImageDataset':
-        """The examples at `positions` (indices or a boolean mask), in that order."""
+        """Returns the examples at `positions` (indices or a boolean mask), in that order."""
         return dataclasses.replace(
             self, images=self.images[positions], labels=self.labels[positions], ids=self.ids[positions]
         )
 
     def mean_and_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation of each channel, for images scaled to [0, 1]."""
+        """Returns the mean and standard deviation of each channel, for images scaled to [0, 1]."""
         pixels = self.images.reshape(-1, self.images.shape[-1])
-        # Sums of whole numbers: exact, and without a copy of the images as floats.
+        # Sums of integers are exact and need no copy of the images as floats.
         mean = pixels.sum(axis=0, dtype=np.uint64) / len(pixels)
         mean_square = np.einsum('nc,nc->c', pixels, pixels, dtype=np.uint64, casting='unsafe') / len(pixels)
         return tuple((mean / 255).tolist()), tuple((np.sqrt(mean_square - mean**2) / 255).tolist())
 
     def info(self) -> info_lib.DataInfo:
-        """What a data set with these training images is known by: their statistics are computed."""
+        """Returns the metadata of a data set with these training images, after computing their statistics."""
         mean, std = self.mean_and_std()
         return info_lib.DataInfo(self.image_shape, self.class_names, mean, std)

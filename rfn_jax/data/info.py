@@ -1,17 +1,17 @@
-"""What is known of a data set before an image is read."""
+"""Metadata of a data set, known before an image is read."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class DataInfo:
-    """Shape of the images, names of the classes, and the statistics that classifiers normalize with.
+    """Shape of the images, names of the classes, and the statistics that classifiers use for normalization.
 
     Attributes:
       image_shape: `(H, W, C)`.
       class_names: The names of the K classes.
       mean: Mean of each channel of the training images, scaled to [0, 1].
-      std: Standard deviation of each channel, of the same.
+      std: Standard deviation of each channel of the same images.
     """
 
     image_shape: tuple[int, int, int]

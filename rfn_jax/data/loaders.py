@@ -1,7 +1,7 @@
-"""The batches of an epoch, on the mesh: from a training set that lies on the devices, or streamed to them.
+"""The batches of an epoch, on the mesh: from a training set stored on the devices, or streamed to them.
 
-What batch `s` of epoch `e` holds is a function of the seed, `e` and `s` alone: both loaders give the same batches, on any
-number of devices and hosts, and a run resumes anywhere.
+The contents of batch `s` of epoch `e` depend on the seed, `e` and `s` alone: both loaders give the same batches, on any
+number of devices and hosts, and a run can resume anywhere.
 
 Axes: `B` examples of the global batch, `k` steps of a call, `H W` rows and columns, `C` channels.
 """
@@ -23,12 +23,12 @@ RESIDENT_BYTES = 1 << 30  # the largest training set that `loader` puts on every
 
 @struct.dataclass
 class Batch:
-    """Training examples on the mesh, cut along B; those of `k` steps have one more axis in front.
+    """Training examples on the mesh, sharded along B; a batch for `k` steps has an additional leading axis k.
 
     Attributes:
       images: uint8 `[B, H, W, C]`.
       labels: int32 `[B]`.
-      ids: uint32 `[B]`, from which the keys of augmentation are made.
+      ids: uint32 `[B]`, from which the augmentation keys are derived.
     """
 
     images: jax.Array
@@ -41,7 +41,7 @@ class Loader(Protocol):
 
     Attributes:
       batch_size: B.
-      steps_per_epoch: Batches of an epoch; examples that fill none are left out of it.
+      steps_per_epoch: Number of batches in an epoch; examples that do not fill a whole batch are left out.
       seed: Seed of the order.
     """
 
@@ -50,17 +50,17 @@ class Loader(Protocol):
     seed: int
 
     def epoch(self, epoch: int, *, steps_per_call: int = 1) -> Iterator[Batch]:
-        """The batches of an epoch, on the mesh.
+        """Yields the batches of an epoch, on the mesh.
 
         Args:
           epoch: Number of the epoch.
-          steps_per_call: k; 1 for batches without the axis k. The last one of an epoch may have fewer steps.
+          steps_per_call: k; with 1, batches do not have the axis k. The last batch of an epoch may have fewer steps.
         """
         ...
 
 
 def is_large(source: sources.Source, info: info_lib.DataInfo) -> bool:
-    """Whether the images of a source are too many to lie on every device: more than 1 GiB."""
+    """Returns whether the images of a source are too large to store on every device: more than 1 GiB."""
     return len(source) * int(np.prod(info.image_shape)) > RESIDENT_BYTES
 
 
@@ -73,18 +73,18 @@ def loader(
     mesh: Mesh,
     streaming: bool | None = None,
 ) -> Loader:
-    """The loader of a training set.
+    """Returns the loader of a training set.
 
     Args:
       source: The examples.
-      info: What is known of them.
-      batch_size: B, at most as many as there are examples; a multiple of the number of devices.
+      info: The metadata of their data set.
+      batch_size: B, at most the number of examples; a multiple of the number of devices.
       seed: Seed of the order.
       mesh: Mesh with the axis `'data'`.
-      streaming: Whether batches are decoded while the devices work; by default if the images take more than 1 GiB.
+      streaming: Whether batches are decoded while the devices work; by default, only if the images take more than 1 GiB.
 
     Raises:
-      InputError: `batch_size` does not fit the examples, or the images that are read have another shape than `info` says.
+      InputError: `batch_size` is not in `[1, examples]`, or an image that is read does not have the shape in `info`.
     """
     if is_large(source, info) if streaming is None else streaming:
         return StreamingLoader(source, info, batch_size=batch_size, seed=seed, mesh=mesh)
@@ -92,7 +92,7 @@ def loader(
 
 
 class ResidentLoader:
-    """Batches of a training set that every device holds whole; see `Loader` and `loader`."""
+    """Batches of a training set that every device holds in full; see `Loader` and `loader`."""
 
     def __init__(self, examples: dataset.ImageDataset, *, batch_size: int, seed: int, mesh: Mesh):
         self.batch_size, self.seed = batch_size, seed
@@ -101,20 +101,23 @@ class ResidentLoader:
         whole = Batch(examples.images, examples.labels, examples.ids.astype(np.uint32))
         self._whole = sharding.replicate(whole, mesh)
         self._take = {
-            rows: jax.jit(_take, out_shardings=sharding.rows_sharding(mesh) if rows else sharding.batch_sharding(mesh))
-            for rows in (False, True)
+            stacked: jax.jit(
+                _take, out_shardings=sharding.rows_sharding(mesh) if stacked else sharding.batch_sharding(mesh)
+            )
+            for stacked in (False, True)
         }
 
     def epoch(self, epoch: int, *, steps_per_call: int = 1) -> Iterator[Batch]:
-        """See `Loader.epoch`; all batches are taken, on the devices, before the first one is given.
+        """See `Loader.epoch`; all batches are gathered, on the devices, before the first one is yielded.
 
-        The steps then wait for nothing. (On virtual CPU devices, programs between them could starve their collectives.)
+        The steps then wait for nothing. (On virtual CPU devices, programs that run between them could starve their
+        collectives.)
         """
         order = np.asarray(batches.epoch_order(self._count, self.batch_size, seed=self.seed, epoch=epoch))
-        rows = steps_per_call > 1
-        calls = [call if rows else call[0] for call in _calls(order, steps_per_call)]
+        stacked = steps_per_call > 1
+        calls = [call if stacked else call[0] for call in _split_calls(order, steps_per_call)]
         positions = jax.device_put(calls, sharding.replicated(self._mesh))
-        yield from jax.block_until_ready([self._take[rows](self._whole, call) for call in positions])
+        yield from jax.block_until_ready([self._take[stacked](self._whole, call) for call in positions])
 
 
 def _take(whole: Batch, positions: jax.Array) -> Batch:
@@ -122,7 +125,7 @@ def _take(whole: Batch, positions: jax.Array) -> Batch:
 
 
 class StreamingLoader:
-    """Batches of a training set that stays where it is: each process reads what its devices need; see `Loader`."""
+    """Batches read from a training set as they are needed: each process reads what its devices need; see `Loader`."""
 
     def __init__(self, source: sources.Source, info: info_lib.DataInfo, *, batch_size: int, seed: int, mesh: Mesh):
         self.batch_size, self.seed = batch_size, seed
@@ -133,21 +136,23 @@ class StreamingLoader:
         """See `Loader.epoch`; the next batches are decoded in the background.
 
         Raises:
-          InputError: An image has another shape than the others of the data set.
+          InputError: An image does not have the shape of the others in the data set.
         """
         order = np.asarray(batches.epoch_order(len(self._source), self.batch_size, seed=self.seed, epoch=epoch))
         mine = order[:, sharding.local_rows(self.batch_size, self._mesh)]
-        rows = steps_per_call > 1
-        placed = sharding.rows_sharding(self._mesh) if rows else sharding.batch_sharding(self._mesh)
+        stacked = steps_per_call > 1
+        placed = sharding.rows_sharding(self._mesh) if stacked else sharding.batch_sharding(self._mesh)
         records = reading.read_batches(self._source, self._info, mine.ravel(), mine.shape[1])
-        for call in _calls(mine, steps_per_call):
-            parts = [next(records) for _ in call]
-            images, labels, ids = (np.stack(part) if rows else part[0] for part in zip(*parts, strict=True))
+        for call in _split_calls(mine, steps_per_call):
+            steps = [next(records) for _ in call]
+            images, labels, ids = (np.stack(field) if stacked else field[0] for field in zip(*steps, strict=True))
             local = Batch(images, labels.astype(np.int32), ids.astype(np.uint32))
-            yield jax.tree.map(lambda leaf: sharding.from_local(leaf, placed, self.batch_size, axis=int(rows)), local)
+            yield jax.tree.map(
+                lambda leaf: sharding.from_local(leaf, placed, self.batch_size, axis=int(stacked)), local
+            )
 
 
-def _calls(order: np.ndarray, steps_per_call: int) -> list[np.ndarray]:
-    """The rows `[k, B]` of each call."""
+def _split_calls(order: np.ndarray, steps_per_call: int) -> list[np.ndarray]:
+    """Splits the order of an epoch into the positions `[k, B]` of each call."""
     checks.integer('steps_per_call', steps_per_call, at_least=1)
     return [order[start : start + steps_per_call] for start in range(0, len(order), steps_per_call)]

@@ -1,4 +1,4 @@
-"""What a data set is: labeled images by position, in three splits; and the table of those that a config can name.
+"""What a data set is: labeled images by position, in three splits. Also the table of data sets that a config can name.
 
 Axes: `N` examples, `H W` rows and columns, `C` channels, `K` classes.
 """
@@ -20,7 +20,7 @@ class Record(NamedTuple):
     Attributes:
       image: uint8 `[H, W, C]`.
       label: int32, in `[0, K)`.
-      id: uint32; with the name of its source it names the example, and random draws for it are made from it.
+      id: uint32; together with the name of its source it identifies the example, and it seeds the random draws for it.
     """
 
     image: np.ndarray
@@ -29,7 +29,7 @@ class Record(NamedTuple):
 
 
 class Source(Protocol):
-    """Examples by position, in memory or not: `len(source)` of them, `source[position]` is a `Record`.
+    """Examples by position, in memory or not: there are `len(source)` of them, and `source[position]` is a `Record`.
 
     Attributes:
       source: Where the images come from, such as `'cifar10/test'`.
@@ -44,13 +44,13 @@ class Source(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-    """The examples to train on, to tune on, and to report on; no example is in two of them.
+    """The examples to train on, to tune on, and to report on; no example is in more than one split.
 
     Attributes:
-      info: What is known of all of them.
+      info: The metadata of all splits.
       train: For training.
-      validation: For whatever is chosen: the early-stopping epoch, rho, ...
-      test: For the figures that are reported.
+      validation: For any choice that is made: the early-stopping epoch, rho, and so on.
+      test: For the reported figures.
     """
 
     info: info_lib.DataInfo

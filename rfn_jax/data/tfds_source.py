@@ -19,11 +19,11 @@ INFO = info_lib.DataInfo(
 
 
 class TfdsSource:
-    """Some examples of a TFDS split, decoded when they are taken.
+    """Some examples of a TFDS split, decoded when they are accessed.
 
     Args:
-      records: What `tfds.data_source` gives: mappings with `image` and `label` by position.
-      positions: Which of them; the position of an example is its id.
+      records: What `tfds.data_source` returns: mappings with `image` and `label`, by position.
+      positions: Which records to use; the position of an example is its id.
       source: Where they come from, such as `'cifar10/test'`.
     """
 
@@ -47,18 +47,18 @@ def cifar10(
 ) -> sources.Splits:
     """CIFAR-10: 32x32 color images in 10 classes.
 
-    Training examples are the first ones of TFDS's `train`, validation examples the last ones of it, and test examples the
-    first ones of `test`. Their ids are their positions there.
+    Training examples are the first ones of the TFDS split `train`, validation examples are the last ones of that split, and
+    test examples are the first ones of `test`. Their ids are their positions in these splits.
 
     Args:
-      data_dir: Directory that holds `cifar10/` as TFDS prepares it; by default the environment variable TFDS_DATA_DIR,
-        then TFDS's own default.
+      data_dir: Directory that holds `cifar10/` as TFDS prepares it; by default the environment variable TFDS_DATA_DIR or, if
+        it is not set, the default directory of TFDS.
       train_examples: Number of training examples, at least 1.
-      validation_examples: Number of validation examples, at least 1; 50 000 together with the training ones at most.
+      validation_examples: Number of validation examples, at least 1; at most 50 000 together with the training examples.
       test_examples: Number of test examples, 1 to 10 000.
 
     Raises:
-      InputError: The data set is not there, or a number is out of its range.
+      InputError: The data set is missing, or a number is out of range.
     """
     given = {'train': train_examples, 'validation': validation_examples, 'test': test_examples}
     for name, count in given.items():
@@ -78,14 +78,14 @@ def cifar10(
 
 
 def _records(split: str, data_dir: str) -> Sequence[Any]:
-    import tensorflow_datasets as tfds  # takes half a second, and the other data sets do not need it
+    import tensorflow_datasets as tfds  # takes half a second, and other data sets do not need it
 
     data_dir = data_dir or os.environ.get('TFDS_DATA_DIR') or None
     try:
         return tfds.data_source('cifar10', split=split, data_dir=data_dir, download=False)
-    except Exception as error:  # TFDS raises many types for a missing or damaged data set
+    except Exception as error:  # TFDS raises many types of errors for a missing or damaged data set
         where = data_dir or 'the default directory of TFDS'
         raise errors.InputError(
-            f'no CIFAR-10 prepared by TFDS as array_record in {where} ({type(error).__name__}); set TFDS_DATA_DIR or '
+            f'found no CIFAR-10 prepared by TFDS as array_record in {where} ({type(error).__name__}); set TFDS_DATA_DIR or '
             '--config.data.data_dir to the directory that holds cifar10/'
         ) from error

@@ -38,8 +38,8 @@ class Job:
         Raises:
           InputError: Images are missing, or were made from something else.
         """
-        stored = storage.load_made_from(self.directory, self.origin)
-        images = None if stored is None else stored.of_ids(examples.ids)
+        stored = storage.load_if_made_from(self.directory, self.origin)
+        images = None if stored is None else stored.images_for(examples.ids)
         if images is None:
             raise errors.InputError(
                 f'{self.directory} holds no adversarial set for this config, these weights and these examples; craft it '
@@ -108,12 +108,12 @@ def craft(plan: plan_lib.Plan, workdir: workdir_lib.Workdir) -> None:
     workdir.define_imported(plan)
     examples = inputs.choose_test_examples()
     for job in all_jobs:
-        existing = storage.load_made_from(job.directory, job.origin)
+        existing = storage.load_if_made_from(job.directory, job.origin)
         missing = examples if existing is None else examples.take(~np.isin(examples.ids, existing.ids))
         if len(missing):
             crafted = _craft(job, missing, inputs)
-            storage.save_adversarial_set(crafted if existing is None else existing.united(crafted), job.directory)
-            _parts(job, missing).clear()
+            storage.save_adversarial_set(crafted if existing is None else existing.merge(crafted), job.directory)
+            _finished_batches(job, missing).clear()
 
 
 def _craft(job: Job, examples: data.ImageDataset, inputs: inputs_lib.Inputs) -> storage.AdversarialSet:
@@ -128,11 +128,11 @@ def _craft(job: Job, examples: data.ImageDataset, inputs: inputs_lib.Inputs) -> 
             key,
             **inputs.batching,
             pool=transfer.default_pool(inputs.test),
-            parts=_parts(job, examples),
+            finished_batches=_finished_batches(job, examples),
             advance=advance,
         )
     return storage.AdversarialSet(images, examples.ids, examples.labels, job.origin)
 
 
-def _parts(job: Job, examples: data.ImageDataset) -> storage.Parts:
-    return storage.Parts(job.directory / 'parts', {**job.origin, 'ids': examples.ids.tolist()})
+def _finished_batches(job: Job, examples: data.ImageDataset) -> storage.FinishedBatches:
+    return storage.FinishedBatches(job.directory / 'parts', {**job.origin, 'ids': examples.ids.tolist()})

@@ -12,12 +12,12 @@ from rfn_jax.experiment import definitions, pinning
 LAYOUT = 2  # directories of layout 1 hold no layout.json
 
 
-def is_workdir(directory: os.PathLike | str) -> bool:
+def is_workdir(directory: os.PathLike[str] | str) -> bool:
     """Whether a directory is the work directory of an experiment."""
     return (io.absolute(directory) / 'config.json').exists()
 
 
-def check_layout(directory: os.PathLike | str) -> None:
+def check_layout(directory: os.PathLike[str] | str) -> None:
     """Checks that a directory is unused, or is a work directory of this layout.
 
     Raises:
@@ -38,7 +38,7 @@ def check_layout(directory: os.PathLike | str) -> None:
         )
 
 
-def last_config(directory: os.PathLike | str) -> dict:
+def last_config(directory: os.PathLike[str] | str) -> dict:
     """The config that a work directory was last used with.
 
     Raises:
@@ -52,12 +52,12 @@ def last_config(directory: os.PathLike | str) -> dict:
     return config
 
 
-def is_last_config(directory: os.PathLike | str, config: Mapping) -> bool:
+def is_last_config(directory: os.PathLike[str] | str, config: Mapping) -> bool:
     """Whether a config is the one that a directory was last used with; false if that one is missing or damaged."""
     return _object(io.absolute(directory) / 'config.json') == config
 
 
-def check_last_config(directory: os.PathLike | str, config: Mapping) -> None:
+def check_last_config(directory: os.PathLike[str] | str, config: Mapping) -> None:
     """Checks that a config is the one that a work directory was last used with: a report shows only the results of that one.
 
     Raises:
@@ -72,7 +72,7 @@ def check_last_config(directory: os.PathLike | str, config: Mapping) -> None:
         )
 
 
-def record_config(directory: os.PathLike | str, config: Mapping, mesh: Mesh) -> None:
+def record_config(directory: os.PathLike[str] | str, config: Mapping, mesh: Mesh) -> None:
     """Records the config that a directory is used with, and the environment in `environment.json` if none is recorded.
 
     Args:
@@ -90,7 +90,7 @@ def record_config(directory: os.PathLike | str, config: Mapping, mesh: Mesh) -> 
         io.write_json(path, environment.describe(mesh))
 
 
-def write_config(directory: os.PathLike | str, config: Mapping) -> None:
+def write_config(directory: os.PathLike[str] | str, config: Mapping) -> None:
     """Writes the config and the layout version of a work directory.
 
     Raises:

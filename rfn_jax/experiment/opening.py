@@ -16,7 +16,7 @@ from rfn_jax.experiment import workdir as workdir_lib
 
 
 def open_workdir(
-    config: Mapping, directory: os.PathLike | str, console: console_lib.Console
+    config: Mapping, directory: os.PathLike[str] | str, console: console_lib.Console
 ) -> tuple[plan_lib.Plan, workdir_lib.Workdir]:
     """Checks a config against the work directory of an experiment; only the stages write to the directory.
 

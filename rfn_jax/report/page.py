@@ -40,7 +40,7 @@ class Example(NamedTuple):
     predictions: list[tuple[str, str, str, dict[str, str]]]
 
 
-def write_page(workdir: os.PathLike | str) -> epath.Path:
+def write_page(workdir: os.PathLike[str] | str) -> epath.Path:
     """Writes `report/index.html` from the results of a work directory.
 
     The same results give the same bytes.

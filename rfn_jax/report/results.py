@@ -59,7 +59,7 @@ class ExampleImages(NamedTuple):
     adversarial: dict[str, np.ndarray]
 
 
-def read(workdir: os.PathLike | str) -> Results:
+def read(workdir: os.PathLike[str] | str) -> Results:
     """Reads the results of a work directory.
 
     Args:
@@ -91,7 +91,7 @@ def read(workdir: os.PathLike | str) -> Results:
     return run
 
 
-def read_example_images(workdir: os.PathLike | str, examples: Sequence[ExampleRow]) -> ExampleImages | None:
+def read_example_images(workdir: os.PathLike[str] | str, examples: Sequence[ExampleRow]) -> ExampleImages | None:
     """Reads the images of the examples.
 
     Args:

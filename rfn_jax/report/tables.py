@@ -11,7 +11,7 @@ from rfn_jax.core import console as console_lib
 from rfn_jax.report import results, words
 
 
-def print_tables(workdir: os.PathLike | str, console: console_lib.Console) -> None:
+def print_tables(workdir: os.PathLike[str] | str, console: console_lib.Console) -> None:
     """Prints success by training, gains over the baselines and success by target for each surrogate and attack.
 
     Args:

@@ -1,16 +1,16 @@
-"""What lies on disk between the stages: network directories, adversarial sets, and other tools' formats."""
+"""What is stored on disk between the stages: network directories, adversarial sets, and the formats of other tools."""
 
-from rfn_jax.storage.adversarial_set import AdversarialSet, load_made_from
+from rfn_jax.storage.adversarial_set import AdversarialSet, load_if_made_from
 from rfn_jax.storage.adversarial_set import load as load_adversarial_set
 from rfn_jax.storage.adversarial_set import save as save_adversarial_set
 from rfn_jax.storage.description import Network
 from rfn_jax.storage.description import read as read_network
+from rfn_jax.storage.finished_batches import FinishedBatches
 from rfn_jax.storage.interchange import read_folder, read_npz, write_folder
 from rfn_jax.storage.networks import load, open_checkpoint, template
 from rfn_jax.storage.networks import save as save_network
-from rfn_jax.storage.parts import Parts
 
 __all__ = [
-    'AdversarialSet', 'Network', 'Parts', 'load', 'load_adversarial_set', 'load_made_from', 'open_checkpoint', 'read_folder',
-    'read_network', 'read_npz', 'save_adversarial_set', 'save_network', 'template', 'write_folder',
+    'AdversarialSet', 'FinishedBatches', 'Network', 'load', 'load_adversarial_set', 'load_if_made_from', 'open_checkpoint',
+    'read_folder', 'read_network', 'read_npz', 'save_adversarial_set', 'save_network', 'template', 'write_folder',
 ]  # fmt: skip

@@ -1,12 +1,14 @@
-"""Adversarial sets on disk: one file, `adversarial.npz`, that also says what its images were made from.
+"""Adversarial sets on disk: one file, `adversarial.npz`, which also says what its images were made from.
 
-It holds `images`, `ids` and `labels`, and two strings: `origin` as JSON, and `sha256`, the hash of all the others. Being one
-file, a set is replaced whole or not at all.
+It holds `images`, `ids` and `labels`, and two strings: `origin` as JSON, and `sha256`, the hash of all the others. Because a
+set is one file, it is replaced completely or not at all.
 """
 
 import dataclasses
 import json
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -16,7 +18,7 @@ from rfn_jax.core import digests, errors, io
 
 @dataclasses.dataclass(frozen=True)
 class AdversarialSet:
-    """Adversarial images as any image file would hold them, and where they come from.
+    """Adversarial images, as uint8 like those in any image file, and where they come from.
 
     Attributes:
       images: uint8 `[N, H, W, C]`.
@@ -28,19 +30,19 @@ class AdversarialSet:
     images: np.ndarray
     ids: np.ndarray
     labels: np.ndarray
-    origin: dict
+    origin: Mapping[str, Any]
 
-    def of_ids(self, ids: np.ndarray) -> np.ndarray | None:
-        """The images of some originals, in the order of `ids`; None if one is missing."""
+    def images_for(self, ids: np.ndarray) -> np.ndarray | None:
+        """Returns the images made from the originals `ids`, in that order; None if one is missing."""
         order = np.argsort(self.ids, kind='stable')
-        places = np.searchsorted(self.ids, ids, sorter=order)
-        if not len(self.ids) or np.any(places >= len(self.ids)):
+        positions = np.searchsorted(self.ids, ids, sorter=order)
+        if not len(self.ids) or np.any(positions >= len(self.ids)):
             return None
-        rows = order[places]
+        rows = order[positions]
         return self.images[rows] if np.array_equal(self.ids[rows], ids) else None
 
-    def united(self, other: 'AdversarialSet') -> 'AdversarialSet':
-        """All examples of both, in the order of their ids; where both have one, that of `self`."""
+    def merge(self, other: 'AdversarialSet') -> 'AdversarialSet':
+        """Returns a set with the examples of both, sorted by id; an example that is in both is taken from `self`."""
         new = ~np.isin(other.ids, self.ids)
         ids = np.concatenate([self.ids, other.ids[new]])
         order = np.argsort(ids, kind='stable')
@@ -49,18 +51,18 @@ class AdversarialSet:
         return dataclasses.replace(self, images=images, ids=ids[order], labels=labels)
 
 
-def save(adversarial: AdversarialSet, directory: os.PathLike | str) -> None:
-    """Writes `adversarial.npz`, in place of the set that is there.
+def save(adversarial: AdversarialSet, directory: os.PathLike[str] | str) -> None:
+    """Writes `adversarial.npz`, replacing any existing set.
 
     Raises:
-      RunError: The disk is full or the directory cannot be written; an older set stays as it was.
+      RunError: The disk is full or the directory cannot be written; an existing set is left unchanged.
     """
     arrays = {'images': adversarial.images, 'ids': adversarial.ids, 'labels': adversarial.labels}
     arrays['origin'] = np.array(json.dumps(adversarial.origin, sort_keys=True))
     io.write_bytes(_path(directory), io.npz_bytes(**arrays, sha256=np.array(digests.of_arrays(arrays))))
 
 
-def load(directory: os.PathLike | str) -> AdversarialSet:
+def load(directory: os.PathLike[str] | str) -> AdversarialSet:
     """Reads an adversarial set and checks its hash; nothing is unpickled.
 
     Raises:
@@ -72,21 +74,21 @@ def load(directory: os.PathLike | str) -> AdversarialSet:
         with io.npz_arrays(content) as file:
             arrays = {name: file[name] for name in ('images', 'ids', 'labels', 'origin')}
             if digests.of_arrays(arrays) != str(file['sha256']):
-                raise ValueError('its SHA-256 is not the one that was saved')
+                raise ValueError('its SHA-256 is not the one recorded when it was saved')
         origin = json.loads(str(arrays.pop('origin')))
         return AdversarialSet(**arrays, origin=origin)
     except io.DAMAGED as error:
-        raise errors.InputError(f'{path} is damaged: {error}; delete it, and make it again') from error
+        raise errors.InputError(f'{path} is damaged: {error}; delete it and make it again') from error
 
 
-def _path(directory: os.PathLike | str) -> epath.Path:
+def _path(directory: os.PathLike[str] | str) -> epath.Path:
     return epath.Path(directory) / 'adversarial.npz'
 
 
-def load_made_from(directory: os.PathLike | str, origin: dict) -> AdversarialSet | None:
-    """The adversarial set of a directory if it is whole and of exactly this origin."""
+def load_if_made_from(directory: os.PathLike[str] | str, origin: Mapping[str, Any]) -> AdversarialSet | None:
+    """Loads the adversarial set in a directory; None if it is missing, damaged, or not of exactly this origin."""
     try:
-        found = load(directory)
+        loaded = load(directory)
     except errors.InputError:
         return None
-    return found if found.origin == origin else None
+    return loaded if loaded.origin == origin else None

@@ -1,4 +1,4 @@
-"""What a network is: `network.json` in a network directory."""
+"""The description of a network: `network.json` in a network directory."""
 
 import dataclasses
 import json
@@ -13,28 +13,28 @@ from rfn_jax import models
 from rfn_jax.core import checks, digests, errors, io
 
 FILE = 'network.json'
-FIRST_LAYOUT = ('weights.json', 'classifier.json')  # files of directories that earlier versions made
-AGAIN = 'run rfn-jax train, which writes it again in a work directory, or import the network again'
+EARLIER_FILES = ('weights.json', 'classifier.json')  # in network directories made by earlier versions
+REMEDY = 'run rfn-jax train, which writes it again in a work directory, or import the network again'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Network:
-    """What `network.json` holds.
+    """The contents of `network.json`.
 
     Attributes:
       architecture: Name and options, as `models.MODELS` takes them.
       num_classes: Number of classes K.
-      class_names: Names of the classes, in the order of the logits; empty if they are not known.
-      image_shape: `(H, W, C)` that the variables were made for.
+      class_names: Names of the classes, in the order of the logits; empty if they are unknown.
+      image_shape: `(H, W, C)` of the images that the variables were made for.
       mean: Mean of each channel, for images in [0, 1].
       std: Standard deviation of each channel.
-      origin: Where the weights come from, as plain values: of imported ones the name and SHA-256 of a file, the naming of its
-        keys, and what did not fit.
-      variables_sha256: Hash of the variables, of a network with one checkpoint; None for one in training, whose checkpoints
-        hold their own.
+      origin: Where the weights come from, as plain values: for imported weights, the name and SHA-256 of the file, the naming
+        scheme of its keys, and what did not match.
+      variables_sha256: Hash of the variables of a network with a single checkpoint; None for a network in training, each of
+        whose checkpoints holds its own hash.
 
     Raises:
-      InputError: A value has another type, or is out of its range.
+      InputError: A value is of the wrong type or out of range.
     """
 
     architecture: Mapping[str, Any]
@@ -46,18 +46,18 @@ class Network:
     origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     variables_sha256: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         checks.integer('num_classes', self.num_classes, at_least=1)
-        channels = checked_image_shape(self.image_shape)[-1]
+        channels = check_image_shape(self.image_shape)[-1]
         for name, above in (('mean', None), ('std', 0)):
-            values = _tuple(name, getattr(self, name))
+            values = _check_tuple(name, getattr(self, name))
             if len(values) not in (1, channels):
                 raise errors.InputError(
-                    f'{name} must be one number, or one for each of {channels} channels, got {values}'
+                    f'{name} must be one number, or one for each of the {channels} channels, got {values}'
                 )
             for value in values:
                 checks.number(name, value, above=above)
-        names = _tuple('class_names', self.class_names)
+        names = _check_tuple('class_names', self.class_names)
         if len(names) not in (0, self.num_classes) or not all(isinstance(name, str) for name in names):
             raise errors.InputError(f'class_names must be empty, or {self.num_classes} strings, got {names!r:.200}')
         for name in ('architecture', 'origin'):
@@ -76,44 +76,44 @@ class Network:
         class_names: tuple[str, ...] = (),
         origin: Mapping[str, Any] | None = None,
     ) -> 'Network':
-        """The description of a classifier, which knows its own number of classes and normalization.
+        """Describes a classifier, which provides the number of classes and the normalization.
 
         Raises:
-          InputError: `architecture` or `origin` are not plain values, or another value is wrong.
+          InputError: `architecture` or `origin` does not hold plain values, or another value is invalid.
         """
         try:
             architecture, origin = json.loads(json.dumps([architecture, origin or {}]))
         except (TypeError, ValueError) as error:
             raise errors.InputError(
-                f'architecture and origin of a network may hold only plain values: {error}'
+                f'the architecture and origin of a network may hold only plain values: {error}'
             ) from error
         return cls(
             architecture=architecture,
             num_classes=classifier.num_classes,
             class_names=tuple(class_names),
-            image_shape=checked_image_shape(image_shape),
+            image_shape=check_image_shape(image_shape),
             mean=classifier.mean,
             std=classifier.std,
             origin=origin,
         )
 
     def template(self, image_shape: tuple[int, int, int] | None = None) -> models.Classifier:
-        """The classifier with shapes in place of values, for images of `image_shape`, by default its own.
+        """Returns the classifier with shapes in place of values, for images of `image_shape`, by default that of the network.
 
         Raises:
-          InputError: The architecture is unknown, or does not take such images.
+          InputError: The architecture is unknown, or does not accept such images.
         """
         module = models.from_spec(self.architecture, num_classes=self.num_classes)
-        shape = self.image_shape if image_shape is None else checked_image_shape(image_shape)
+        shape = self.image_shape if image_shape is None else check_image_shape(image_shape)
         return models.abstract(module, shape, num_classes=self.num_classes, mean=self.mean, std=self.std)
 
     def sha256(self, variables_sha256: str) -> str:
-        """Hash of everything that decides on the logits: architecture, normalization and variables."""
+        """Returns the hash of everything that determines the logits: architecture, normalization and variables."""
         return digests.of_plain([self.architecture, self.num_classes, self.mean, self.std, variables_sha256])
 
 
-def write(directory: os.PathLike | str, network: Network) -> None:
-    """Writes `network.json`, before the first checkpoint is there.
+def write(directory: os.PathLike[str] | str, network: Network) -> None:
+    """Writes `network.json`, which a network in training needs before its first checkpoint.
 
     Raises:
       RunError: It could not be written.
@@ -121,31 +121,31 @@ def write(directory: os.PathLike | str, network: Network) -> None:
     io.write_json(epath.Path(directory) / FILE, dataclasses.asdict(network))
 
 
-def read(directory: os.PathLike | str) -> Network:
-    """What a network directory says of itself.
+def read(directory: os.PathLike[str] | str) -> Network:
+    """Reads the description of the network in a network directory.
 
     Raises:
-      InputError: It is not there or of an earlier version, or its `network.json` is missing or damaged.
+      InputError: The directory is missing or from an earlier version, or its `network.json` is missing or damaged.
     """
-    directory = io.absolute(directory)
-    path = directory / FILE
+    path = io.absolute(directory) / FILE
     if not path.exists():
-        raise _missing(directory)
+        raise _missing_error(path.parent)
     try:
-        found = io.read_json_object(path)
+        values = io.read_json_object(path)
     except errors.InputError as error:
-        raise errors.InputError(f'{error}; delete it and {AGAIN}') from error
+        raise errors.InputError(f'{error}; delete it and {REMEDY}') from error
     fields = sorted(field.name for field in dataclasses.fields(Network))
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     try:
-        if sorted(found) != fields:
-            raise errors.InputError(f'it must hold {", ".join(fields)}, it holds {list(found)!r:.200}')
-        return Network(**{name: tuple(value) if isinstance(value, list) else value for name, value in found.items()})
+        if sorted(values) != fields:
+            raise errors.InputError(f'it must hold {", ".join(fields)}, but holds {list(values)!r:.200}')
+        return Network(**values)
     except errors.InputError as error:
-        raise errors.InputError(f'{path} is damaged: {error}; delete it and {AGAIN}') from error
+        raise errors.InputError(f'{path} is damaged: {error}; delete it and {REMEDY}') from error
 
 
-def checked_image_shape(value: Any) -> tuple[int, int, int]:
-    """The shape of an image as a tuple of integers.
+def check_image_shape(value: Any) -> tuple[int, int, int]:
+    """Checks the shape of an image and returns it as a tuple of integers.
 
     Raises:
       InputError: It is not `(H, W, C)`, three integers of at least 1.
@@ -154,25 +154,26 @@ def checked_image_shape(value: Any) -> tuple[int, int, int]:
         sizes = tuple(value)
     except TypeError:
         sizes = ()
-    if len(sizes) != 3 or not all(isinstance(size, numbers.Integral) and size >= 1 for size in sizes):
+    if len(sizes) != 3 or not all(isinstance(size, numbers.Integral) and int(size) >= 1 for size in sizes):
         raise errors.InputError(f'image_shape must be (H, W, C), three integers of at least 1, got {value!r:.200}')
-    return tuple(map(int, sizes))
+    height, width, channels = map(int, sizes)
+    return height, width, channels
 
 
-def _missing(directory: epath.Path) -> errors.InputError:
-    if any((directory / name).exists() for name in FIRST_LAYOUT):
+def _missing_error(directory: epath.Path) -> errors.InputError:
+    if any((directory / name).exists() for name in EARLIER_FILES):
         return errors.InputError(
-            f'{directory} was made by an earlier version of rfn_jax, whose networks this one cannot read: import or train it '
-            'again'
+            f'{directory} was made by an earlier version of rfn_jax, whose networks this version cannot read: import or '
+            'train it again'
         )
     if (directory / 'checkpoints').exists():
-        return errors.InputError(f'{directory} has checkpoints and no {FILE}, which says what they are of; {AGAIN}')
+        return errors.InputError(f'{directory} has checkpoints but no {FILE}, which describes their network; {REMEDY}')
     return errors.InputError(
-        f'{directory} is no network directory (there is no {FILE}); rfn-jax train and rfn-jax import-weights make them'
+        f'{directory} is not a network directory (it has no {FILE}); rfn-jax train and rfn-jax import-weights make one'
     )
 
 
-def _tuple(name: str, value: Any) -> tuple:
+def _check_tuple(name: str, value: Any) -> tuple[Any, ...]:
     if not isinstance(value, tuple):
         raise errors.InputError(f'{name} must be a tuple, got {value!r:.200}')
     return value

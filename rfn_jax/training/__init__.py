@@ -1,4 +1,4 @@
-"""Training: the state, the compiled step, the loop with its checkpoints, and evaluation."""
+"""Training: the state, the compiled step, the loop and its checkpoints, and evaluation."""
 
 from rfn_jax.training.checkpoints import CheckpointStore
 from rfn_jax.training.evaluation import accuracy, predict

@@ -1,7 +1,7 @@
-"""One Orbax checkpoint an epoch, with checksums of our own; only a few of them keep the state of the optimizer.
+"""One Orbax checkpoint per epoch, with checksums of our own; only a few of them keep the state of the optimizer.
 
-Orbax restores flipped bytes in array files without a word, and raises errors of many types for other damage. Each
-checkpoint therefore carries the SHA-256 of its arrays, and whatever goes wrong at a restore becomes one clear error.
+Orbax silently restores flipped bytes in array files, and raises many types of errors for other damage. Each checkpoint
+therefore carries the SHA-256 of its arrays, and any failure to restore it is reported as one clear error.
 """
 
 import contextlib
@@ -23,18 +23,18 @@ ITEMS = ('variables', 'optimizer')  # the trees of a checkpoint
 class CheckpointStore:
     """The checkpoints of one network: `<directory>/<epoch>/{variables,optimizer,meta}`.
 
-    Reading changes nothing on disk. Whoever saves uses it as a context manager, or calls `wait` and `close`.
+    Reading changes nothing on disk. To save, use it as a context manager, or call `wait` and `close`.
 
     Args:
-      directory: Where they lie; made when the first is saved.
-      keep_all: Whether saving keeps every epoch (surrogates) or the latest two (targets).
+      directory: Where they are stored; created when the first checkpoint is saved.
+      keep_all: Whether saving keeps every epoch (surrogates) or only the latest two (targets).
     """
 
-    def __init__(self, directory: os.PathLike | str, *, keep_all: bool = True):
+    def __init__(self, directory: os.PathLike[str] | str, *, keep_all: bool = True):
         self.directory = io.absolute(directory)
         self._keep_all = keep_all
-        self._forgotten: set[int] = set()  # epochs without an optimizer, so that a bucket is not asked again and again
-        self._manager: ocp.CheckpointManager | None = None  # only whoever saves has one: it may write and delete
+        self._without_optimizer: set[int] = set()  # epochs, kept so that a bucket is not queried again and again
+        self._manager: ocp.CheckpointManager | None = None  # created only to save: it may write and delete
 
     def __enter__(self) -> 'CheckpointStore':
         return self
@@ -45,12 +45,12 @@ class CheckpointStore:
         self.close()
 
     def epochs(self) -> list[int]:
-        """The epochs whose checkpoints are finished, in order.
+        """Returns the epochs whose checkpoints are finished, in order.
 
         Raises:
           RunError: The directory cannot be read.
         """
-        return sorted(_guarded(f'read {self.directory}', lambda: ocp.utils.checkpoint_steps(self.directory)))
+        return sorted(_guard(f'read {self.directory}', lambda: ocp.utils.checkpoint_steps(self.directory)))
 
     def save(self, epoch: int, state: state_lib.TrainState) -> None:
         """Saves a state in the background.
@@ -58,83 +58,85 @@ class CheckpointStore:
         Raises:
           RunError: This checkpoint, or an earlier one that was still being written, could not be saved.
         """
-        # Copies on the host: the next step donates the buffers while Orbax is still writing.
+        # Copy to the host: the next step donates the buffers while Orbax is still writing.
         variables = jax.tree.map(np.array, state.variables)
         optimizer = jax.tree.map(np.array, {'step': state.step, 'opt_state': state.opt_state})
         trees = dict(zip(ITEMS, (variables, optimizer), strict=True))
         meta = {
             'epoch': epoch,
-            'leaves': {name: _leaves(tree) for name, tree in trees.items()},
+            'leaves': {name: _describe_leaves(tree) for name, tree in trees.items()},
             'sha256': {name: digests.of_arrays(tree) for name, tree in trees.items()},
         }
         items = ocp.args.Composite(
             **{name: ocp.args.StandardSave(tree) for name, tree in trees.items()}, meta=ocp.args.JsonSave(meta)
         )
-        self._forgotten.discard(epoch)
+        self._without_optimizer.discard(epoch)
         if self._manager is None:
             self._manager = self._make_manager()
-        # An error may be that of the save before, which ran in the background.
+        # An error may come from the previous save, which ran in the background.
         what = f'save checkpoints in {self.directory}'
-        # Forced, since Orbax would pass over an epoch that is older than the latest one.
-        if not _guarded(what, lambda: self._manager.save(epoch, args=items, force=True)):
-            raise errors.RunError(f'could not {what}: Orbax passed over epoch {epoch}')
+        # Forced, because Orbax would skip an epoch older than the latest one.
+        if not _guard(what, lambda: self._manager.save(epoch, args=items, force=True)):
+            raise errors.RunError(f'could not {what}: Orbax skipped epoch {epoch}')
 
     def wait(self) -> None:
-        """Waits until everything that was saved is on disk.
+        """Waits until all saved checkpoints are on disk.
 
         Raises:
           RunError: A checkpoint could not be saved.
         """
         if self._manager is not None:
-            _guarded(f'save checkpoints in {self.directory}', self._manager.wait_until_finished)
+            _guard(f'save checkpoints in {self.directory}', self._manager.wait_until_finished)
 
-    def resumable(self) -> list[int]:
-        """The epochs, in order, whose checkpoints hold the state of the optimizer.
-
-        Raises:
-          RunError: The directory cannot be read.
-        """
-        return [epoch for epoch in self.epochs() if epoch not in self._forgotten and self._marker(epoch).exists()]
-
-    def forget_optimizers(self, *, keep: Collection[int]) -> None:
-        """Deletes the state of the optimizer in all finished checkpoints but those of the epochs `keep`.
+    def resumable_epochs(self) -> list[int]:
+        """Returns the epochs whose checkpoints hold the state of the optimizer, in order.
 
         Raises:
           RunError: The directory cannot be read.
         """
-        for epoch in set(self.epochs()) - set(keep) - self._forgotten:
+        return [
+            epoch for epoch in self.epochs() if epoch not in self._without_optimizer and self._marker(epoch).exists()
+        ]
+
+    def delete_optimizers(self, *, keep: Collection[int]) -> None:
+        """Deletes the state of the optimizer in all finished checkpoints except those of the epochs in `keep`.
+
+        Raises:
+          RunError: The directory cannot be read.
+        """
+        for epoch in set(self.epochs()) - set(keep) - self._without_optimizer:
             optimizer = self._path(epoch) / 'optimizer'
-            with contextlib.suppress(OSError):  # what stays is tried again after the next epoch
+            with contextlib.suppress(OSError):  # retried after the next epoch
                 if optimizer.exists():
-                    # First of all, so that a state which is deleted in part is not taken for a whole one.
+                    # The marker goes first, so that a partially deleted state is not mistaken for a complete one.
                     self._marker(epoch).unlink(missing_ok=True)
                     optimizer.rmtree()
-                self._forgotten.add(epoch)
+                self._without_optimizer.add(epoch)
 
     def restore(self, epoch: int, template: state_lib.TrainState) -> state_lib.TrainState:
-        """The state saved after `epoch`, as arrays on the host.
+        """Restores the state saved after `epoch`, as arrays on the host.
 
         Args:
-          epoch: A number of `epochs()`.
+          epoch: One of `epochs()`.
           template: A state (or its shapes) of the same model and optimizer.
 
         Raises:
-          InputError: The checkpoint is of another model or optimizer.
-          RunError: The checkpoint is missing or damaged, or holds the variables only.
+          InputError: The checkpoint belongs to another model or optimizer.
+          RunError: The checkpoint is missing or damaged, or holds only the variables.
         """
         optimizer = {'step': template.step, 'opt_state': template.opt_state}
         saved = self._restore(epoch, variables=template.variables, optimizer=optimizer)
         return state_lib.TrainState(**saved['optimizer'], **saved['variables'])
 
     def restore_classifier(self, epoch: int, template: models.Classifier) -> models.Classifier:
-        """The classifier saved after `epoch`.
+        """Restores the classifier saved after `epoch`.
 
         Args:
-          epoch: A number of `epochs()`.
+          epoch: One of `epochs()`.
           template: A classifier of the same architecture, whose variables are replaced.
 
         Raises:
-          InputError: The checkpoint is of another model.
+          InputError: The checkpoint belongs to another model.
           RunError: The checkpoint is missing or damaged.
         """
         variables = {'batch_stats': {}, **template.variables}
@@ -142,16 +144,16 @@ class CheckpointStore:
         return template.replace(variables={name: saved[name] for name in template.variables})
 
     def check_classifier(self, epoch: int, template: models.Classifier) -> None:
-        """Checks the variables saved after `epoch` against a template by their names, types and shapes alone.
+        """Checks the names, types and shapes of the variables saved after `epoch` against a template.
 
         Raises:
-          InputError: The checkpoint is of another model.
+          InputError: The checkpoint belongs to another model.
           RunError: The checkpoint is missing or damaged.
         """
         self._check(self._meta(epoch), epoch, variables={'batch_stats': {}, **template.variables})
 
     def digest(self, epoch: int) -> str:
-        """The SHA-256 of the variables saved after `epoch`, as noted when they were saved.
+        """Returns the SHA-256 of the variables saved after `epoch`, as recorded when they were saved.
 
         Raises:
           RunError: The checkpoint is missing or damaged.
@@ -159,7 +161,7 @@ class CheckpointStore:
         return self._meta(epoch)['sha256']['variables']
 
     def set_aside(self, epoch: int) -> epath.Path:
-        """Moves one checkpoint out of the way, and returns where it is now.
+        """Moves one checkpoint out of the way and returns its new path.
 
         Raises:
           RunError: It cannot be moved.
@@ -170,11 +172,11 @@ class CheckpointStore:
             aside.rmtree(missing_ok=True)
             self._path(epoch).rename(aside)
 
-        _guarded(f'move {self._path(epoch)} to {aside}', move)
+        _guard(f'move {self._path(epoch)} to {aside}', move)
         return aside
 
     def close(self) -> None:
-        """Lets go of the directory; a save that failed was reported by `save` or `wait`."""
+        """Releases the directory; a save that failed was reported by `save` or `wait`."""
         if self._manager is not None:
             with contextlib.suppress(Exception):
                 self._manager.close()
@@ -192,7 +194,7 @@ class CheckpointStore:
         return self.directory / str(epoch)
 
     def _marker(self, epoch: int) -> epath.Path:
-        """The file by which the state of the optimizer counts as being there."""
+        """Returns the file whose presence marks the state of the optimizer as available."""
         return self._path(epoch) / 'optimizer' / '_METADATA'
 
     def _meta(self, epoch: int) -> dict:
@@ -202,16 +204,16 @@ class CheckpointStore:
                 raise ValueError(f'meta must hold the leaves and the SHA-256 of {" and ".join(ITEMS)}')
             return meta
 
-        return _guarded(f'read checkpoint {self._path(epoch)}', read)
+        return _guard(f'read checkpoint {self._path(epoch)}', read)
 
     def _check(self, meta: dict, epoch: int, **templates) -> None:
         for name, template in templates.items():
-            found, wanted = meta['leaves'][name], _leaves(template)
-            for leaf in sorted(found.keys() | wanted.keys()):
-                if found.get(leaf) != wanted.get(leaf):
+            saved, expected = meta['leaves'][name], _describe_leaves(template)
+            for leaf in sorted(saved.keys() | expected.keys()):
+                if saved.get(leaf) != expected.get(leaf):
                     raise errors.InputError(
-                        f'checkpoint {self._path(epoch)} is of another model or optimizer: {name}{leaf} is '
-                        f'{found.get(leaf, "absent")} there and {wanted.get(leaf, "absent")} here'
+                        f'checkpoint {self._path(epoch)} belongs to another model or optimizer: {name}{leaf} is '
+                        f'{saved.get(leaf, "missing")} there and {expected.get(leaf, "missing")} here'
                     )
 
     def _restore(self, epoch: int, **templates) -> dict:
@@ -229,32 +231,32 @@ class CheckpointStore:
                     arguments = ocp.args.StandardRestore(shape)
                     restored[name] = checkpointer.restore(self._path(epoch) / name, args=arguments)
                 if digests.of_arrays(restored[name]) != meta['sha256'][name]:
-                    raise ValueError(f'the SHA-256 of its {name} is not the one that was saved')
+                    raise ValueError(f'the SHA-256 of its {name} is not the one recorded when it was saved')
             return restored
 
-        return _guarded(f'read checkpoint {self._path(epoch)}', read)
+        return _guard(f'read checkpoint {self._path(epoch)}', read)
 
 
-def _guarded(what: str, work):
-    """Runs `work`, and turns whatever Orbax raises into one clear error."""
+def _guard(what: str, work):
+    """Runs `work` and turns whatever Orbax raises into one clear error."""
     try:
         return work()
     except Exception as error:
         reason = ' '.join(str(error).split('Traceback')[0].split()) or 'no reason given'
-        if len(reason) > 240:  # Orbax puts what it did first and the cause last
+        if len(reason) > 240:  # Orbax puts what it was doing first and the cause last
             reason = f'{reason[:60]} ... {reason[-170:]}'
         raise errors.RunError(f'could not {what}: {type(error).__name__}: {reason}') from error
 
 
 def _is_meta(meta: object) -> bool:
-    """Whether what was read of a checkpoint is what `CheckpointStore.save` writes."""
+    """Returns whether the metadata read from a checkpoint have the form that `CheckpointStore.save` writes."""
     if not isinstance(meta, dict) or not all(isinstance(meta.get(entry), dict) for entry in ('leaves', 'sha256')):
         return False
     return all(isinstance(meta['leaves'].get(n), dict) and isinstance(meta['sha256'].get(n), str) for n in ITEMS)
 
 
-def _leaves(tree) -> dict[str, str]:
-    """The type and shape of each leaf, by its path."""
+def _describe_leaves(tree) -> dict[str, str]:
+    """Returns the type and shape of each leaf by its path."""
     return {
         jax.tree_util.keystr(path): f'{np.dtype(leaf.dtype).name}{list(leaf.shape)}'
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)

@@ -1,4 +1,4 @@
-"""One epoch of training: its batches through the compiled step, and what its steps said.
+"""One epoch of training: runs its batches through the compiled step and collects the metrics.
 
 Axes: `S` steps of the epoch.
 """
@@ -23,18 +23,18 @@ _norm = jax.jit(numerics.tree_norm)
 def run(
     program: programs.Program, state: state_lib.TrainState, loader: data.Loader, epoch: int, *, name: str
 ) -> tuple[state_lib.TrainState, dict[str, float | None]]:
-    """Trains for one epoch; the host waits for the devices at its end only.
+    """Trains for one epoch; the host waits for the devices only at the end.
 
     Args:
       program: The compiled step.
-      state: The state before, which is donated.
-      loader: The batches; the seed of the augmentation is that of their order.
+      state: The state before the epoch, which is donated.
+      loader: The batches; the augmentation uses the same seed as their order.
       epoch: Number of the epoch, from 1.
       name: What to call the run in messages.
 
     Returns:
-      The state after it, and the figures of the epoch: means of the steps' metrics (None where none is finite), the last
-      value of counters, `parameter_norm` after it, and `learning_rate` at its first step.
+      The state after the epoch and the figures of the epoch: the means of the steps' metrics (None if no value is finite),
+      the last values of counters, `parameter_norm` after the epoch, and `learning_rate` at its first step.
 
     Raises:
       RunError: A loss, or the norm of the parameters after the epoch, is not finite.
@@ -47,7 +47,7 @@ def run(
     history, norm = jax.device_get((history, _norm(state.params)))
     steps = {name: np.concatenate([np.atleast_1d(metrics[name]) for metrics in history]) for name in history[0]}
     _check_finite(steps['loss'], float(norm), name, epoch, program)
-    figures = {name: _mean_of_known(values) for name, values in steps.items()}
+    figures = {name: _finite_mean(values) for name, values in steps.items()}
     for counter in steps.keys() & set(COUNTERS):
         figures[counter] = int(steps[counter][-1])
     figures['parameter_norm'] = float(norm)
@@ -55,26 +55,26 @@ def run(
     return state, figures
 
 
-def shown(figures: Mapping[str, float | None]) -> dict[str, float | None]:
-    """The figures that fit into one line: without those of the minimizer."""
+def shorten(figures: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Leaves out the figures of the minimizer, so that the others fit on one line."""
     hidden = ('gradient_norm', 'perturbation_norm', *COUNTERS)
     return {name: value for name, value in figures.items() if name not in hidden}
 
 
-def _mean_of_known(values: np.ndarray) -> float | None:
-    """The mean of the values that are finite, None if none is."""
-    known = np.asarray(values, np.float64)
-    known = known[np.isfinite(known)]
-    return float(np.mean(known)) if known.size else None
+def _finite_mean(values: np.ndarray) -> float | None:
+    """Returns the mean of the finite values; None if there are none."""
+    finite = np.asarray(values, np.float64)
+    finite = finite[np.isfinite(finite)]
+    return float(np.mean(finite)) if finite.size else None
 
 
 def _check_finite(losses: np.ndarray, norm: float, name: str, epoch: int, program: programs.Program) -> None:
-    wrong = np.flatnonzero(~np.isfinite(losses))
-    if not wrong.size and math.isfinite(norm):
+    not_finite = np.flatnonzero(~np.isfinite(losses))
+    if not not_finite.size and math.isfinite(norm):
         return
     what, value, step = ('norm of the parameters', norm, len(losses))
-    if wrong.size:
-        what, value, step = 'loss', losses[wrong[0]], wrong[0] + 1
+    if not_finite.size:
+        what, value, step = 'loss', losses[not_finite[0]], not_finite[0] + 1
     raise errors.RunError(
         f'{name}: the {what} is {value} at step {step} of epoch {epoch}; the checkpoints of earlier epochs are kept. Try a '
         f'learning rate below {program.recipe.learning_rate} or other options of the minimizer '

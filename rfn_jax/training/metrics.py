@@ -1,4 +1,4 @@
-"""Metrics in JSON lines: one object an epoch, added as training goes on."""
+"""Metrics in JSON lines: one object per epoch, added as training proceeds."""
 
 import json
 import os
@@ -8,24 +8,24 @@ from rfn_jax.core import io
 
 
 class MetricsLog:
-    """A file with one JSON object a line, each with the key `epoch`, in the order of the epochs.
+    """A file with one JSON object per line, each with the key `epoch`, in the order of the epochs.
 
     Args:
-      path: The file; made when the first line is written.
-      keep: The epochs whose lines stay. Other lines, and those that are damaged, are dropped at the first write.
+      path: The file; created when the first line is written.
+      keep: The epochs whose lines are kept. Other lines and damaged lines are dropped at the first write.
 
     Raises:
-      InputError: The file is there and cannot be read.
+      InputError: The file exists but cannot be read.
     """
 
-    def __init__(self, path: os.PathLike | str, *, keep: Collection[int]):
+    def __init__(self, path: os.PathLike[str] | str, *, keep: Collection[int]):
         self.path = io.absolute(path)
         content = io.read_bytes(self.path) if self.path.exists() else b''
         lines = content.decode(errors='replace').splitlines()
         self._lines = {epoch: line for line in lines if (epoch := _epoch(line)) in keep}
 
     def write(self, epoch: int, **values: float) -> None:
-        """Adds the values of an epoch, in place of those that are there; the file is whole at any time.
+        """Adds the values of an epoch, replacing any existing ones; the file is complete at all times.
 
         Raises:
           RunError: The file cannot be written.
@@ -35,7 +35,7 @@ class MetricsLog:
 
 
 def _epoch(line: str) -> int | None:
-    """The epoch of a line; None if it is damaged."""
+    """Returns the epoch of a line; None if the line is damaged."""
     try:
         epoch = json.loads(line)['epoch']
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -1,6 +1,6 @@
-"""The loss of one set of examples as a function of the parameters, with its gradient, in one piece or in micro-batches.
+"""The loss of a set of examples as a function of the parameters, and its gradient, computed at once or in micro-batches.
 
-Axes: `B` examples of the set, `b` of a micro-batch.
+Axes: `B` examples of the set, `b` examples of a micro-batch.
 """
 
 import numbers
@@ -16,13 +16,13 @@ from rfn_jax import optim
 from rfn_jax.core import errors, losses
 
 
-class Evaluation(NamedTuple):
-    """What one evaluation of the loss gives beside the gradient.
+class ForwardResult(NamedTuple):
+    """What a forward pass gives in addition to the gradient.
 
     Attributes:
       losses: Loss of each example, `[B]`.
-      accuracy: Share of the examples that are predicted correctly.
-      batch_stats: Running statistics after it.
+      accuracy: Fraction of the examples that are predicted correctly.
+      batch_stats: Running statistics after the forward pass.
     """
 
     losses: jax.Array
@@ -34,13 +34,13 @@ class Objective(NamedTuple):
     """The mean loss of a set of examples.
 
     Attributes:
-      value_and_grad: From parameters to `(Evaluation, gradient)`.
-      grad: From parameters, and perhaps the positions int32 `[k]` of some of the examples, to the gradient of their mean
-        loss.
-      losses: From parameters to the losses `[B]`.
+      value_and_grad: Function from parameters to `(ForwardResult, gradient)`.
+      grad: Function from parameters to the gradient of the mean loss; optionally also takes positions int32 `[k]`, for the
+        mean loss of only those examples.
+      losses: Function from parameters to the losses `[B]`.
     """
 
-    value_and_grad: Callable[[optax.Params], tuple[Evaluation, optax.Updates]]
+    value_and_grad: Callable[[optax.Params], tuple[ForwardResult, optax.Updates]]
     grad: Callable[..., optax.Updates]
     losses: Callable[[optax.Params], jax.Array]
 
@@ -55,40 +55,41 @@ def objective(
     train: bool = True,
     micro_batch_size: int | None = None,
     gather: Callable[[Any], Any] = lambda params: params,
-    spread: Callable[[Any], Any] = lambda examples: examples,
+    place: Callable[[Any], Any] = lambda examples: examples,
 ) -> Objective:
-    """The objective of a network on some examples, as it is trained or as it is evaluated.
+    """Returns the objective of a network on some examples, in training mode or in evaluation mode.
 
     In training mode batch normalization uses the statistics of the examples and dropout is on; in evaluation mode
     normalization uses the running statistics, dropout is off, and auxiliary heads do not count.
 
-    The loss is the cross-entropy, and for each auxiliary head of the network (`sow`n in `'auxiliary_logits'`) the
-    cross-entropy of its logits times the `auxiliary_weight` of the module. Dropout is drawn from one key in every
-    evaluation of all examples, so that a sharpness-aware minimizer compares gradients of one function; the gradient of
-    some of them (`optim.esam`) has masks of its own.
+    The loss is the cross-entropy plus, for each auxiliary head of the network (`sow`n in `'auxiliary_logits'`), the
+    cross-entropy of its logits times the `auxiliary_weight` of the module. Every evaluation of all examples draws dropout
+    from the same key, so that a sharpness-aware minimizer compares gradients of one function; the gradient of only some of
+    the examples (`optim.esam`) has its own masks.
 
-    With micro-batches the gradient is summed over them one after another, which bounds the memory. Batch normalization
-    then sees one micro-batch at a time, and the running statistics move once, by the mean of what each would do.
+    With micro-batches, the gradient is accumulated over them one after another, which bounds the memory. Batch normalization
+    then sees one micro-batch at a time, and the running statistics are updated once, by the mean of the updates of all
+    micro-batches.
 
     Args:
       module: Flax module.
-      batch_stats: Running statistics before.
+      batch_stats: Running statistics before the forward pass.
       images: Normalized images `[B, H, W, C]`.
       labels: int32 `[B]`.
-      key: Key of dropout, for the modules that have it in training mode; each micro-batch folds in its number.
-      train: Whether in training mode.
-      micro_batch_size: b, a divisor of the number of examples wherever they are more; None for one piece. Micro-batch i holds
-        the examples i, i + B/b, i + 2B/b, ..., so that each device has its share of every one where b is a multiple of the
-        number of devices.
-      gather: What is done to the parameters before each evaluation: where they are cut over devices, their placement.
-      spread: What is done to some of the examples before their gradient is taken: their placement.
+      key: Key for dropout, needed by modules that use dropout in training mode; the number of each micro-batch is folded in.
+      train: Whether to use training mode.
+      micro_batch_size: b, which must divide the number of examples if it is smaller; None for no micro-batches. Micro-batch i
+        holds the examples i, i + B/b, i + 2B/b, ..., so that every device has an equal share of each micro-batch if b is a
+        multiple of the number of devices.
+      gather: Function applied to the parameters before each evaluation; it sets their placement if they are sharded.
+      place: Function applied to a subset of the examples before its gradient is computed; it sets their placement.
 
     Returns:
-      The `Objective`. In training mode it uses the statistics of the examples whatever the parameters, and in evaluation
-      mode it leaves the running ones alone.
+      The `Objective`. In training mode it uses the statistics of the examples for any parameters, and in evaluation mode it
+      does not change the running statistics.
 
     Raises:
-      InputError: At an evaluation, b does not divide the examples.
+      InputError: At an evaluation, b does not divide the number of examples.
     """
 
     def mean_loss(params, images, labels, key):
@@ -103,39 +104,39 @@ def objective(
         for auxiliary in jax.tree.leaves(updated.get('auxiliary_logits', {})):
             values += module.auxiliary_weight * losses.cross_entropy(auxiliary, labels)
         accuracy = jnp.mean(jnp.argmax(logits, -1) == labels)
-        return jnp.mean(values), Evaluation(values, accuracy, updated.get('batch_stats', {}))
+        return jnp.mean(values), ForwardResult(values, accuracy, updated.get('batch_stats', {}))
 
     def value_and_grad(params, images=images, labels=labels):
-        evaluation, gradient = in_pieces(params, images, labels)
-        return evaluation if train else evaluation._replace(batch_stats=batch_stats), gradient
+        result, gradient = accumulate(params, images, labels)
+        return result if train else result._replace(batch_stats=batch_stats), gradient
 
-    def in_pieces(params, images, labels):
+    def accumulate(params, images, labels):
         gradient_of = jax.value_and_grad(mean_loss, has_aux=True)
-        pieces = _pieces(len(labels), micro_batch_size)
-        if pieces == 1:
-            (_, evaluation), gradient = gradient_of(params, images, labels, key)
-            return evaluation, gradient
+        count = _num_micro_batches(len(labels), micro_batch_size)
+        if count == 1:
+            (_, result), gradient = gradient_of(params, images, labels, key)
+            return result, gradient
 
-        def body(total, piece):
-            *examples, number = piece
-            (_, evaluation), gradient = gradient_of(
+        def body(total, micro_batch):
+            *examples, number = micro_batch
+            (_, result), gradient = gradient_of(
                 params, *examples, None if key is None else jax.random.fold_in(key, number)
             )
-            rest = (gradient, evaluation.accuracy, evaluation.batch_stats)
-            return jax.tree.map(jnp.add, total, rest), evaluation.losses
+            summands = (gradient, result.accuracy, result.batch_stats)
+            return jax.tree.map(jnp.add, total, summands), result.losses
 
-        parts = [x.reshape(-1, pieces, *x.shape[1:]).swapaxes(0, 1) for x in (images, labels)]
-        shapes = jax.eval_shape(gradient_of, params, *(part[0] for part in parts), key)
-        (_, evaluation), gradient = shapes
-        total = (gradient, evaluation.accuracy, evaluation.batch_stats)
+        micro_batches = [x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1) for x in (images, labels)]
+        shapes = jax.eval_shape(gradient_of, params, *(x[0] for x in micro_batches), key)
+        (_, result), gradient = shapes
+        total = (gradient, result.accuracy, result.batch_stats)
         total = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), total)
-        total, values = jax.lax.scan(body, total, (*parts, jnp.arange(pieces)))
-        gradient, accuracy, stats = jax.tree.map(lambda leaf: leaf / pieces, total)
-        return Evaluation(values.swapaxes(0, 1).reshape(-1), accuracy, stats), gradient
+        total, values = jax.lax.scan(body, total, (*micro_batches, jnp.arange(count)))
+        gradient, accuracy, stats = jax.tree.map(lambda leaf: leaf / count, total)
+        return ForwardResult(values.swapaxes(0, 1).reshape(-1), accuracy, stats), gradient
 
     def grad(params, examples=None):
-        some = () if examples is None else spread((images[examples], labels[examples]))
-        return value_and_grad(params, *some)[1]
+        subset = () if examples is None else place((images[examples], labels[examples]))
+        return value_and_grad(params, *subset)[1]
 
     def all_losses(params):
         return value_and_grad(params)[0].losses
@@ -143,14 +144,14 @@ def objective(
     return Objective(value_and_grad, grad, all_losses)
 
 
-def _pieces(count: int, size: int | None) -> int:
-    """Into how many micro-batches of `size` the examples of a gradient are cut; one where they are no more than that."""
+def _num_micro_batches(count: int, size: int | None) -> int:
+    """Returns how many micro-batches of `size` the `count` examples of a gradient fill; one if `count` is at most `size`."""
     if size is None or count <= size:
         return 1
     if count % size:
         raise errors.InputError(
-            f'micro_batch_size must divide the {count} examples of a gradient (esam keeps a share gamma of those that share '
-            f'a perturbation) or be at least {count}, got {size}'
+            f'micro_batch_size must divide the {count} examples of a gradient (esam keeps a fraction gamma of those that '
+            f'share a perturbation) or be at least {count}, got {size}'
         )
     return count // size
 
@@ -158,30 +159,30 @@ def _pieces(count: int, size: int | None) -> int:
 def check_sizes(
     batch_size: int, *, group_size: int | str | None, micro_batch_size: int | None, devices: int, gamma: float = 1.0
 ) -> None:
-    """Checks how a batch is cut up.
+    """Checks how a batch is divided.
 
     Args:
-      batch_size: Examples in a step.
-      group_size: Examples that share a perturbation; see `train_step`.
-      micro_batch_size: Examples that pass through the network at once, or None.
+      batch_size: Number of examples in a step.
+      group_size: Number of examples that share a perturbation; see `train_step`.
+      micro_batch_size: Number of examples that pass through the network at once, or None.
       devices: Number of devices.
-      gamma: Share of the examples that the minimizer keeps; see `optim.esam`.
+      gamma: Fraction of the examples that the minimizer keeps; see `optim.esam`.
 
     Raises:
-      InputError: A size does not divide, or is out of its range.
+      InputError: A size is not a divisor where it must be one, or is out of range.
     """
     if batch_size % devices:
-        raise errors.InputError(f'batch_size {batch_size} does not divide over {devices} devices')
-    whole = batch_size if group_size is None else batch_size // devices if group_size == 'device' else group_size
-    if not _is_count(whole) or batch_size % whole:
+        raise errors.InputError(f'batch_size {batch_size} does not divide evenly over {devices} devices')
+    sharing = batch_size if group_size is None else batch_size // devices if group_size == 'device' else group_size
+    if not _is_count(sharing) or batch_size % sharing:
         raise errors.InputError(
             f"group_size must be a divisor of batch_size {batch_size}, 'device' or None, got {group_size!r}"
         )
-    if micro_batch_size is not None and (not _is_count(micro_batch_size) or whole % micro_batch_size):
+    if micro_batch_size is not None and (not _is_count(micro_batch_size) or sharing % micro_batch_size):
         raise errors.InputError(
-            f'micro_batch_size must divide the {whole} examples that share a perturbation, got {micro_batch_size!r}'
+            f'micro_batch_size must divide the {sharing} examples that share a perturbation, got {micro_batch_size!r}'
         )
-    _pieces(optim.kept_examples(gamma, whole), micro_batch_size)
+    _num_micro_batches(optim.kept_examples(gamma, sharing), micro_batch_size)
 
 
 def _is_count(value: Any) -> bool:

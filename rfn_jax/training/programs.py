@@ -1,4 +1,4 @@
-"""What is compiled for the training of an architecture by a recipe: made once, for all seeds."""
+"""What is compiled to train an architecture with a recipe; made once for all seeds."""
 
 import dataclasses
 
@@ -12,12 +12,12 @@ from rfn_jax.training.recipe import Recipe
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """The optimizer and the compiled step of an architecture and a recipe.
+    """The optimizer and the compiled step for an architecture and a recipe.
 
     Attributes:
       recipe: The hyper-parameters.
-      steps_per_epoch: Steps of an epoch, which schedules count.
-      steps_per_call: Steps that a call of `step` makes at most; 1 for calls on batches without an axis of steps.
+      steps_per_epoch: Steps in an epoch, by which schedules count epochs.
+      steps_per_call: Maximum number of steps in a call of `step`; if 1, batches have no axis of steps.
       mesh: The devices.
       tx: The optimizer.
       schedule: The learning rate as a function of the step.
@@ -36,17 +36,17 @@ class Program:
 def program(
     classifier: models.Classifier, recipe: Recipe, *, steps_per_epoch: int, mesh: Mesh, streaming: bool = False
 ) -> Program:
-    """The program of an architecture and a recipe.
+    """Returns the program for an architecture and a recipe.
 
     Args:
-      classifier: A classifier of the architecture, with its normalization; its variables do not count.
+      classifier: A classifier of the architecture, with its normalization; its variables are not used.
       recipe: The hyper-parameters.
-      steps_per_epoch: Steps of an epoch.
+      steps_per_epoch: Steps in an epoch.
       mesh: Mesh with the axis `'data'`; its size must divide the batch size.
-      streaming: Whether batches are streamed: then a call makes one step unless the recipe says otherwise.
+      streaming: Whether batches are streamed; if so, a call makes one step unless the recipe says otherwise.
 
     Raises:
-      InputError: A size does not fit the devices.
+      InputError: A size does not match the number of devices.
     """
     recipe.check_sizes(mesh.size)
     per_call = recipe.steps_per_call

@@ -1,4 +1,4 @@
-"""How a network is trained: the hyper-parameters of a run, checked together."""
+"""How a network is trained: the hyper-parameters of a run, which are checked together."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -15,30 +15,31 @@ class Recipe:
     """Hyper-parameters of one training run; the defaults of the paper are in `configs/`.
 
     Attributes:
-      epochs: Passes over the training set, at least 1.
-      batch_size: Examples in a step.
-      learning_rate: Rate of the first epoch.
+      epochs: Number of passes over the training set, at least 1.
+      batch_size: Number of examples in a step.
+      learning_rate: Learning rate of the first epoch.
       momentum: Momentum of SGD.
-      weight_decay: Weight decay, on all parameters.
-      decay_epochs: Epochs after which the rate is multiplied by `decay_factor`.
+      weight_decay: Weight decay, applied to all parameters.
+      decay_epochs: Epochs after which the learning rate is multiplied by `decay_factor`.
       decay_factor: See `decay_epochs`.
       crop_padding: Padding of the random crop, in pixels; 0 for none.
       flip: Whether to flip images at random.
       minimizer: Name in `optim.MINIMIZERS` and its options, such as `{'name': 'rfn_sam', 'rho': 0.4}`. A `rho` of two
         numbers, `(rho_min, rho_max)`, follows the learning rate between 0 and `learning_rate`.
-      group_size: Examples that share a perturbation: a divisor of `batch_size` (m-sharpness), `'device'`, or None for the
-        whole batch; see `train_step`.
-      micro_batch_size: Examples that pass through the network at once; None for all that share a perturbation. It divides
-        them, and those that `optim.esam` keeps where they are more.
-      shard_parameters: Whether parameters and the state of the optimizer are cut over the devices, for networks that are
-        large; the result is the same.
-      steps_per_call: Steps that the host starts together, in one `lax.scan`; the result is the same. By default a whole
-        epoch on an accelerator, where starting each takes time, and 1 on the CPU.
-      streaming: Whether images are decoded while the devices work, or lie on the devices; the result is the same. By default
-        if they take more than 1 GiB.
+      group_size: Number of examples that share a perturbation: a divisor of `batch_size` (m-sharpness), `'device'`, or None
+        for the whole batch; see `train_step`.
+      micro_batch_size: Number of examples that pass through the network at once; None for all that share a perturbation. It
+        must divide that number, and also the number of examples that `optim.esam` keeps unless that is at most
+        `micro_batch_size`.
+      shard_parameters: Whether parameters and the state of the optimizer are sharded over the devices, for large networks;
+        the result is the same.
+      steps_per_call: Number of steps that the host launches together, in one `lax.scan`; the result is the same. By default a
+        whole epoch on an accelerator, where each launch takes time, and 1 on the CPU.
+      streaming: Whether images are decoded while the devices work instead of being stored on the devices; the result is the
+        same. By default, only if the images take more than 1 GiB.
 
     Raises:
-      InputError: A value is out of its range, or the minimizer or one of its options is unknown.
+      InputError: A value is out of range, or the minimizer or one of its options is unknown.
     """
 
     epochs: int
@@ -69,10 +70,10 @@ class Recipe:
         self.augmentation()
 
     def check_sizes(self, devices: int) -> None:
-        """Checks how a batch is cut up over devices.
+        """Checks how a batch is divided over devices.
 
         Raises:
-          InputError: A size does not divide.
+          InputError: A size is not a divisor where it must be one.
         """
         parameters = options.parameters(optim.MINIMIZERS[self.minimizer['name']])
         gamma = parameters['gamma'].default if 'gamma' in parameters else 1.0
@@ -85,7 +86,7 @@ class Recipe:
         )
 
     def schedule(self, steps_per_epoch: int) -> optax.Schedule:
-        """The learning rate as a function of the step."""
+        """Returns the learning rate as a function of the step."""
         return optim.step_decay(
             self.learning_rate,
             decay_epochs=self.decay_epochs,
@@ -94,7 +95,7 @@ class Recipe:
         )
 
     def optimizer(self, steps_per_epoch: int) -> optim.Optimizer:
-        """The minimizer, and SGD with momentum behind it."""
+        """Returns the minimizer, followed by SGD with momentum."""
         descent = optim.momentum_sgd(
             self.schedule(steps_per_epoch), momentum=self.momentum, weight_decay=self.weight_decay
         )
@@ -117,5 +118,5 @@ class Recipe:
             raise errors.InputError(str(error)) from error
 
     def augmentation(self) -> data.CropAndFlip:
-        """The augmentation of the training images."""
+        """Returns the augmentation of the training images."""
         return data.CropAndFlip(self.crop_padding, self.flip)

@@ -12,14 +12,14 @@ from rfn_jax import models
 
 @struct.dataclass
 class TrainState:
-    """What a training step takes and gives; a pytree of arrays.
+    """What a training step takes and returns; a pytree of arrays.
 
-    Unlike `flax.training.train_state.TrainState` it holds no functions, and the step hands `grad_fn` to the optimizer.
+    Unlike `flax.training.train_state.TrainState` it holds no functions, and the step passes `grad_fn` to the optimizer.
 
     Attributes:
       step: Number of steps done, int32.
       params: Parameters.
-      batch_stats: Running statistics of batch normalization; empty for models without.
+      batch_stats: Running statistics of batch normalization; empty for models without batch normalization.
       opt_state: State of the optimizer.
     """
 
@@ -35,7 +35,7 @@ class TrainState:
 
 
 def create(classifier: models.Classifier, tx: optax.GradientTransformation) -> TrainState:
-    """The state before the first step, from the variables of `classifier` and an optimizer."""
+    """Creates the state before the first step from the variables of `classifier` and an optimizer."""
     params = classifier.variables['params']
     return TrainState(
         step=jnp.zeros((), jnp.int32),

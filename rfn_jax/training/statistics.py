@@ -1,6 +1,6 @@
-"""Batch statistics estimated again, for weights that no forward pass has seen, such as an average.
+"""Batch statistics estimated again, for weights that no forward pass has used, such as an average.
 
-Axes: `N` examples, `B` of a batch.
+Axes: `N` examples, `B` examples of a batch.
 """
 
 import functools
@@ -17,12 +17,14 @@ from rfn_jax.core import errors, numerics, rng, sharding
 def reestimate_batch_stats(
     classifier: models.Classifier, examples: data.ImageDataset, *, batch_size: int, mesh: Mesh
 ) -> models.Classifier:
-    """A classifier whose running statistics are the mean of the statistics of batches (as `update_bn` of PyTorch,
-    but with the biased variance of Flax, and without the examples that fill no batch). Dropout is on, and alike in all.
+    """Replaces the running statistics of a classifier with the mean of the statistics of batches.
+
+    This is what `update_bn` of PyTorch does, but with the biased variance of Flax and without the examples that do not fill a
+    whole batch. Dropout is on, with the same masks in all batches.
 
     Args:
       classifier: The classifier; only its parameters are used.
-      examples: N training examples, of which `N // batch_size` whole batches are used, in their order.
+      examples: N training examples; `N // batch_size` whole batches of them are used, in order.
       batch_size: B, at most N; a multiple of the number of devices.
       mesh: Mesh with the axis `'data'`.
 
@@ -30,7 +32,7 @@ def reestimate_batch_stats(
       The same classifier with new `batch_stats`; unchanged if it has none.
 
     Raises:
-      InputError: `batch_size` does not fit the examples or the devices.
+      InputError: `batch_size` is not in `[1, N]`, or is not a multiple of the number of devices.
     """
     if not 1 <= batch_size <= len(examples) or batch_size % mesh.size:
         raise errors.InputError(
@@ -49,7 +51,7 @@ def reestimate_batch_stats(
     total = zeros
     for batch in batches:
         total = jax.tree.map(jnp.add, total, update(zeros, sharding.shard_batch(batch, mesh)))
-    # A layer returns m * old + (1 - m) * new. Twice from zero with one batch: the second over the first is 1 + m.
+    # A layer returns m * old + (1 - m) * new. Starting from zero, with one batch twice, the second over the first is 1 + m.
     first = sharding.shard_batch(batches[0], mesh)
     once = update(zeros, first)
     stats = jax.tree.map(lambda t, a, b: t / (len(batches) * _share_of_new(a, b)), total, once, update(once, first))
@@ -58,7 +60,7 @@ def reestimate_batch_stats(
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _update(module, mean, std, params, batch_stats, images: jax.Array):
-    """The running statistics after one forward pass in training mode; images uint8 `[B, H, W, C]`."""
+    """Returns the running statistics after one forward pass in training mode; images are uint8 `[B, H, W, C]`."""
     images = models.normalize(images.astype(jnp.float32) / 255, mean, std)
     variables = {'params': params, 'batch_stats': batch_stats}
     rngs = {'dropout': rng.key_for(0, 'dropout')}
@@ -66,7 +68,7 @@ def _update(module, mean, std, params, batch_stats, images: jax.Array):
 
 
 def _share_of_new(once: jax.Array, twice: jax.Array) -> jax.Array:
-    """1 - m, from the channel where it shows best; 1 where all statistics are zero."""
+    """Returns 1 - m, computed from the channel with the largest statistics; 1 if all statistics are zero."""
     best = jnp.argmax(jnp.abs(once))
     ratio = numerics.safe_divide(twice.ravel()[best], once.ravel()[best])
     return jnp.where(once.ravel()[best] == 0, 1.0, 2 - ratio)

@@ -27,7 +27,7 @@ def craft_images(
     mesh: Mesh,
     target_labels: np.ndarray | None = None,
     pool: data.ImageDataset | None = None,
-    parts: storage.Parts | None = None,
+    finished_batches: storage.FinishedBatches | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
     """The adversarial images of a data set, rounded to uint8 inside the budget.
@@ -44,7 +44,7 @@ def craft_images(
       mesh: Mesh with the axis `'data'`.
       target_labels: Target classes, int `[N]`, for targeted attacks.
       pool: The images that attacks such as `admix` mix in; by default the `default_pool` of the examples.
-      parts: Where finished batches are stored, and read instead of being crafted again.
+      finished_batches: Where finished batches are stored, and read instead of being crafted again.
       advance: Called after every batch.
 
     Returns:
@@ -75,7 +75,9 @@ def craft_images(
         extra['pool'] = jax.device_put((pool.images.astype(np.float32) / np.float32(255), pool.labels), replicated)
     crafted = []
     for number, (batch, count) in enumerate(data.padded_batches(examples, batch_size)):
-        finished = None if parts is None else parts.load(number, batch.ids[:count], examples.image_shape)
+        finished = (
+            None if finished_batches is None else finished_batches.load(number, batch.ids[:count], examples.image_shape)
+        )
         if finished is None:
             images = sharding.shard_batch(batch.images.astype(np.float32) / np.float32(255), mesh)
             labels = sharding.shard_batch(batch.labels, mesh)
@@ -85,8 +87,8 @@ def craft_images(
                 extra['target_labels'] = sharding.shard_batch(target_labels[rows].astype(np.int32), mesh)
             adversarial = np.asarray(attack(surrogate, images, labels, keys, **extra))
             finished = attack.limits.quantize(adversarial, batch.images)[:count]
-            if parts is not None:
-                parts.save(number, batch.ids[:count], finished)
+            if finished_batches is not None:
+                finished_batches.save(number, batch.ids[:count], finished)
         crafted.append(finished)
         advance()
     return np.concatenate(crafted)

@@ -1,6 +1,7 @@
 """The rows of `transfer.csv`, `natural.csv` and `examples.csv`, whose columns every reader relies on."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -104,7 +105,7 @@ class NaturalRow:
     n: int
 
     @classmethod
-    def of(cls, correct: np.ndarray, **about: str | int | None) -> 'NaturalRow':
+    def of(cls, correct: np.ndarray, **about: Any) -> 'NaturalRow':
         """The row for booleans `[N]` that say whether each unchanged example is classified correctly."""
         return cls(**about, accuracy=float(correct.mean()), n=len(correct))
 

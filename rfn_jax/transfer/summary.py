@@ -75,7 +75,7 @@ class GainRow:
     ci_high: float | None
 
 
-def mean_success(success: np.ndarray) -> dict:
+def mean_success(success: np.ndarray) -> dict[str, float | int | None]:
     """The mean success rate with its 95 % bootstrap interval over seeds and images; the targets are taken as given.
 
     Args:
@@ -91,7 +91,7 @@ def mean_success(success: np.ndarray) -> dict:
     return {'success_rate': rate, 'ci_low': low, 'ci_high': high, 'seeds': seeds, 'targets': targets, 'n': n}
 
 
-def gains(success: np.ndarray, baselines: Mapping[str, np.ndarray]) -> list[dict]:
+def gains(success: np.ndarray, baselines: Mapping[str, np.ndarray]) -> list[dict[str, str | float | None]]:
     """The gains in mean success of a training over baselines, paired by seed, target and image.
 
     Args:
@@ -102,7 +102,7 @@ def gains(success: np.ndarray, baselines: Mapping[str, np.ndarray]) -> list[dict
       For each baseline, the columns `baseline`, `gain`, `ci_low` and `ci_high` of `gains.csv`: fractions, not percentage
       points, with the 95 % bootstrap interval over seeds and images.
     """
-    rows = []
+    rows: list[dict[str, str | float | None]] = []
     for name, baseline in baselines.items():
         difference = (success.astype(np.float64) - baseline).mean(axis=1)
         low, high = intervals.bootstrap_mean(difference)

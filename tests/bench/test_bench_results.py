@@ -23,12 +23,12 @@ def text(*tables):
     return [' '.join(line.split()) for line in console.file.getvalue().splitlines()]
 
 
-def test_the_median_decides():
+def test_the_median_is_used():
     assert SGD.median == 0.2
     assert SGD.images_per_s == 1280
 
 
-def test_a_table_a_group_with_the_cost_beside_sgd():
+def test_one_table_per_group_with_the_cost_relative_to_sgd():
     lines = text(*bench.tables([SGD, RFN, FAILED, BIM]))
     assert [line for line in lines if 'resnet50' in line] == [
         'training of resnet50, batch 256, bfloat16',
@@ -54,13 +54,13 @@ def test_what_is_written_is_read(tmp_path):
      '{"environment": {}, "rows": [{"model": "a", "work": "b", "kind": "c", "precision": "d", "batch_size": 1, '
      '"seconds": [0]}]}'],
 )  # fmt: skip
-def test_another_file_is_no_result(tmp_path, content):
+def test_other_files_are_refused(tmp_path, content):
     (tmp_path / 'a.json').write_text(content)
-    with pytest.raises(InputError, match=r'a\.json is no result of rfn-jax bench'):
+    with pytest.raises(InputError, match=r'a\.json is not a result of rfn-jax bench'):
         bench.read(tmp_path / 'a.json')
 
 
-def test_the_comparison_divides_their_time_by_ours_where_the_settings_are_the_same():
+def test_the_comparison_divides_the_earlier_time_by_ours_if_the_settings_are_the_same():
     faster = dataclasses.replace(SGD, seconds=(0.1,))
     elsewhere = dataclasses.replace(SGD, batch_size=128)
     lines = text(bench.compare([faster, RFN, FAILED, BIM], [SGD, elsewhere], title='compared'))

@@ -24,7 +24,7 @@ def program(**changes):
 
 @pytest.fixture
 def made(monkeypatch):
-    """Programs that do nothing, and what they were made for."""
+    """Replaces programs by ones that do nothing; lists what they were made for."""
     calls = []
 
     def training(model, minimizer, **options):
@@ -63,32 +63,32 @@ def test_every_group_is_timed_and_saved_as_it_ends(made):
         ('cifar_vgg11', 'rfn_sam', 3, ''),
         ('cifar_vgg11', 'bim-50', 0, 'not enough device memory'),
     ]
-    assert rows[0].model_tflops == 3.0  # of one of its two steps
-    assert rows[0].utilization is None  # of a CPU
+    assert rows[0].model_tflops == 3.0  # for one of its two steps
+    assert rows[0].utilization is None  # on a CPU
 
 
-def test_the_share_of_the_peak_of_all_devices(made, monkeypatch):
+def test_utilization_is_relative_to_the_peak_of_all_devices(made, monkeypatch):
     monkeypatch.setattr('rfn_jax.bench.hardware.peak_flops', lambda kind, precision: 1e12)
-    monkeypatch.setattr('rfn_jax.bench.rounds.interleaved', lambda programs, **options: [[12.0]] * len(programs))
+    monkeypatch.setattr('rfn_jax.bench.rounds.time_interleaved', lambda programs, **options: [[12.0]] * len(programs))
     rows, _ = run()
     assert rows[0].median == 6.0
     assert rows[0].utilization == pytest.approx(3e12 / 6.0 / 1e12)
 
 
-def test_memory_that_runs_out_in_a_round(made, monkeypatch):
+def test_running_out_of_memory_in_a_round_is_an_error_of_the_rows(made, monkeypatch):
     def interleaved(programs, **options):
         if programs:
             raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: no room')
         return []
 
-    monkeypatch.setattr('rfn_jax.bench.rounds.interleaved', interleaved)
+    monkeypatch.setattr('rfn_jax.bench.rounds.time_interleaved', interleaved)
     rows, _ = run()
     assert {row.error for row in rows} == {
         'not enough device memory; use a smaller batch size', 'not enough device memory'
     }  # fmt: skip
 
 
-def test_nothing_is_started_after_the_limit(made, monkeypatch):
+def test_no_group_is_started_after_the_limit(made, monkeypatch):
     clock = iter([0.0, 1.0, 8.0, 9.0, 10.0])
     monkeypatch.setattr('rfn_jax.bench.suite.time.monotonic', lambda: next(clock))
     rows, printed = run(limit_s=7.0)
@@ -116,7 +116,7 @@ def test_nothing_is_started_after_the_limit(made, monkeypatch):
         ({'seconds': float('nan')}, 'seconds must be a finite number above 0, got nan'),
         ({'steps_per_call': 10**22}, 'steps_per_call must be an integer from 1 to 1048576, got 1'),
         ({'limit_s': -1.0}, r'limit must be a finite number above 0, got -1\.0'),
-        ({'precisions': ['tf32', 'tf32']}, 'precisions must differ from each other, got tf32, tf32'),
+        ({'precisions': ['tf32', 'tf32']}, 'precisions must not repeat, got tf32, tf32'),
     ],
 )  # fmt: skip
 def test_wrong_options(changes, message):
@@ -124,6 +124,8 @@ def test_wrong_options(changes, message):
         bench.Suite(**OPTIONS | changes)
 
 
-def test_a_batch_must_divide_over_the_devices():
-    with pytest.raises(errors.InputError, match='the batch size 4 of cifar_resnet20 does not divide over 8 devices'):
+def test_a_batch_must_divide_evenly_over_the_devices():
+    with pytest.raises(
+        errors.InputError, match='the batch size 4 of cifar_resnet20 does not divide evenly over 8 devices'
+    ):
         bench.run(bench.Suite(**OPTIONS), sharding.data_mesh(), console.Console(), lambda rows: None)

@@ -12,7 +12,7 @@ B = 4
 
 @pytest.fixture(scope='module', autouse=True)
 def thin():
-    """A model that is complete by its name and compiles in a moment."""
+    """A model that is fully specified by its name and compiles quickly."""
     models.MODELS.add('cifar_thin', lambda num_classes, dtype=np.float32: models.MODELS.make(
         'resnet', num_classes=num_classes, stage_sizes=(1,), widths=(4,), stem_strides=2, dtype=dtype
     ))  # fmt: skip
@@ -43,16 +43,16 @@ def test_the_operations_of_a_step_are_those_of_its_gradients():
     assert training('rfn_sam', steps_per_call=2).model_flops == 2 * 2 * 3 * forward * B
     looksam = training('looksam', steps_per_call=2)
     assert looksam.model_flops == pytest.approx(2 * 1.2 * 3 * forward * B)
-    assert looksam.period == 5  # calls of two steps, until a climb comes at the same place
+    assert looksam.period == 5  # calls of two steps, until an ascent comes at the same position
 
 
-def test_a_program_goes_on_from_where_it_was_and_needs_memory():
+def test_a_program_continues_from_its_last_state_and_needs_memory():
     program = training('rfn_sam', steps_per_call=3)
     for _ in range(2):
         program.start()
     program.wait()
     assert (program.steps, program.batch_size) == (3, B)
-    assert program.memory_bytes > 4 * B * 32 * 32 * 3  # the images alone
+    assert program.memory_bytes > 4 * B * 32 * 32 * 3  # for the images alone
     assert program.compile_s > 0
 
 
@@ -75,7 +75,7 @@ def test_what_cannot_be_timed():
         bench.attack_program('cifar_thin', {'name': 'admix'}, batch_size=1, precision='float32', mesh=one_device())
 
 
-def test_no_memory_to_compile_is_one_clear_line(monkeypatch):
+def test_running_out_of_memory_when_compiling_is_one_clear_line(monkeypatch):
     class Greedy:
         def lower(self, *arguments):
             raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: out of memory')

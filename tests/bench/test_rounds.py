@@ -6,14 +6,14 @@ from rfn_jax import bench
 
 
 class Clock:
-    """A clock that the programs move."""
+    """A clock that the programs advance."""
 
     def __init__(self, monkeypatch):
         self.now, self.calls = 0.0, []
         monkeypatch.setattr('time.perf_counter', lambda: self.now)
 
     def program(self, name, seconds, *, period=1):
-        """A program whose calls take `seconds`, the last of a period three times as long; they pass when it is waited for."""
+        """A program whose calls take `seconds`, the last of a period three times as long; `wait` lets this time pass."""
         pending, number = [], itertools.count(1)
 
         def start():
@@ -38,10 +38,10 @@ def test_calls_fill_the_time_of_a_round_in_whole_periods(monkeypatch):
     assert bench.calibrate(clock.program('a', 9.0, period=3), 1.0) == 3
 
 
-def test_rounds_go_forth_and_back_and_give_the_mean_of_a_call(monkeypatch):
+def test_rounds_alternate_in_order_and_give_the_mean_time_of_a_call(monkeypatch):
     clock = Clock(monkeypatch)
     programs = [clock.program('a', 0.5), clock.program('b', 0.25, period=2)]
-    times = bench.interleaved(programs, rounds=3, seconds=0.5)
+    times = bench.time_interleaved(programs, rounds=3, seconds=0.5)
     assert times == [[0.5] * 3, [pytest.approx(0.5)] * 3]
     assert [name for name, _ in itertools.groupby(clock.calls[-9:])] == ['a', 'b', 'a', 'b']
     assert clock.calls[-9:] == ['a', 'b', 'b', 'b', 'b', 'a', 'a', 'b', 'b']

@@ -64,7 +64,7 @@ def test_a_killed_run_leaves_what_was_finished(tmp_path):
         (['--models=resnet50'], "--models must be a list of NAME:BATCH separated by commas, got 'resnet50'"),
         (['--models=resnet50:x'], "got 'resnet50:x'"),
         (['--models=resnet51:8'], "unknown model for a benchmark 'resnet51'; did you mean"),
-        (['--models=resnet50:3'], 'the batch size 3 of resnet50 does not divide over 8 devices'),
+        (['--models=resnet50:3'], 'the batch size 3 of resnet50 does not divide evenly over 8 devices'),
         (['--precisions=float64'], "unknown precision 'float64'"),
         (['--minimizers=adam'], "unknown minimizer for a benchmark 'adam'"),
         (['--rounds=0'], 'rounds must be an integer from 1 to 1048576, got 0'),

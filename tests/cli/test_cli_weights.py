@@ -168,7 +168,7 @@ def test_bad_input_is_one_line(arguments, message, capsys, tmp_path, monkeypatch
     ('arguments', 'message'),
     [
         (('--checkpoint=x', '--out=x.pth'), '--out must end in .safetensors, got'),
-        (('--checkpoint=x', '--out=x.safetensors'), 'x is no network directory'),
+        (('--checkpoint=x', '--out=x.safetensors'), 'x is not a network directory'),
         (('--checkpoint=x',), 'rfn-jax export-weights needs --out'),
     ],
 )

@@ -10,7 +10,7 @@ from rfn_jax.core import checks, errors
     ('check', 'kind', 'values'),
     [(checks.integer, int, [1, 3, np.int64(2), np.uint8(3)]), (checks.number, float, [1.5, 1, np.float32(2.25)])],
 )
-def test_numbers_of_python_and_numpy_pass_as_those_of_python(check, kind, values):
+def test_python_and_numpy_numbers_are_returned_as_python_numbers(check, kind, values):
     for value in values:
         found = check('steps', value, at_least=1, at_most=3)
         assert found == value
@@ -26,7 +26,7 @@ def test_numbers_of_python_and_numpy_pass_as_those_of_python(check, kind, values
         ({'at_least': 1, 'at_most': 4}, 'an integer from 1 to 4'),
     ],
 )
-def test_what_is_no_integer_is_a_type_error_that_says_what_is_allowed(bounds, allowed):
+def test_a_value_that_is_not_an_integer_is_a_type_error_that_says_what_is_allowed(bounds, allowed):
     for value in (True, 1.0, '1', None, np.float32(2)):
         with pytest.raises(errors.InputTypeError) as caught:
             checks.integer('steps', value, **bounds)
@@ -35,7 +35,7 @@ def test_what_is_no_integer_is_a_type_error_that_says_what_is_allowed(bounds, al
 
 
 @pytest.mark.parametrize('value', [0, 5, -1, np.int64(9)])
-def test_an_integer_out_of_its_range_is_a_value_error(value):
+def test_an_integer_out_of_range_is_a_value_error(value):
     with pytest.raises(errors.InputError, match='from 1 to 4') as caught:
         checks.integer('steps', value, at_least=1, at_most=4)
     assert not isinstance(caught.value, TypeError)
@@ -50,7 +50,7 @@ def test_an_integer_out_of_its_range_is_a_value_error(value):
         ({'at_least': 0, 'at_most': 0.5}, 'a finite number at least 0 and at most 0.5', [0.6, math.nan]),
     ],
 )
-def test_a_number_out_of_its_range_is_a_value_error_that_says_what_is_allowed(bounds, allowed, wrong):
+def test_a_number_out_of_range_is_a_value_error_that_says_what_is_allowed(bounds, allowed, wrong):
     for value in wrong:
         with pytest.raises(errors.InputError) as caught:
             checks.number('rho', value, **bounds)
@@ -59,7 +59,7 @@ def test_a_number_out_of_its_range_is_a_value_error_that_says_what_is_allowed(bo
 
 
 @pytest.mark.parametrize('value', [True, '1', None, 1j, [1.0]])
-def test_what_is_no_number_is_a_type_error(value):
+def test_a_value_that_is_not_a_number_is_a_type_error(value):
     with pytest.raises(errors.InputTypeError, match='rho must be a finite number'):
         checks.number('rho', value)
 
@@ -72,7 +72,7 @@ def test_strings():
         checks.string('path', '')
 
 
-def test_names_come_with_the_nearest_ones():
+def test_unknown_names_come_with_the_nearest_ones():
     assert checks.one_of('norm', 'l2', ('linf', 'l2')) == 'l2'
     for value in ('linff', 3, None):
         with pytest.raises(errors.InputError, match='unknown norm'):

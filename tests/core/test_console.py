@@ -32,12 +32,12 @@ def test_info_prints_the_message_literally(log, message):
     assert log.getvalue() == message + '\n'
 
 
-def test_by_default_it_prints_on_the_standard_output(capsys):
+def test_by_default_it_prints_to_standard_output(capsys):
     console_lib.Console().info('hello [b]')
     assert capsys.readouterr().out == 'hello [b]\n'
 
 
-def test_a_log_gets_whole_lines_and_always_the_last(log):
+def test_a_log_gets_whole_lines_and_always_the_last_one(log):
     with make(log, lines_every_s=1000).task('train [sgd]', 3) as advance:
         for loss in (2.5, 1.25, 1 / 3):
             advance(loss=loss)

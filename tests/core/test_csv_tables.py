@@ -53,7 +53,7 @@ def test_further_columns_are_ignored(tmp_path):
         (b'name,rate,n,low\na,0.5\n', r'line 2: n is None, not an integer'),
     ],
 )
-def test_a_bad_file_is_one_line_that_names_the_place(tmp_path, content, message):
+def test_the_error_for_a_bad_file_is_one_line_that_names_the_place(tmp_path, content, message):
     (tmp_path / 'x.csv').write_bytes(content)
     with pytest.raises(errors.InputError, match=message) as caught:
         tables.read(tmp_path / 'x.csv', Row)

@@ -14,8 +14,10 @@ def tree():
 def test_array_digest_is_the_same_for_the_same_arrays():
     digest = digests.of_arrays(tree())
     assert len(digest) == 64
-    assert digest == digests.of_arrays({name: tree()[name] for name in ('b', 'w')})  # whatever the order
-    assert digest == digests.of_arrays({'w': jnp.asarray(tree()['w']), 'b': tree()['b']})  # wherever they lie
+    assert digest == digests.of_arrays({name: tree()[name] for name in ('b', 'w')})  # regardless of the order
+    assert digest == digests.of_arrays(
+        {'w': jnp.asarray(tree()['w']), 'b': tree()['b']}
+    )  # regardless of where they are stored
     assert digest == digests.of_arrays({'w': np.asfortranarray(tree()['w']), 'b': tree()['b']})
 
 
@@ -39,7 +41,7 @@ def test_array_digest_changes_with(change):
     assert digests.of_arrays(changed) != digests.of_arrays(tree())
 
 
-def test_the_hash_of_a_file_is_that_of_its_content(tmp_path):
+def test_the_hash_of_a_file_is_that_of_its_contents(tmp_path):
     content = np.random.default_rng(0).bytes(3_000_000)
     (tmp_path / 'f').write_bytes(content)
     assert digests.of_file(tmp_path / 'f') == hashlib.sha256(content).hexdigest()
@@ -48,6 +50,6 @@ def test_the_hash_of_a_file_is_that_of_its_content(tmp_path):
             digests.of_file(path)
 
 
-def test_plain_values_by_what_they_are():
+def test_the_hash_of_plain_values_ignores_the_order_of_keys():
     assert digests.of_plain({'a': 1, 'b': [2.5, None]}) == digests.of_plain({'b': [2.5, None], 'a': 1})
     assert digests.of_plain({'a': 1}) != digests.of_plain({'a': 2})

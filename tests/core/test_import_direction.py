@@ -30,7 +30,7 @@ def room_of(path):
 
 
 def imported_rooms(source, package):
-    """Rooms of rfn_jax that the source of a module in `package` imports anywhere, inside functions too."""
+    """Yields the rooms of rfn_jax that the source of a module in `package` imports anywhere, even inside functions."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -51,9 +51,9 @@ def forbidden(room, imported):
 
 
 @pytest.mark.parametrize('path', FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_room_imports_only_what_lies_below_it(path):
+def test_a_room_imports_only_rooms_below_it(path):
     room = room_of(path)
-    assert room in LEVELS, f'{room} has no level: add it to DESIGN.md and here'
+    assert room in LEVELS, f'{room} has no level: add it to README.md and here'
     package = '.'.join(['rfn_jax', *path.relative_to(ROOT).parts[:-1]])
     wrong = {name for name in imported_rooms(path.read_text(encoding='utf-8'), package) if forbidden(room, name)}
     assert not wrong, f'{path.relative_to(ROOT)} (level {LEVELS[room]}) imports {sorted(wrong)}'

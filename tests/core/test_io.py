@@ -118,7 +118,7 @@ def test_temporary_files_are_hidden_and_beside_the_target(tmp_path, monkeypatch)
     assert source.name.startswith('.file.bin.')
 
 
-def test_a_link_stays_one_and_what_is_no_file_is_left_alone(tmp_path):
+def test_a_link_remains_one_and_what_is_not_a_file_is_left_alone(tmp_path):
     (tmp_path / 'target').write_bytes(b'old')
     (tmp_path / 'link').symlink_to(tmp_path / 'target')
     io.write_bytes(tmp_path / 'link', b'new')
@@ -127,12 +127,12 @@ def test_a_link_stays_one_and_what_is_no_file_is_left_alone(tmp_path):
     os.mkfifo(tmp_path / 'pipe')
     for write in (lambda path: io.write_bytes(path, b'new'), io.check_writable):
         for name in ('pipe', '.'):
-            with pytest.raises(errors.RunError, match='it is there already, and not a file'):
+            with pytest.raises(errors.RunError, match='it already exists and is not a file'):
                 write(tmp_path / name)
     assert (tmp_path / 'pipe').is_fifo()
 
 
-def test_whether_a_file_can_be_written_is_seen_without_writing_it(tmp_path):
+def test_a_file_is_checked_for_writing_without_being_changed(tmp_path):
     (tmp_path / 'f').write_bytes(b'old')
     io.check_writable(tmp_path / 'f')
     io.check_writable(tmp_path / 'new' / 'g')
@@ -142,11 +142,11 @@ def test_whether_a_file_can_be_written_is_seen_without_writing_it(tmp_path):
         io.check_writable(tmp_path / 'f' / 'g')
 
 
-def test_a_json_object_is_one(tmp_path):
+def test_only_json_objects_are_accepted_as_such(tmp_path):
     io.write_json(tmp_path / 'x.json', {'a': 1})
     assert io.read_json_object(tmp_path / 'x.json') == {'a': 1}
     io.write_json(tmp_path / 'x.json', [1])
-    with pytest.raises(errors.InputError, match=r'x\.json must hold a JSON object, it holds \[1\]'):
+    with pytest.raises(errors.InputError, match=r'x\.json must hold a JSON object, but holds \[1\]'):
         io.read_json_object(tmp_path / 'x.json')
 
 
@@ -176,7 +176,7 @@ def bucket(monkeypatch):
         ('gcs://bucket/run', "unknown kind of bucket 'gcs'; did you mean 'gs'"),
     ],
 )
-def test_buckets_that_cannot_be_reached(path, message, monkeypatch):
+def test_buckets_that_cannot_be_used(path, message, monkeypatch):
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
     with pytest.raises(errors.InputError, match=message):
         io.absolute(path)

@@ -40,7 +40,7 @@ def test_a_lock_says_who_holds_it_and_is_gone_afterwards(tmp_path):
     assert not path.exists()
 
 
-def test_a_living_process_keeps_its_lock_and_a_killed_one_loses_it(tmp_path):
+def test_a_running_process_keeps_its_lock_and_a_killed_one_loses_it(tmp_path):
     path = tmp_path / 'training.lock'
     with other_process(path) as process:
         message = (
@@ -58,7 +58,7 @@ def test_a_living_process_keeps_its_lock_and_a_killed_one_loses_it(tmp_path):
     assert not path.exists()
 
 
-def test_a_process_of_another_host_is_asked_about(tmp_path):
+def test_a_lock_of_another_host_is_reported(tmp_path):
     path = tmp_path / 'training.lock'
     path.write_text(json.dumps({'host': 'elsewhere', 'pid': 17}))
     with (
@@ -66,13 +66,13 @@ def test_a_process_of_another_host_is_asked_about(tmp_path):
         locks.held(path),
     ):
         pass
-    path.unlink()  # what the message says
+    path.unlink()  # as the message advises
     with locks.held(path):
         pass
 
 
 @pytest.mark.parametrize('content', ['', '{', '[1]', '{"pid": 1}'])
-def test_what_was_left_damaged_is_taken_over(tmp_path, content):
+def test_a_damaged_lock_is_taken_over(tmp_path, content):
     (tmp_path / 'training.lock').write_text(content)
     with locks.held(tmp_path / 'training.lock'):
         pass
@@ -92,7 +92,7 @@ def test_a_lock_that_was_just_deleted_is_not_held(tmp_path, monkeypatch):
         pass
 
 
-def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+def test_a_folder_that_cannot_be_created_is_a_run_error(tmp_path):
     (tmp_path / 'file').write_text('')
     with (
         pytest.raises(errors.RunError, match=r'could not write .*file/training\.lock'),

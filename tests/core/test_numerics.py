@@ -59,7 +59,7 @@ def test_tree_norm_over_the_float_range(scale):
     assert float(jax.jit(numerics.tree_norm)(tree)) == pytest.approx(norm_float64(tree), rel=3e-7)
 
 
-def test_reductions_of_joined_arrays_equal_those_of_each(monkeypatch):
+def test_reductions_of_joined_arrays_equal_those_of_separate_ones(monkeypatch):
     generator = np.random.default_rng(0)
     tree = {
         'large': generator.normal(size=(1 << 15, 2)),
@@ -69,7 +69,7 @@ def test_reductions_of_joined_arrays_equal_those_of_each(monkeypatch):
     tree = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), tree)
     expected = np.sqrt(sum(np.sum(np.square(np.asarray(leaf, np.float64))) for leaf in tree.values()))
     monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
-    assert len(numerics._joined(jax.tree.leaves(tree))) == 2
+    assert len(numerics._join_small(jax.tree.leaves(tree))) == 2
     assert float(numerics.tree_norm(tree)) == pytest.approx(expected, rel=1e-6)
     assert bool(numerics.all_finite(tree))
     for name, place in (('large', (9, 1)), ('b', (2, 4))):
@@ -90,7 +90,7 @@ def test_tree_norm_of_a_subnormal_leaf_is_finite():
 
 
 @pytest.mark.parametrize('empty', [{}, [], None, {'a': jnp.zeros((0, 3))}])
-def test_tree_norm_of_nothing_is_zero(empty):
+def test_tree_norm_of_an_empty_tree_is_zero(empty):
     norm = numerics.tree_norm(empty)
     assert float(norm) == 0
     assert norm.dtype == jnp.float32
@@ -202,7 +202,7 @@ def test_wide_is_float32_or_better(dtype, wide):
         assert numerics.wide(jnp.ones(2, dtype)).dtype == wide
 
 
-def test_tree_vdot_of_nothing_is_zero():
+def test_tree_vdot_of_empty_trees_is_zero():
     for empty in ({}, [], None, {'x': jnp.zeros((0, 3))}):
         assert float(numerics.tree_vdot(empty, empty)) == 0
 
@@ -230,7 +230,7 @@ def test_all_finite_sees_every_leaf(bad):
     assert not numerics.all_finite(finite | {'b': [finite['b'][0].at[1, 1].set(bad), finite['b'][1]]})
 
 
-def test_all_finite_of_nothing():
+def test_all_finite_of_an_empty_tree():
     for empty in ({}, None, {'x': jnp.zeros((0, 3))}):
         found = numerics.all_finite(empty)
         assert bool(found)

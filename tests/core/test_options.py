@@ -27,7 +27,7 @@ def made(
         {'sizes': ()}, {'stages': [[1], (2, 3)]}, {'rest': {'a': 1}}, {'rest': None}, {'anything': object()},
     ],
 )  # fmt: skip
-def test_values_of_the_right_type_are_passed(option):
+def test_values_of_the_right_type_are_passed_on(option):
     assert next(iter(option.values())) in options.call('a thing', made, option)
 
 
@@ -68,18 +68,18 @@ class More(Shared, total=False):
     word: str
 
 
-def handing_on(*, rate: float = 0.1, **shared: Unpack[More]):
+def passing_on(*, rate: float = 0.1, **shared: Unpack[More]):
     return rate, shared
 
 
-def test_options_that_are_handed_on_are_those_of_their_typed_dict():
-    found = options.parameters(handing_on)
+def test_options_that_are_passed_on_are_those_of_their_typed_dict():
+    found = options.parameters(passing_on)
     assert [(p.name, p.default) for p in found.values() if p.default is not p.empty] == [
         ('rate', 0.1),
         ('steps', ...),
         ('word', ...),
     ]
-    assert options.call('a thing', handing_on, {'size': None, 'steps': 2}) == (0.1, {'size': None, 'steps': 2})
+    assert options.call('a thing', passing_on, {'size': None, 'steps': 2}) == (0.1, {'size': None, 'steps': 2})
     for given, message in (
         ({'size': 1.0, 'steps': 2.5}, 'steps of a thing must be int, got 2.5'),
         ({'size': 'x'}, r"size of a thing must be float \| None, got 'x'"),
@@ -87,4 +87,4 @@ def test_options_that_are_handed_on_are_those_of_their_typed_dict():
         ({'steps': 2}, 'a thing needs size$'),
     ):
         with pytest.raises(errors.InputError, match=message):
-            options.call('a thing', handing_on, given)
+            options.call('a thing', passing_on, given)

@@ -44,8 +44,8 @@ def test_names_are_listed_in_order(table):
     assert 'square' not in table
 
 
-def test_a_name_is_taken_once(table):
-    with pytest.raises(ValueError, match="shape 'circle' is registered already"):
+def test_a_name_can_be_registered_only_once(table):
+    with pytest.raises(ValueError, match="shape 'circle' is already registered"):
         table.add('circle', dict)
 
 
@@ -55,8 +55,8 @@ def test_unknown_name(table):
 
 
 def test_unknown_option_names_the_nearest(table):
-    with pytest.raises(errors.InputError, match=r"unknown option of shape 'circle': 'center'; did you mean 'centre'\?"):
-        table.make('circle', radius=1, center=(0, 0))
+    with pytest.raises(errors.InputError, match=r"unknown option of shape 'circle': 'centr'; did you mean 'center'\?"):
+        table.make('circle', radius=1, centr=(0, 0))
 
 
 def test_missing_option(table):

@@ -18,7 +18,7 @@ def test_the_mesh_has_one_axis_over_all_devices(mesh):
     assert sharding.data_mesh(jax.devices()[:2]).size == 2
 
 
-def test_replicate_puts_the_whole_on_every_device(mesh):
+def test_replicate_puts_everything_on_every_device(mesh):
     tree = {'w': np.arange(6.0, dtype=np.float32), 'n': jnp.int32(3), 'h': jnp.ones(2, jnp.bfloat16)}
     copy = sharding.replicate(tree, mesh)
     for name, leaf in copy.items():
@@ -40,7 +40,7 @@ def test_donating_the_result_leaves_the_original(count, kind):
     step = jax.jit(lambda x: x * 0 - 1, donate_argnums=0)
     copy = sharding.replicate(original, mesh)
     result = step(copy)
-    assert copy.is_deleted()  # it was donated indeed
+    assert copy.is_deleted()  # it was indeed donated
     np.testing.assert_array_equal(result, -np.ones(4096))
     np.testing.assert_array_equal(original, np.arange(4096))
 
@@ -52,22 +52,22 @@ def test_changing_the_host_array_later_does_not_change_the_copy(mesh):
     np.testing.assert_array_equal(copy['w'], np.zeros(4096))
 
 
-def test_a_batch_is_cut_in_order(mesh):
+def test_a_batch_is_sharded_in_order(mesh):
     batch = {'image': np.arange(16 * 3, dtype=np.float32).reshape(16, 3), 'label': np.arange(16)}
-    cut = sharding.shard_batch(batch, mesh)
-    for shard in cut['image'].addressable_shards:
+    sharded = sharding.shard_batch(batch, mesh)
+    for shard in sharded['image'].addressable_shards:
         first = mesh.devices.tolist().index(shard.device) * 2
         np.testing.assert_array_equal(shard.data, batch['image'][first : first + 2])
-    np.testing.assert_array_equal(cut['label'], batch['label'])
-    assert cut['label'].sharding == sharding.batch_sharding(mesh)
+    np.testing.assert_array_equal(sharded['label'], batch['label'])
+    assert sharded['label'].sharding == sharding.batch_sharding(mesh)
 
 
 def test_an_uneven_batch_is_refused(mesh):
-    with pytest.raises(ValueError, match=r'a batch of \[12\] examples does not divide over 8 devices'):
+    with pytest.raises(ValueError, match=r'a batch of \[12\] examples does not divide evenly over 8 devices'):
         sharding.shard_batch({'image': np.zeros((12, 3))}, mesh)
 
 
-def test_computing_on_a_cut_batch_gives_the_same_and_needs_one_program(mesh):
+def test_computing_on_a_sharded_batch_gives_the_same_result_in_one_program(mesh):
     x = np.random.default_rng(0).normal(size=(16, 4)).astype(np.float32)
     w = np.random.default_rng(1).normal(size=(4,)).astype(np.float32)
     gradient = jax.jit(jax.grad(lambda w, x: jnp.mean((x @ w) ** 2)))

@@ -26,7 +26,7 @@ def write(path, *, names='{}_images {}_labels', parts=('train', 'test'), counts=
 
 
 @pytest.mark.parametrize('names', ['{}_images {}_labels', 'x_{} y_{}'])
-def test_the_last_training_examples_are_for_the_validation(tmp_path, names):
+def test_the_last_training_examples_are_for_validation(tmp_path, names):
     path, arrays = write(tmp_path / 'data.npz', names=names)
     splits = SOURCES.make('arrays', path=path)
     images, labels = (arrays[name.format('train')] for name in names.split())
@@ -42,7 +42,7 @@ def test_the_last_training_examples_are_for_the_validation(tmp_path, names):
     assert splits.train.class_names == ('0', '1', '2')
 
 
-def test_numbers_take_the_first_and_set_the_last_apart(tmp_path):
+def test_counts_take_the_first_examples_and_hold_out_the_last(tmp_path):
     path, _ = write(tmp_path / 'data.npz')
     splits = SOURCES.make('arrays', path=path, train_examples=5, validation_examples=4, test_examples=2)
     assert [part.ids.tolist() for part in (splits.train, splits.validation, splits.test)] == [
@@ -84,13 +84,13 @@ def test_gray_images_columns_of_labels_and_names_of_classes(tmp_path):
         ({}, {'test_examples': 13}, 'test_examples of .* must be 1 to 12, got 13'),
         ({}, {'validation_examples': 30}, 'needs 1 to 29 of them: got validation_examples 30'),
         ({}, {'validation_examples': -1}, 'needs 1 to 29 of them: got validation_examples -1'),
-        ({}, {'class_names': ['a']}, 'needs at least 2 classes with names of their own'),
+        ({}, {'class_names': ['a']}, 'needs at least 2 classes with different names'),
         ({}, {'class_names': ['a', 'b']}, r'label 2 of data\.npz/train is out of range'),
-        ({}, {'class_names': ['a', 'b', 'a']}, 'with names of their own'),
+        ({}, {'class_names': ['a', 'b', 'a']}, 'with different names'),
         ({'class_names': np.array('abc')}, {}, r'class_names of .* must be strings \[K\], got <U3 \(\)'),
         ({'class_names': np.array([b'a', b'b', b'c'])}, {}, 'class_names of .* must be strings'),
         ({'x_train': split(30)[0]}, {}, 'images of one split under several names: train_images, x_train'),
-        ({'test_images': np.zeros((12, 5, 5, 3), np.uint8)}, {}, r'test_images of .* are \[5, 5, 3\] each, and train_images'),
+        ({'test_images': np.zeros((12, 5, 5, 3), np.uint8)}, {}, r'test_images of .* are \[5, 5, 3\] each, but train_images'),
         ({'train_images': np.zeros((30, 4, 5, 4), np.uint8)}, {}, 'with 1 or 3 channels, got uint8'),
         ({'train_images': np.zeros((30, 4, 0, 3), np.uint8)}, {}, r'got uint8 \(30, 4, 0, 3\)'),
         ({'train_images': np.uint8(3)}, {}, r'got uint8 \(\)'),
@@ -108,13 +108,13 @@ def test_gray_images_columns_of_labels_and_names_of_classes(tmp_path):
         ({}, {'path': 'nowhere.npz'}, "could not read 'nowhere.npz'"),
     ],
 )  # fmt: skip
-def test_what_does_not_fit(tmp_path, more, options, message):
+def test_invalid_arrays_and_options_are_refused(tmp_path, more, options, message):
     path, _ = write(tmp_path / 'data.npz', **more)
     with pytest.raises(InputError, match=message):
         SOURCES.make('arrays', **{'path': path, **options})
 
 
-def test_other_files(tmp_path):
+def test_other_files_are_refused(tmp_path):
     (tmp_path / 'a.npz').write_bytes(b'no archive')
     np.save(tmp_path / 'b.npy', np.zeros(3))
     np.savez(tmp_path / 'c.npz', images=np.zeros(3))
@@ -123,10 +123,10 @@ def test_other_files(tmp_path):
     archive = pathlib.Path(write(tmp_path / 'e.npz')[0])
     archive.write_bytes(archive.read_bytes()[:-200])
     for name, message in (
-        ('a.npz', 'it is no archive of arrays'),
-        ('b.npy', 'it is no archive of arrays'),
+        ('a.npz', 'it is not an archive of arrays'),
+        ('b.npy', 'it is not an archive of arrays'),
         ('c.npz', 'has no array train_images'),
-        ('d.npz', 'train_images is no array'),
+        ('d.npz', 'train_images is not an array'),
         ('e.npz', 'is not a .npz'),
         ('', 'could not read'),
     ):

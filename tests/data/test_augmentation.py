@@ -5,12 +5,14 @@ import pytest
 from rfn_jax.core.errors import InputError
 from rfn_jax.data import CropAndFlip
 
-IMAGES = np.random.default_rng(0).integers(1, 256, size=(12, 5, 6, 3)).astype(np.uint8)  # no zeros but the padding
+IMAGES = (
+    np.random.default_rng(0).integers(1, 256, size=(12, 5, 6, 3)).astype(np.uint8)
+)  # zeros appear only in the padding
 KEYS = jax.random.split(jax.random.key(0), 12)
 
 
 def slow(image, key, pad, flip):
-    """Pixel by pixel, with the draws of the first and of the second half of the key."""
+    """Augments pixel by pixel, with draws from the first and the second half of the key."""
     crop_key, flip_key = jax.random.split(key)
     row, column = jax.random.randint(crop_key, (2,), 0, 2 * pad + 1) if pad else (0, 0)
     mirrored = flip and bool(jax.random.bernoulli(flip_key))
@@ -34,7 +36,7 @@ def test_augmented_images_equal_the_slow_reference(pad, flip, dtype):
         np.testing.assert_array_equal(result, slow(image, key, pad, flip))
 
 
-def test_nothing_is_done_when_nothing_is_asked():
+def test_by_default_nothing_is_done():
     np.testing.assert_array_equal(CropAndFlip()(IMAGES, KEYS), IMAGES)
 
 
@@ -45,8 +47,8 @@ def test_an_image_does_not_depend_on_its_batch():
     np.testing.assert_array_equal(augment(IMAGES[order], KEYS[order]), whole[order])
 
 
-def test_places_and_flips_are_drawn_uniformly_and_apart_from_each_other():
-    # One marked pixel off the middle tells the place, and a second one beside it the flip.
+def test_positions_and_flips_are_drawn_uniformly_and_independently():
+    # One marked pixel in the middle shows the position of the crop, and a second one beside it shows the flip.
     image = np.zeros((7, 7, 1), np.uint8)
     image[3, 3], image[3, 4] = 1, 2
     keys = jax.random.split(jax.random.key(1), 3600)

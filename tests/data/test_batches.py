@@ -27,13 +27,13 @@ def test_every_epoch_and_every_seed_has_its_own_order():
     assert tuple(again.tolist()) == orders[1, 2]
 
 
-def test_examples_that_fill_no_batch_differ_by_epoch():
+def test_examples_that_are_left_out_differ_by_epoch():
     left_out = {tuple(sorted(set(range(10)) - set(np.ravel(epoch_order(10, 7, seed=0, epoch=e))))) for e in range(5)}
     assert len(left_out) > 1
 
 
 @pytest.mark.parametrize('batch_size', [0, -1, 11])
-def test_batch_sizes_that_fill_no_epoch_are_refused(batch_size):
+def test_batch_sizes_out_of_range_are_refused(batch_size):
     with pytest.raises(InputError, match=f'batch_size must be 1 to 10, .*got {batch_size}'):
         epoch_order(10, batch_size, seed=0, epoch=0)
 

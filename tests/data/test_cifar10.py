@@ -21,7 +21,7 @@ def splits():
 
 
 @needs_data
-def test_what_is_known_without_reading_an_image_is_right(splits):
+def test_the_metadata_is_right_without_reading_an_image(splits):
     assert (splits.info.image_shape, splits.info.class_names, splits.info.num_classes) == ((32, 32, 3), NAMES, 10)
     mean, std = splits.train.mean_and_std()  # of 300 of the 50 000 images
     np.testing.assert_allclose(splits.info.mean, mean, atol=0.02)
@@ -70,7 +70,7 @@ def test_images_are_those_that_tfds_decodes(splits):
 
 
 @needs_data
-def test_the_directory_can_be_given(monkeypatch):
+def test_the_directory_can_be_an_argument(monkeypatch):
     directory = os.environ['TFDS_DATA_DIR']
     monkeypatch.delenv('TFDS_DATA_DIR')
     counts = {'train_examples': 2, 'validation_examples': 1, 'test_examples': 1}

@@ -60,6 +60,6 @@ def test_mean_and_std_are_those_of_each_channel():
         ({'labels': np.array([0, -1, 2, 1, 0])}, 'label -1 of toy is out of range'),
     ],
 )
-def test_parts_that_do_not_fit_are_refused(changes, message):
+def test_arrays_that_do_not_match_are_refused(changes, message):
     with pytest.raises(InputError, match=message):
         make(**changes)

@@ -6,7 +6,7 @@ import sklearn.datasets
 
 from rfn_jax.data import SOURCES
 
-# The split is fixed for ever: results of different versions are compared on it.
+# The splits never change: results of different versions are compared on them.
 SPLITS = {
     'train': (1000, '2fabb9c7fdcb3cb4590a6db8505001208c2e0392f7ef736c2325e17ddca3a10e'),
     'validation': (250, 'f7c1bf5dd1ea2fff1b47438979fe292d8f609712f2ba1536cbfa8ba0856dcef4'),
@@ -27,7 +27,7 @@ def test_splits_are_fixed(splits, name):
     assert hashlib.sha256(' '.join(map(str, examples.ids.tolist())).encode()).hexdigest() == digest
 
 
-def test_what_is_known_without_reading_an_image_is_that_of_the_training_images(splits):
+def test_the_metadata_is_that_of_the_training_images(splits):
     assert splits.info == splits.train.info()
 
 

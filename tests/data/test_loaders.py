@@ -10,7 +10,7 @@ EXAMPLES = data.SOURCES.make('digits').train.take(np.arange(50))
 
 
 class Records:
-    """The same examples one by one, as a source that is not in memory gives them."""
+    """The same examples one by one, as from a source that is not in memory."""
 
     source = 'digits'
 
@@ -71,7 +71,7 @@ def test_a_process_reads_only_what_its_devices_need(monkeypatch):
     assert sorted(loader._source.taken) == sorted(order[:, :8].ravel())
 
 
-def test_small_sets_lie_on_the_devices_and_large_ones_are_streamed(monkeypatch):
+def test_small_sets_stay_on_the_devices_and_large_ones_are_streamed(monkeypatch):
     options = {'batch_size': 16, 'seed': 0, 'mesh': sharding.data_mesh(jax.devices()[:1])}
     info = EXAMPLES.info()
     assert isinstance(data.loader(Records(), info, **options), data.ResidentLoader)
@@ -92,7 +92,7 @@ def test_a_source_is_read_whole_in_its_order():
 
 
 @pytest.mark.parametrize('streaming', [True, False])
-def test_one_image_of_another_shape_is_told(streaming):
+def test_one_image_of_another_shape_is_reported(streaming):
     class Odd(Records):
         def __getitem__(self, position):
             record = super().__getitem__(position)
@@ -105,7 +105,7 @@ def test_one_image_of_another_shape_is_told(streaming):
 
 
 @pytest.mark.parametrize('streaming', [True, False])
-def test_a_batch_that_no_epoch_fills_is_refused(streaming):
+def test_a_batch_size_above_the_number_of_examples_is_refused(streaming):
     mesh = sharding.data_mesh(jax.devices()[:1])
     with pytest.raises(InputError, match=r'batch_size must be 1 to 50, .*got 51'):
         data.loader(EXAMPLES, EXAMPLES.info(), batch_size=51, seed=0, mesh=mesh, streaming=streaming)

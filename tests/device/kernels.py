@@ -34,10 +34,10 @@ def main() -> None:
             steps_per_call=10,
             mesh=mesh,
         )
-        bench.once(program, 1)
+        bench.time_calls(program, 1)
         with tempfile.TemporaryDirectory() as directory:
             with jax.profiler.trace(directory):
-                seconds = bench.once(program, 1)
+                seconds = bench.time_calls(program, 1)
             kernels, launches = by_kernel(directory)
         total = sum(kernels.values())
         profile['programs'][text] = {

@@ -67,11 +67,13 @@ phase() {  # NAME LIMIT COMMAND...: runs the command with a limit and a log
 
 tests() {
   local only=(tests/device tests/training tests/optim/test_textbook.py tests/attacks/test_linear.py)
-  [ -z "$tiny" ] || only=(tests/device/test_accelerator.py -k 'resnet or scan')
-  # Without a search for the fastest kernels, since each program runs only once.
+  local processes=6
+  [ -z "$tiny" ] || only=(tests/device/test_accelerator.py -k 'resnet or scan') processes=0
+  # Without a search for the fastest kernels, since each program runs only once. Compiling takes most of the time, on one core
+  # each, so several processes share the accelerator.
   XLA_FLAGS="${XLA_FLAGS:-} --xla_gpu_autotune_level=0" JAX_DEFAULT_MATMUL_PRECISION=float32 \
-    phase tests "${TESTS_LIMIT:-60}" \
-    $python -m pytest -n 0 -p no:cacheprovider -o filterwarnings=default -m accelerator "${only[@]}"
+    XLA_PYTHON_CLIENT_PREALLOCATE=false phase tests "${TESTS_LIMIT:-60}" \
+    $python -m pytest -n $processes -p no:cacheprovider -o filterwarnings=default -m accelerator "${only[@]}"
 }
 bench() {
   local flags=(--models=cifar_resnet18:128,resnet50:256 --precisions=bfloat16)

@@ -115,7 +115,7 @@ class Worker:
 def run(
     cases: Sequence[Mapping],
     workers: Mapping[str, list[str]],
-    out: os.PathLike | str,
+    out: os.PathLike[str] | str,
     *,
     rounds: int,
     seconds: float,
@@ -196,7 +196,7 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {'median': statistics.median(values), 'min': min(values), 'max': max(values)}
 
 
-def save(path: os.PathLike | str, results: Mapping) -> None:
+def save(path: os.PathLike[str] | str, results: Mapping) -> None:
     """Writes a JSON file atomically."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

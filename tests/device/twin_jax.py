@@ -45,7 +45,7 @@ class Side:
             if 'di' in attack['name'].split('+'):
                 attack = {**attack, 'options': DI}
             self._program = bench.attack_program(case['model'], attack, **options)
-        self._pace = bench.once(self._program, bench.calibrate(self._program, 0.3))
+        self._pace = bench.time_calls(self._program, bench.calibrate(self._program, 0.3))
         memory = self._program.memory_bytes
         return {'ready': True, 'prepare_s': time.perf_counter() - begin, 'peak_memory_bytes': memory}
 
@@ -53,7 +53,7 @@ class Side:
         """Times whole calls, in multiples of the minimizer's period."""
         program = self._program
         calls = program.period * max(1, round(seconds / (self._pace * program.period)))
-        return {'seconds_per_step': bench.once(program, calls) / program.steps, 'steps': calls * program.steps}
+        return {'seconds_per_step': bench.time_calls(program, calls) / program.steps, 'steps': calls * program.steps}
 
     def drop(self) -> dict:
         """Frees the case and its compiled program."""

@@ -63,7 +63,7 @@ def work(monkeypatch):
         fit(classifier, loader, validation, type(program)(**{**vars(program), 'step': step}), name=name, **options)
 
     def counted_craft(attack, surrogate, examples, key, **options):
-        if 'parts' in options:
+        if 'finished_batches' in options:
             crafted.append((attack.name, len(examples)))
         return craft(attack, surrogate, examples, key, **options)
 
@@ -123,7 +123,7 @@ def test_more_examples_are_added_to_the_existing_ones(config, copy, work):
     assert {count for _, count in crafted} == {15}
     after = storage.load_adversarial_set(path)
     assert len(after.ids) == 75
-    np.testing.assert_array_equal(after.of_ids(before.ids), before.images)
+    np.testing.assert_array_equal(after.images_for(before.ids), before.images)
     assert {row.n for row in rows(copy)} == {75}
 
 

@@ -145,7 +145,7 @@ def test_an_incomplete_copy_of_a_network_is_reported_when_the_experiment_opens(c
 @pytest.mark.parametrize(
     ('entry', 'message'),
     [
-        ({'network': '{}/nothing'}, 'nothing is no network directory'),
+        ({'network': '{}/nothing'}, 'nothing is not a network directory'),
         ({'network': '{}/mlp', 'sha256': 'abc'}, "targets.imported.sha256 is 'abc', but the network in"),
         ({'network': '{}/mlp', 'optim': {}}, "unknown option of target 'imported': 'optim'"),
         ({'network': '{}/mlp', 'model': MLP}, "unknown option of target 'imported': 'model'"),
@@ -180,7 +180,7 @@ def test_a_network_of_another_work_directory_is_a_target_and_a_start(config, tmp
     jax.tree.map(np.testing.assert_array_equal, inputs.targets['other'].variables, rfn_jax.load(network).variables)
     assert plan.of_role('surrogate')[0].start.epoch == 1
     config['targets']['other']['epoch'] = 7
-    with pytest.raises(errors.InputError, match=r'has no checkpoint of epoch 7, there are \[1\]'):
+    with pytest.raises(errors.InputError, match=r'has no checkpoint of epoch 7, only of \[1\]'):
         opening(config, tmp_path / 'third')
 
 

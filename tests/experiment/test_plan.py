@@ -124,7 +124,7 @@ def _set(path, value):
         (_set('early_stopping', None), 'early_stopping of the config must be Mapping, got None'),
         (_set('evaluation.batch_size', '8'), "batch_size of evaluation must be int, got '8'"),
         (_set('surrogates.resnet.widths', 16), "widths of model 'resnet' must be .*, got 16"),
-        (_set('surrogates.resnet.num_classes', 3), 'num_classes of model .* is not an option of a config'),
+        (_set('surrogates.resnet.num_classes', 3), 'num_classes of model .* cannot be set in a config'),
         (_set('surrogates.resnet.dtype', object()), 'a config may hold only plain values'),
         (_set('targets.vit', None), "target 'vit' needs a mapping of options, got None"),
         (_set('attacks.bim', {'eps': 0.1}), 'the spec of attack needs a mapping with name, got'),

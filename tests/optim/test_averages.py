@@ -155,7 +155,7 @@ def test_init_takes_shapes_and_the_state_keeps_its_types(tx, dtype):
 def test_the_average_lies_where_the_parameters_lie(tx):
     mesh = sharding.data_mesh()
     params = {'w': np.ones((3, 16), np.float32)}
-    params = sharding.place(params, sharding.of_state(params, mesh, cut=True))
+    params = sharding.place(params, sharding.of_state(params, mesh, shard=True))
     state = tx.init(params)
     _, after = jax.jit(tx.update)(params, state, params)
     for average in (state.average, after.average):

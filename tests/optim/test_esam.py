@@ -166,7 +166,7 @@ def test_beta_may_be_injected_and_gamma_may_not():
 
 def test_the_draws_do_not_depend_on_where_the_parameters_lie():
     mesh, problem = sharding.data_mesh(), problems.convex()
-    params = sharding.place(problem.params, sharding.of_state(problem.params, mesh, cut=True))
+    params = sharding.place(problem.params, sharding.of_state(problem.params, mesh, shard=True))
     ones = jax.tree.map(jnp.ones_like, params)
     tx = optim.esam(0.4, gamma=1)
     perturbed = []

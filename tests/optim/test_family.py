@@ -457,7 +457,7 @@ def test_conditionally_transform_around_it_skips_the_ascent(name):
 
 
 def cut(tree, mesh):
-    return sharding.place(tree, sharding.of_state(tree, mesh, cut=True))
+    return sharding.place(tree, sharding.of_state(tree, mesh, shard=True))
 
 
 @every_method

@@ -6,7 +6,7 @@ import pytest
 
 from rfn_jax.core import digests, io
 from rfn_jax.core.errors import InputError, RunError
-from rfn_jax.storage import AdversarialSet, load_made_from
+from rfn_jax.storage import AdversarialSet, load_if_made_from
 from rfn_jax.storage import load_adversarial_set as load
 from rfn_jax.storage import save_adversarial_set as save
 
@@ -27,7 +27,7 @@ def saved(adversarial, tmp_path):
 
 
 def rewrite(directory, **changes):
-    """Changes arrays of the file, or leaves them out where None is given, and gives it the right hash."""
+    """Changes arrays of the file, or removes those for which None is given, and updates its hash."""
     with np.load(directory / 'adversarial.npz') as file:
         arrays = {name: file[name] for name in file.files if name != 'sha256'} | changes
     arrays = {name: array for name, array in arrays.items() if array is not None}
@@ -35,7 +35,7 @@ def rewrite(directory, **changes):
     (directory / 'adversarial.npz').write_bytes(content)
 
 
-def test_a_saved_set_is_loaded_as_it_was(adversarial, saved):
+def test_a_saved_set_is_loaded_unchanged(adversarial, saved):
     loaded = load(saved)
     for name in ('images', 'ids', 'labels'):
         expected, value = getattr(adversarial, name), getattr(loaded, name)
@@ -87,7 +87,7 @@ def test_a_set_that_grows_is_the_old_or_the_new_one_wherever_saving_stops(advers
 def test_a_changed_file_is_refused(saved, change):
     with np.load(saved / 'adversarial.npz') as file:
         (saved / 'adversarial.npz').write_bytes(io.npz_bytes(**{**file, **change}))
-    with pytest.raises(InputError, match=r'adversarial\.npz is damaged: its SHA-256 is not .*; delete it, and make it'):
+    with pytest.raises(InputError, match=r'adversarial\.npz is damaged: its SHA-256 is not .*; delete it and make it'):
         load(saved)
 
 
@@ -138,30 +138,30 @@ def test_an_origin_that_is_not_json_is_refused(saved):
         load(saved)
 
 
-def test_a_set_made_from_something_else_is_not_taken(saved, tmp_path):
-    assert load_made_from(saved, ORIGIN).origin == ORIGIN
-    assert load_made_from(saved, ORIGIN | {'seed': 4}) is None
-    assert load_made_from(saved, {key: value for key, value in ORIGIN.items() if key != 'seed'}) is None
-    assert load_made_from(tmp_path / 'nowhere', ORIGIN) is None
+def test_a_set_made_from_something_else_is_not_used(saved, tmp_path):
+    assert load_if_made_from(saved, ORIGIN).origin == ORIGIN
+    assert load_if_made_from(saved, ORIGIN | {'seed': 4}) is None
+    assert load_if_made_from(saved, {key: value for key, value in ORIGIN.items() if key != 'seed'}) is None
+    assert load_if_made_from(tmp_path / 'nowhere', ORIGIN) is None
     content = (saved / 'adversarial.npz').read_bytes()
     (saved / 'adversarial.npz').write_bytes(content[:-1])
-    assert load_made_from(saved, ORIGIN) is None
+    assert load_if_made_from(saved, ORIGIN) is None
 
 
 def test_images_are_found_by_their_ids(adversarial):
-    np.testing.assert_array_equal(adversarial.of_ids(np.array([55, 0, 66])), adversarial.images[[5, 0, 6]])
-    assert adversarial.of_ids(np.array([], np.int64)).shape == (0, 4, 3, 2)
+    np.testing.assert_array_equal(adversarial.images_for(np.array([55, 0, 66])), adversarial.images[[5, 0, 6]])
+    assert adversarial.images_for(np.array([], np.int64)).shape == (0, 4, 3, 2)
     for missing in ([0, 5], [77], [-1]):
-        assert adversarial.of_ids(np.array(missing)) is None
+        assert adversarial.images_for(np.array(missing)) is None
 
 
-def test_a_set_grows_by_what_is_missing_and_keeps_what_it_has(adversarial):
+def test_merging_adds_what_is_missing_and_keeps_existing_images(adversarial):
     first = AdversarialSet(adversarial.images[[4, 1]], adversarial.ids[[4, 1]], adversarial.labels[[4, 1]], ORIGIN)
     other = AdversarialSet(255 - adversarial.images, adversarial.ids, adversarial.labels, {'other': True})
-    united = first.united(other)
-    assert united.origin == ORIGIN
-    np.testing.assert_array_equal(united.ids, adversarial.ids)
-    np.testing.assert_array_equal(united.labels, adversarial.labels)
+    merged = first.merge(other)
+    assert merged.origin == ORIGIN
+    np.testing.assert_array_equal(merged.ids, adversarial.ids)
+    np.testing.assert_array_equal(merged.labels, adversarial.labels)
     kept = np.isin(adversarial.ids, first.ids)
-    np.testing.assert_array_equal(united.images[kept], adversarial.images[kept])
-    np.testing.assert_array_equal(united.images[~kept], 255 - adversarial.images[~kept])
+    np.testing.assert_array_equal(merged.images[kept], adversarial.images[kept])
+    np.testing.assert_array_equal(merged.images[~kept], 255 - adversarial.images[~kept])

@@ -26,7 +26,7 @@ def test_a_folder_comes_back_as_it_was(tmp_path, channels):
 
 
 def test_a_folder_of_another_tool(tmp_path):
-    # As TransferAttack lays it out: names that are no numbers, a third column, images beside the table.
+    # In the layout of TransferAttack: names that are not numbers, a third column, images next to the table.
     picture = Image.fromarray(make().images[0])
     for name in ('ILSVRC_1.png', 'ILSVRC_2.png'):
         picture.save(tmp_path / name)
@@ -43,7 +43,7 @@ def test_a_folder_of_another_tool(tmp_path):
         ('name,label\na.png,1\n', "no column 'filename'"),
         ('filename,label\na.png,cat\n', "line 2: label is 'cat', not an integer"),
         ('filename,label\nb.png,1\n', 'could not read the PNG file .*b.png'),
-        ('filename,label\na.png,1\nlarge.png,1\n', r'large.png is \(9, 9, 3\), the first image \(5, 6, 3\)'),
+        ('filename,label\na.png,1\nlarge.png,1\n', r'large.png is \(9, 9, 3\), but the first image is \(5, 6, 3\)'),
         ('filename,label\nlossy.png,1\n', 'could not read the PNG file .*lossy.png'),
     ],
 )
@@ -70,7 +70,7 @@ def test_npz_files_of_other_tools(tmp_path, channels_first, floats):
     assert back.ids.tolist() == [0, 1, 2, 3]
 
 
-def test_our_own_npz_is_one_of_them(tmp_path):
+def test_our_own_npz_files_can_be_read_too(tmp_path):
     storage.save_adversarial_set(make(), tmp_path)
     np.testing.assert_array_equal(storage.read_npz(tmp_path / 'adversarial.npz').ids, make().ids)
 

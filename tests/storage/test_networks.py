@@ -52,7 +52,7 @@ def test_what_was_saved_is_loaded(classifier, directory):
 
 
 @pytest.mark.parametrize('change', [{'mean': (0.5,)}, {'std': (0.5,)}, {'variables': 1.5}, {}])
-def test_the_hash_is_of_all_that_decides_on_the_logits(classifier, directory, change):
+def test_the_hash_covers_everything_that_determines_the_logits(classifier, directory, change):
     other = classifier.replace(**{name: value for name, value in change.items() if name != 'variables'})
     if 'variables' in change:
         other = other.replace(variables=jax.tree.map(lambda x: x * 1.5, classifier.variables))
@@ -61,35 +61,37 @@ def test_the_hash_is_of_all_that_decides_on_the_logits(classifier, directory, ch
     assert sha256(directory.parent / 'other') == saved.sha256(saved.variables_sha256)
 
 
-def test_the_checkpoint_of_another_directory_is_told(classifier, directory):
+def test_the_checkpoint_of_another_directory_is_reported(classifier, directory):
     other = classifier.replace(variables=jax.tree.map(lambda x: x * 1.5, classifier.variables))
     save(directory.parent / 'other', other)
     shutil.rmtree(directory / 'checkpoints')
     shutil.copytree(directory.parent / 'other' / 'checkpoints', directory / 'checkpoints')
     for read in (rfn_jax.load, storage.template):
-        with pytest.raises(errors.RunError, match=r'has variables of SHA-256 .*, and its network.json says'):
+        with pytest.raises(errors.RunError, match=r'has variables of SHA-256 .*, but its network.json says'):
             read(directory)
 
 
-def test_positions_are_for_one_size_of_images(tmp_path):
+def test_learned_positions_accept_only_one_size_of_images(tmp_path):
     spec = {'name': 'vit', 'patch_size': 4, 'width': 8, 'depth': 1, 'heads': 2, 'mlp_width': 8}
     key = rng.key_for(0, 'initialize')
     vit = models.initialize(models.MODELS.make_from(spec, num_classes=5), key, (8, 8, 3), num_classes=5)
     save(tmp_path / 'vit', vit, spec)
-    message = r'was made for images of shape \(8, 8, 3\), and does not fit those of \(16, 16, 3\): .*positions'
+    message = (
+        r'was made for images of shape \(8, 8, 3\), and does not accept images of shape \(16, 16, 3\): .*positions'
+    )
     with pytest.raises(errors.InputError, match=message):
         storage.template(tmp_path / 'vit', image_shape=(16, 16, 3))
 
 
-def test_other_images_fit_where_no_variable_depends_on_them(classifier, directory):
+def test_other_image_sizes_are_accepted_if_no_variable_depends_on_them(classifier, directory):
     assert rfn_jax.load(directory, image_shape=(16, 12, 3)).module == classifier.module
     with pytest.raises(errors.InputError, match='must have one value for all channels or one for each of the 1'):
         rfn_jax.load(directory, image_shape=(8, 8, 1))
 
 
-def test_a_directory_that_holds_something_is_left_alone(classifier, directory):
+def test_a_directory_that_is_not_empty_is_left_alone(classifier, directory):
     before = sorted(directory.rglob('*'))
-    with pytest.raises(errors.InputError, match='is there already; choose another directory'):
+    with pytest.raises(errors.InputError, match='already exists; choose another directory'):
         save(directory, classifier)
     assert sorted(directory.rglob('*')) == before
     (directory.parent / 'empty').mkdir()
@@ -97,7 +99,7 @@ def test_a_directory_that_holds_something_is_left_alone(classifier, directory):
     assert sha256(directory.parent / 'empty') == sha256(directory)
 
 
-def test_nothing_is_left_of_a_save_that_failed(classifier, tmp_path):
+def test_a_failed_save_leaves_nothing_behind(classifier, tmp_path):
     with pytest.raises(errors.InputError, match='architecture and origin of a network may hold only plain values'):
         save(tmp_path / 'w', classifier, file=object())
     assert list(tmp_path.iterdir()) == []
@@ -106,13 +108,13 @@ def test_nothing_is_left_of_a_save_that_failed(classifier, tmp_path):
         save(tmp_path / 'file' / 'w', classifier)
 
 
-def test_damage_is_told(directory):
-    with pytest.raises(errors.InputError, match=r'is no network directory .*rfn-jax import-weights make them'):
+def test_damage_is_reported(directory):
+    with pytest.raises(errors.InputError, match=r'is not a network directory .*rfn-jax import-weights make one'):
         storage.read_network(directory.parent)
     path = directory / 'network.json'
     found = json.loads(path.read_text())
     path.write_text(json.dumps({**found, 'architecture': {'name': 'resnet', 'stage_sizes': [1], 'widths': [8]}}))
-    with pytest.raises(errors.InputError, match='is of another model'):
+    with pytest.raises(errors.InputError, match='belongs to another model'):
         rfn_jax.load(directory)
     less = {name: value for name, value in found.items() if name != 'std'}
     for damaged in ({**found, 'more': 1}, less, [1], 5, None):
@@ -123,7 +125,7 @@ def test_damage_is_told(directory):
             storage.read_network(directory)
     path.unlink()
     with pytest.raises(
-        errors.InputError, match=r'has checkpoints and no network\.json, .* or import the network again'
+        errors.InputError, match=r'has checkpoints but no network\.json, .* or import the network again'
     ):
         rfn_jax.load(directory)
 
@@ -145,7 +147,7 @@ def test_damage_is_told(directory):
         ('variables_sha256', [5, []], 'variables_sha256 must be a string'),
     ],
 )
-def test_each_wrong_value_is_told_with_the_file_and_the_way_out(directory, name, values, message):
+def test_each_wrong_value_is_reported_with_the_file_and_the_remedy(directory, name, values, message):
     path = directory / 'network.json'
     found = json.loads(path.read_text())
     for value in values:
@@ -158,14 +160,14 @@ def test_each_wrong_value_is_told_with_the_file_and_the_way_out(directory, name,
 
 
 @pytest.mark.parametrize('path', [None, 5, b'x', []])
-def test_what_is_no_path_is_told(path):
+def test_a_value_that_is_not_a_path_is_refused(path):
     with pytest.raises(TypeError, match='a path must be a string or a path object, got') as caught:
         rfn_jax.load(path)
     assert isinstance(caught.value, errors.InputError)
 
 
 @pytest.mark.parametrize('shape', [5, 'abc', (32,), (8, 8, 0), (8, 8, 3.0), (8, 8, 3, 1)])
-def test_what_is_no_shape_of_images_is_told(classifier, directory, shape):
+def test_a_value_that_is_not_an_image_shape_is_refused(classifier, directory, shape):
     with pytest.raises(errors.InputError, match=r'^image_shape must be \(H, W, C\), three integers of at least 1, got'):
         rfn_jax.load(directory, image_shape=shape)
     with pytest.raises(errors.InputError, match=r'^image_shape must be'):
@@ -188,7 +190,7 @@ def test_reading_changes_nothing(classifier, tmp_path):
     }
 
 
-def test_flipped_bits_are_told(directory):
+def test_flipped_bits_are_reported(directory):
     variables = directory / 'checkpoints' / str(networks.IMPORTED_EPOCH) / 'variables'
     for path in (path for path in variables.rglob('d/*') if path.is_file()):
         content = bytearray(path.read_bytes())
@@ -205,7 +207,7 @@ def test_directories_of_earlier_versions_are_refused(tmp_path, name):
         rfn_jax.load(tmp_path)
 
 
-def test_a_network_in_training_has_the_epochs_that_are_there(classifier, tmp_path):
+def test_a_network_in_training_has_the_epochs_saved_so_far(classifier, tmp_path):
     description.write(tmp_path, storage.Network.of(classifier, architecture=SPEC, image_shape=SHAPE))
     with pytest.raises(errors.InputError, match='has no checkpoint yet; train it first'):
         rfn_jax.load(tmp_path)
@@ -216,5 +218,5 @@ def test_a_network_in_training_has_the_epochs_that_are_there(classifier, tmp_pat
     for epoch, factor in ((None, 2), (1, 1), (2, 2)):
         found = rfn_jax.load(tmp_path, epoch).variables['params']['fc']['kernel']
         np.testing.assert_array_equal(found, factor * classifier.variables['params']['fc']['kernel'])
-    with pytest.raises(errors.InputError, match=r'has no checkpoint of epoch 3, there are \[1, 2\]'):
+    with pytest.raises(errors.InputError, match=r'has no checkpoint of epoch 3, only of \[1, 2\]'):
         rfn_jax.load(tmp_path, 3)

@@ -65,7 +65,7 @@ class Bench:
             return store.restore(epoch, training.create(self.classifier, self.optimizer()))
 
     def variables_digest(self, directory, epoch):
-        """The hash of the variables saved in `directory` after an epoch, read and checked."""
+        """The hash of the variables saved in `directory` after an epoch, which are read and checked."""
         with training.CheckpointStore(directory / 'checkpoints', keep_all=True) as store:
             return digests.of_arrays(store.restore_classifier(epoch, self.classifier).variables)
 

@@ -31,7 +31,7 @@ if __name__ == '__main__':
         loader = data.loader(splits.train, splits.info, batch_size=32, seed=0, mesh=mesh, streaming=streaming)
         program = training.program(initial, recipe, steps_per_epoch=loader.steps_per_epoch, mesh=mesh)
         state = training.create(jax.device_get(initial), program.tx)
-        state = sharding.place(state, sharding.of_state(state, mesh, cut=False))
+        state = sharding.place(state, sharding.of_state(state, mesh, shard=False))
         state, figures = epoch.run(program, state, loader, 1, name='test')
         weights = jax.tree.map(lambda leaf: leaf.addressable_data(0), state.variables)
         print(type(loader).__name__, mesh.size, digests.of_arrays(weights), f'{figures["loss"]:.5f}', flush=True)

@@ -1,4 +1,4 @@
-"""Training in bfloat16 by a config: what stays float32, and what stays exact."""
+"""Training in bfloat16 from a config: what remains float32, and what remains exact."""
 
 import dataclasses
 import json

@@ -48,7 +48,7 @@ def test_classifier_gets_the_saved_variables(bench, store):
     assert int(saved.step) == 8
 
 
-def test_shapes_are_enough_of_a_template(bench, store):
+def test_shapes_suffice_as_a_template(bench, store):
     shapes = jax.eval_shape(lambda: bench.classifier)
     restored = store.restore_classifier(1, shapes)
     assert isinstance(jax.tree.leaves(restored.variables)[0], (np.ndarray, jax.Array))
@@ -63,7 +63,7 @@ def test_one_flipped_byte_is_noticed(bench, store):
     path.write_bytes(bytes(content))
     with pytest.raises(errors.RunError, match=r'could not read checkpoint .*/checkpoints/2: '):
         store.restore_classifier(2, bench.classifier)
-    store.restore_classifier(1, bench.classifier)  # the epoch before is whole
+    store.restore_classifier(1, bench.classifier)  # the previous epoch is intact
 
 
 META = [
@@ -95,7 +95,7 @@ def test_other_damage_is_one_clear_line(bench, store, damage):
 def test_a_checkpoint_of_another_model_is_refused(store):
     module = models.MODELS.make('mlp', num_classes=10, widths=(16,))
     other = models.initialize(module, rng.key_for(0, 'other'), (8, 8, 1), num_classes=10)
-    with pytest.raises(errors.InputError, match='is of another model or optimizer'):
+    with pytest.raises(errors.InputError, match='belongs to another model or optimizer'):
         store.restore_classifier(2, other)
 
 
@@ -104,7 +104,7 @@ def test_a_missing_epoch_is_refused(bench, store):
         store.restore_classifier(7, bench.classifier)
 
 
-def test_a_directory_that_cannot_be_made(tmp_path):
+def test_a_directory_that_cannot_be_created(tmp_path):
     (tmp_path / 'file').write_text('')
     store = training.CheckpointStore(tmp_path / 'file' / 'checkpoints')
     assert store.epochs() == []
@@ -114,33 +114,33 @@ def test_a_directory_that_cannot_be_made(tmp_path):
         training.CheckpointStore(tmp_path / 'file').epochs()
 
 
-def test_nothing_is_made_before_the_first_save(tmp_path):
+def test_nothing_is_created_before_the_first_save(tmp_path):
     with training.CheckpointStore(tmp_path / 'c') as store:
-        assert store.epochs() == store.resumable() == []
+        assert store.epochs() == store.resumable_epochs() == []
         store.wait()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_checkpoint_counts_when_it_is_whole(tmp_path):
+def test_a_checkpoint_counts_only_when_it_is_complete(tmp_path):
     with training.CheckpointStore(tmp_path) as store:
         large = STATE.replace(params={'w': np.zeros(3_000_000)})
         store.save(1, large)
         seen = store.epochs(), [path.name for path in tmp_path.iterdir()]
         store.wait()
         assert store.epochs() == [1]
-    assert seen == ([], ['1.orbax-checkpoint-tmp']) or seen[0] == [1]  # should the disk have been that fast
+    assert seen == ([], ['1.orbax-checkpoint-tmp']) or seen[0] == [1]  # in case the disk was that fast
 
 
-def test_a_state_that_is_deleted_in_part_is_no_state(tmp_path, monkeypatch):
+def test_a_partially_deleted_state_is_not_a_state(tmp_path, monkeypatch):
     with training.CheckpointStore(tmp_path) as store:
         for epoch in (1, 2):
             store.save(epoch, STATE)
     with monkeypatch.context() as patch:
         patch.setattr(type(store.directory), 'rmtree', lambda *_, **__: (_ for _ in ()).throw(OSError('killed')))
-        store.forget_optimizers(keep=[2])
+        store.delete_optimizers(keep=[2])
     assert (tmp_path / '1' / 'optimizer').exists()
-    assert store.resumable() == [2]
-    store.forget_optimizers(keep=[2])
+    assert store.resumable_epochs() == [2]
+    store.delete_optimizers(keep=[2])
     assert not (tmp_path / '1' / 'optimizer').exists()
     np.testing.assert_array_equal(store.restore(2, STATE).params['w'], STATE.params['w'])
     assert store.epochs() == [1, 2]
@@ -152,7 +152,7 @@ def test_reading_changes_nothing(bench, tmp_path):
             store.save(epoch, template(bench))
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')}
     with training.CheckpointStore(tmp_path, keep_all=False) as store:
-        assert store.epochs() == store.resumable() == [1, 2, 3]
+        assert store.epochs() == store.resumable_epochs() == [1, 2, 3]
         store.digest(1)
         store.restore_classifier(2, bench.classifier)
         store.restore(3, template(bench))
@@ -172,7 +172,7 @@ def state(value, size):
 store = training.CheckpointStore(sys.argv[1], keep_all=True)
 store.save(1, state(1.0, 100))
 store.wait()
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))  # no file may grow beyond: as a full disk does
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))  # no larger files, as on a full disk
 try:
     store.save(2, state(2.0, 1_000_000))
     store.wait()

@@ -1,4 +1,4 @@
-"""m-sharpness, micro-batches and sharded states on 8 virtual devices, and what they cost in communication and memory."""
+"""m-sharpness, micro-batches and sharded states on 8 virtual devices, and their cost in communication and memory."""
 
 import functools
 import math
@@ -20,7 +20,7 @@ B = 32
 
 
 class ConvNet(nn.Module):
-    """One convolution, batch normalization if asked for, and a dense layer."""
+    """One convolution, optional batch normalization, and a dense layer."""
 
     norm: bool = True
 
@@ -54,7 +54,7 @@ class Run:
             **options,
         )
         state = training.create(c, tx)
-        self.state = sharding.place(state, sharding.of_state(state, self.mesh, cut=shard_state))
+        self.state = sharding.place(state, sharding.of_state(state, self.mesh, shard=shard_state))
         self.train = bench.train
         self.key = rng.key_for(0, 'augment', 1)
 
@@ -97,7 +97,7 @@ def test_data_parallel_and_sharded_states_equal_one_device(bench, name):
     run = Run(bench, ConvNet(), make(name), 8, shard_state=True)
     kernel = run.state.params['fc']['kernel']
     assert kernel.addressable_shards[0].data.size == kernel.size // 8
-    expected = sharding.of_state(run.state, run.mesh, cut=True)
+    expected = sharding.of_state(run.state, run.mesh, shard=True)
     assert_close(one, run.after(3))
     jax.tree.map(lambda x, s: x.sharding.is_equivalent_to(s, x.ndim) or pytest.fail(str(s)), run.state, expected)
 
@@ -156,7 +156,7 @@ def test_device_groups_are_groups_of_what_a_device_holds(bench):
     )
 
 
-def test_a_group_of_the_whole_batch_is_no_group(bench):
+def test_one_group_of_the_whole_batch_equals_no_groups(bench):
     minimizer = optim.rfn_sam(0.3)
     assert_close(
         Run(bench, ConvNet(), minimizer, 8, group_size=B).after(2), Run(bench, ConvNet(), minimizer, 1).after(2)
@@ -164,19 +164,19 @@ def test_a_group_of_the_whole_batch_is_no_group(bench):
 
 
 def test_micro_batches_accumulate_and_share_the_perturbation(bench):
-    # Without batch normalization cutting the batch up changes nothing.
+    # Without batch normalization, dividing the batch changes nothing.
     minimizer = optim.rfn_sam(0.3)
     whole = Run(bench, ConvNet(norm=False), minimizer, 1).after(3)
     for devices in (1, 8):
         assert_close(whole, Run(bench, ConvNet(norm=False), minimizer, devices, micro_batch_size=8).after(3))
     groups = Run(bench, ConvNet(norm=False), minimizer, 1, group_size=16).after(3)
     assert_close(groups, Run(bench, ConvNet(norm=False), minimizer, 2, group_size=16, micro_batch_size=4).after(3))
-    # With it, each micro-batch is normalized by itself, and the running statistics move by the mean.
+    # With it, each micro-batch is normalized by itself, and the running statistics are updated by the mean.
     one = Run(bench, ConvNet(), minimizer, 1, micro_batch_size=8).after(3)
     assert_close(one, Run(bench, ConvNet(), minimizer, 8, micro_batch_size=8).after(3))
 
 
-def test_micro_batches_move_the_statistics_by_the_mean_of_theirs(bench):
+def test_micro_batches_update_the_statistics_by_the_mean_of_theirs(bench):
     (state, _) = Run(bench, ConvNet(), optax.identity(), 1, micro_batch_size=8).after(1)
     c = models.initialize(ConvNet(), rng.key_for(0, 'test'), (8, 8, 1), num_classes=10)
     x = jnp.asarray(bench.train.images[:B], jnp.float32) / 255
@@ -248,7 +248,7 @@ def test_a_step_that_is_not_finite_leaves_everything_finite(bench, name, options
     assert not np.isfinite(metrics['loss'])
 
 
-def test_wrappers_of_optax_go_with_groups(bench):
+def test_optax_wrappers_work_with_groups(bench):
     minimizer = optax.chain(
         optax.inject_hyperparams(optim.rfn_sam)(rho=0.3), optax.apply_if_finite(optax.identity(), 3)
     )
@@ -259,7 +259,7 @@ def test_wrappers_of_optax_go_with_groups(bench):
     assert_close(state.params, Run(bench, ConvNet(), optim.rfn_sam(0.3), 2, group_size=8).after(2)[0].params)
 
 
-def test_an_average_behind_the_descent_is_donated_with_the_state(bench):
+def test_an_average_after_the_descent_is_donated_with_the_state(bench):
     descent = optax.chain(DESCENT, optim.swa())
     run = Run(bench, ConvNet(), optim.sam(0.1), 1, descent=descent)
     state, _ = run.after(3)
@@ -274,7 +274,7 @@ def test_an_average_behind_the_descent_is_donated_with_the_state(bench):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What it costs
+# Costs
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ def test_an_average_behind_the_descent_is_donated_with_the_state(bench):
         ('rfn_sam', False, 2, 1),
         ('rfn_sam', True, 'device', 1),
         ('rfn_gsam', True, 4, 1),
-        ('sgd', True, None, 1 + 2),  # forward and backward of the one normalization layer, beside the gradients
+        ('sgd', True, None, 1 + 2),  # forward and backward of the one normalization layer, in addition to the gradients
         ('rfn_sam', True, None, 2 * (1 + 2)),
     ],
 )
@@ -303,7 +303,7 @@ def test_joined_reductions_cost_no_communication(bench, monkeypatch):
         return run, lowered.as_text().count('concatenate'), lowered.compile()
 
     run, concatenations, compiled = built()
-    monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')  # where small arrays are joined before they are reduced
+    monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')  # there, small arrays are joined before they are reduced
     joined, more, joined_compiled = built()
     assert more > concatenations
     assert all_reduces(joined_compiled) == all_reduces(compiled)
@@ -347,7 +347,7 @@ def recipe_of(minimizer, batch_size=B, **sizes):
         ({'group_size': 8, 'micro_batch_size': 16}, 'micro_batch_size must divide the 8 examples .* got 16'),
     ],
 )
-def test_sizes_that_do_not_divide(bench, options, message):
+def test_sizes_that_are_not_divisors_are_refused(bench, options, message):
     with pytest.raises(errors.InputError, match=message):
         Run(bench, ConvNet(), optim.rfn_sam(), 1, **options).after(1)
     with pytest.raises(errors.InputError, match=message):
@@ -363,7 +363,7 @@ ESAM_SIZES = [
 
 
 @pytest.mark.parametrize(('sizes', 'options', 'kept'), ESAM_SIZES)
-def test_micro_batches_divide_what_esam_keeps(bench, sizes, options, kept):
+def test_micro_batches_must_divide_what_esam_keeps(bench, sizes, options, kept):
     size = sizes['micro_batch_size']
     message = (
         rf'micro_batch_size must divide the {kept} examples of a gradient \(esam .* or be at least {kept}, got {size}'
@@ -378,14 +378,14 @@ def test_micro_batches_divide_what_esam_keeps(bench, sizes, options, kept):
     recipe_of({'name': 'sam'}, **sizes)
 
 
-def test_what_esam_keeps_may_be_less_than_a_micro_batch(bench):
+def test_esam_may_keep_fewer_examples_than_a_micro_batch(bench):
     recipe_of({'name': 'esam', 'gamma': 0.25}, micro_batch_size=16)
     minimizer = optim.esam(0.3, gamma=0.25)
     pieces = Run(bench, ConvNet(norm=False), minimizer, 1, micro_batch_size=16).after(2)
     assert_close(pieces, Run(bench, ConvNet(norm=False), minimizer, 1).after(2))
 
 
-def test_the_state_of_a_minimizer_that_runs_by_groups_holds_no_key(bench):
+def test_the_state_of_a_minimizer_that_runs_per_group_must_not_hold_a_key(bench):
     keeps_a_key = optax.GradientTransformation(lambda params: jax.random.PRNGKey(0), lambda g, key, _: (g, key))
     run = Run(bench, ConvNet(), optax.chain(optim.rfn_sam(), keeps_a_key), 1, group_size=8)
     with pytest.raises(
@@ -394,7 +394,7 @@ def test_the_state_of_a_minimizer_that_runs_by_groups_holds_no_key(bench):
         run.after(1)
 
 
-def test_groups_need_to_know_where_the_minimizer_ends(bench):
+def test_groups_need_an_optimizer_that_tells_where_the_minimizer_ends(bench):
     tx, mesh = optax.chain(optim.rfn_sam(), DESCENT), sharding.data_mesh(jax.devices()[:1])
     with pytest.raises(errors.InputError, match=r'group_size 8 needs an optim\.Optimizer'):
         training.train_step(ConvNet(), (0.5,), (0.3,), tx, lambda x, k: x, mesh, group_size=8)

@@ -12,7 +12,7 @@ from rfn_jax.training import epoch as epoch_lib
 
 
 class Killed(BaseException):
-    """What a test stops a run with."""
+    """Raised by a test to stop a run."""
 
 
 def digest(state):
@@ -20,7 +20,7 @@ def digest(state):
 
 
 def kill_before(monkeypatch, owner, name, epoch):
-    """Stops a run where it would call a method, of the arguments `(self, epoch, ...)`, for an epoch."""
+    """Stops a run just before it calls a method with the arguments `(self, epoch, ...)` for a given epoch."""
     called = getattr(owner, name)
 
     def method(self, number, *arguments, **options):
@@ -33,7 +33,7 @@ def kill_before(monkeypatch, owner, name, epoch):
 
 @pytest.fixture
 def epochs_run(monkeypatch):
-    """The epochs that are trained, in order."""
+    """The epochs that have been trained, in order."""
     found, run = [], epoch_lib.run
 
     def counted(program, state, loader, epoch, *, name):
@@ -45,7 +45,7 @@ def epochs_run(monkeypatch):
 
 
 def lines(directory):
-    """The metrics of each epoch, without what differs from run to run."""
+    """The metrics of each epoch, without those that differ from run to run."""
     found = [json.loads(line) for line in (directory / 'metrics.jsonl').read_text().splitlines()]
     return [{name: value for name, value in line.items() if name != 'seconds'} for line in found]
 
@@ -60,7 +60,7 @@ def test_a_run_that_stopped_after_any_epoch_ends_with_the_same_bits(bench, tmp_p
         for epoch in range(stopped + 1, 4):
             shutil.rmtree(part / 'checkpoints' / str(epoch))
         with (part / 'metrics.jsonl').open('a') as file:
-            file.write('{"epoch": 4, "lo')  # cut short by a kill
+            file.write('{"epoch": 4, "lo')  # truncated by a kill
         bench.fit(part)
         assert digest(bench.state(part, 3)) == digest(whole)
         assert lines(part) == lines(tmp_path / 'whole')
@@ -75,7 +75,7 @@ def test_same_seed_same_bits_and_other_seed_other_bits(bench, tmp_path):
 
 
 @pytest.mark.parametrize('missing', [1, 2, 3])
-def test_an_epoch_that_is_missing_is_made_again(bench, tmp_path, missing):
+def test_a_missing_epoch_is_trained_again(bench, tmp_path, missing):
     bench.fit(tmp_path)
     last = digest(bench.state(tmp_path, 3))
     before = {epoch: bench.variables_digest(tmp_path, epoch) for epoch in (1, 2, 3)}
@@ -98,9 +98,7 @@ def test_a_kill_between_the_metrics_and_the_checkpoint_loses_neither(bench, tmp_
     assert digest(bench.state(tmp_path / 'killed', 3)) == digest(bench.state(tmp_path / 'whole', 3))
 
 
-def test_a_repair_that_was_killed_goes_on_and_stops_after_the_last_missing_epoch(
-    bench, tmp_path, monkeypatch, epochs_run
-):
+def test_a_killed_repair_resumes_and_stops_after_the_last_missing_epoch(bench, tmp_path, monkeypatch, epochs_run):
     bench.fit(tmp_path, epochs=6)
     before = {epoch: bench.variables_digest(tmp_path, epoch) for epoch in range(1, 7)}
     metrics = lines(tmp_path)
@@ -110,17 +108,17 @@ def test_a_repair_that_was_killed_goes_on_and_stops_after_the_last_missing_epoch
         kill_before(patch, training.CheckpointStore, 'save', 4)
         with pytest.raises(Killed):
             bench.fit(tmp_path, epochs=6)
-    assert lines(tmp_path) == metrics  # of the later epochs too, which stay
+    assert lines(tmp_path) == metrics  # including those of the later epochs, which are kept
     epochs_run.clear()
     bench.fit(tmp_path, epochs=6)
     assert epochs_run == [4]
     assert {epoch: bench.variables_digest(tmp_path, epoch) for epoch in range(1, 7)} == before
     assert lines(tmp_path) == metrics
     with training.CheckpointStore(tmp_path / 'checkpoints') as store:
-        assert store.resumable() == [5, 6]
+        assert store.resumable_epochs() == [5, 6]
 
 
-def test_a_state_before_a_gap_outlives_the_whole_epochs_behind_it(bench, tmp_path, monkeypatch, epochs_run):
+def test_a_state_before_a_gap_is_kept_although_later_epochs_are_complete(bench, tmp_path, monkeypatch, epochs_run):
     bench.fit(tmp_path, epochs=6)
     for epoch in (1, 4):
         shutil.rmtree(tmp_path / 'checkpoints' / str(epoch))
@@ -139,7 +137,7 @@ def test_only_the_newest_checkpoints_hold_the_state_of_the_optimizer(bench, tmp_
     assert held == [False, False, True, True]
     with training.CheckpointStore(tmp_path / 'checkpoints', keep_all=True) as store:
         assert store.epochs() == [1, 2, 3, 4]
-        assert store.resumable() == [3, 4]
+        assert store.resumable_epochs() == [3, 4]
         store.restore_classifier(1, bench.classifier)
         with pytest.raises(errors.RunError, match=r'could not read checkpoint .*/checkpoints/1'):
             store.restore(1, training.create(bench.classifier, bench.optimizer()))
@@ -149,9 +147,9 @@ def test_checkpoints_of_another_model_are_refused_and_kept(bench, tmp_path):
     bench.fit(tmp_path, epochs=2)
     module = models.MODELS.make('mlp', num_classes=10, widths=(16,))
     other = models.initialize(module, rng.key_for(0, 'other'), (8, 8, 1), num_classes=10)
-    with pytest.raises(errors.InputError, match=r'checkpoint .*/2 is of another model or optimizer: .*\[32'):
+    with pytest.raises(errors.InputError, match=r'checkpoint .*/2 belongs to another model or optimizer: .*\[32'):
         dataclasses.replace(bench, classifier=other).fit(tmp_path)
-    with pytest.raises(errors.InputError, match='is of another model or optimizer'):
+    with pytest.raises(errors.InputError, match='belongs to another model or optimizer'):
         bench.fit(tmp_path, minimizer={'name': 'sgd'})
     with training.CheckpointStore(tmp_path / 'checkpoints', keep_all=True) as store:
         assert store.epochs() == [1, 2]
@@ -171,10 +169,10 @@ def test_a_damaged_newest_checkpoint_is_reported_and_made_again(bench, tmp_path,
     (tmp_path / 'other' / 'metrics.jsonl').unlink()
     damaged = tmp_path / 'other' / 'checkpoints'
     shutil.rmtree(damaged / '2')
-    shutil.copytree(damaged / '1', damaged / '2')  # a finished epoch 2 whose arrays are not what its optimizer says
+    shutil.copytree(damaged / '1', damaged / '2')  # a finished epoch 2 whose arrays do not match its optimizer
     for path in (damaged / '2' / 'optimizer' / 'd').rglob('*'):
         path.write_bytes(b'damaged')
-    # The last epoch is looked at only when it is used, so ask for one more.
+    # The last checkpoint is read only when it is needed, so ask for one more epoch.
     bench.fit(tmp_path / 'other', epochs=3)
     bench.fit(tmp_path, epochs=3)
     printed = capsys.readouterr().out
@@ -191,7 +189,7 @@ def test_damaged_metrics_are_dropped(tmp_path, damaged):
     assert [(line['epoch'], line['loss']) for line in lines(tmp_path)] == [(1, 2.0), (2, 1.0), (3, 0.5)]
 
 
-def test_what_cannot_be_written_is_told_before_the_first_epoch(bench, tmp_path, epochs_run):
+def test_a_directory_that_cannot_be_written_is_reported_before_the_first_epoch(bench, tmp_path, epochs_run):
     (tmp_path / 'file').write_text('')
     with pytest.raises(errors.RunError, match=r'could not write .*file/metrics\.jsonl'):
         bench.fit(tmp_path / 'file')
@@ -201,7 +199,7 @@ def test_what_cannot_be_written_is_told_before_the_first_epoch(bench, tmp_path, 
 def test_several_hosts_are_refused(bench, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(jax, 'process_count', lambda: 2)
-        with pytest.raises(errors.InputError, match='run on one host so far, not on 2; start one process'):
+        with pytest.raises(errors.InputError, match='run on only one host for now, not on 2; start one process'):
             bench.fit(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -226,7 +224,7 @@ def test_targets_keep_the_latest_two(bench, tmp_path):
         assert store.epochs() == [2, 3]
 
 
-def test_a_diverged_run_says_so_and_keeps_what_it_had(bench, tmp_path):
+def test_a_diverged_run_says_so_and_keeps_earlier_checkpoints(bench, tmp_path):
     bench.fit(tmp_path, epochs=1)
     with pytest.raises(errors.RunError, match=r'loss is (nan|inf).* of epoch 2.*learning rate below 1e\+30'):
         bench.fit(tmp_path, epochs=3, learning_rate=1e30)
@@ -234,8 +232,8 @@ def test_a_diverged_run_says_so_and_keeps_what_it_had(bench, tmp_path):
         assert store.epochs() == [1]
 
 
-def test_batch_size_must_fit_the_devices(bench, tmp_path):
-    with pytest.raises(errors.InputError, match='batch_size 12 does not divide over 8 devices'):
+def test_batch_size_must_match_the_devices_and_the_examples(bench, tmp_path):
+    with pytest.raises(errors.InputError, match='batch_size 12 does not divide evenly over 8 devices'):
         bench.fit(tmp_path, batch_size=12)
     with pytest.raises(errors.InputError, match='batch_size must be 1 to 64'):
         bench.fit(tmp_path, batch_size=128)

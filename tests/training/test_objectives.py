@@ -42,10 +42,10 @@ def objective(module, key=KEY, **options):
 def test_auxiliary_heads_add_their_weighted_cross_entropy():
     module = Noisy(dropout=0.0)
     params = params_of(module)
-    evaluation, gradient = objective(module).value_and_grad(params)
+    result, gradient = objective(module).value_and_grad(params)
     x = IMAGES.reshape(8, -1)
     values = [losses.cross_entropy(x @ params[n]['kernel'] + params[n]['bias'], LABELS) for n in ('fc', 'aux')]
-    np.testing.assert_allclose(evaluation.losses, values[0] + 0.3 * values[1], rtol=1e-5)
+    np.testing.assert_allclose(result.losses, values[0] + 0.3 * values[1], rtol=1e-5)
     assert np.abs(gradient['aux']['kernel']).max() > 1e-3
     plain = objective(Noisy(dropout=0.0, auxiliary=False)).value_and_grad({'fc': params['fc']})[0]
     np.testing.assert_allclose(plain.losses, values[0], rtol=1e-5)
@@ -61,13 +61,13 @@ def test_dropout_is_the_same_in_every_evaluation_of_a_step_and_follows_the_key()
     assert np.abs(first - other.losses(params)).max() > 1e-2
 
 
-def test_micro_batches_draw_dropout_of_their_own():
+def test_micro_batches_draw_their_own_dropout():
     module = Noisy(auxiliary=False)
     params = params_of(module)
     pieces = objective(module, micro_batch_size=4)
     values = pieces.losses(params)
     dropped = [i for i in range(8) if not np.isclose(values[i], objective(module).losses(params)[i], atol=1e-4)]
-    assert dropped  # other masks than in one piece
+    assert dropped  # other masks than without micro-batches
     calm = Noisy(dropout=0.0, auxiliary=False)
     np.testing.assert_allclose(
         objective(calm, micro_batch_size=4).losses(params), objective(calm).losses(params), rtol=1e-5
@@ -75,7 +75,7 @@ def test_micro_batches_draw_dropout_of_their_own():
 
 
 @pytest.mark.parametrize('group_size', [None, 4])
-def test_a_step_draws_new_dropout_each_time_and_alike_on_all_devices(group_size):
+def test_each_step_draws_new_dropout_that_is_the_same_on_all_devices(group_size):
     module = Noisy()
     classifier = models.Classifier({'params': params_of(module)}, module, 3)
     batch = data.Batch(np.uint8(IMAGES * 20 + 128), LABELS, np.arange(8, dtype=np.uint32))
@@ -85,7 +85,7 @@ def test_a_step_draws_new_dropout_each_time_and_alike_on_all_devices(group_size)
         mesh = sharding.data_mesh(jax.devices()[:devices])
         step = training.train_step(module, (0.5,), (0.25,), tx, lambda x, k: x, mesh, group_size=group_size)
         state = training.create(classifier, tx)
-        state = sharding.place(state, sharding.of_state(state, mesh, cut=False))
+        state = sharding.place(state, sharding.of_state(state, mesh, shard=False))
         values = []
         for _ in range(2):
             state, metrics = step(state, batch, KEY)
@@ -127,14 +127,14 @@ def test_in_evaluation_mode_it_is_the_loss_of_the_classifier(micro_batch_size):
     stats = jax.tree.map(lambda leaf: leaf + 0.3, variables['batch_stats'])
     images, labels = jnp.asarray(IMAGES[:6]), jnp.asarray(LABELS[:6])
     found = objectives.objective(module, stats, images, labels, train=False, micro_batch_size=micro_batch_size)
-    evaluation, gradient = found.value_and_grad(variables['params'])
+    result, gradient = found.value_and_grad(variables['params'])
 
     def loss(params):
         logits = module.apply({'params': params, 'batch_stats': stats}, images, train=False)
         return jnp.mean(losses.cross_entropy(logits, labels)), logits
 
     (expected, logits), expected_gradient = jax.value_and_grad(loss, has_aux=True)(variables['params'])
-    np.testing.assert_allclose(jnp.mean(evaluation.losses), expected, rtol=1e-5)
-    np.testing.assert_allclose(evaluation.accuracy, np.mean(np.argmax(logits, -1) == labels), rtol=1e-5)
+    np.testing.assert_allclose(jnp.mean(result.losses), expected, rtol=1e-5)
+    np.testing.assert_allclose(result.accuracy, np.mean(np.argmax(logits, -1) == labels), rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), gradient, expected_gradient)
-    jax.tree.map(np.testing.assert_array_equal, evaluation.batch_stats, stats)
+    jax.tree.map(np.testing.assert_array_equal, result.batch_stats, stats)

@@ -1,4 +1,4 @@
-"""Several steps in one call: the same bits, one compilation, nothing between device and host, and a state that is reused."""
+"""Several steps in one call: the same bits, one compilation, no transfers between device and host, and a reused state."""
 
 import json
 import re
@@ -21,7 +21,7 @@ def digest(state):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('minimizer', [{'name': 'sgd'}, {'name': 'rfn_sam', 'rho': 0.2}, {'name': 'looksam', 'k': 2}])
-def test_an_epoch_by_scan_is_the_loop_bit_for_bit(conv_bench, tmp_path, minimizer):
+def test_an_epoch_by_scan_equals_the_loop_bit_for_bit(conv_bench, tmp_path, minimizer):
     options = {'minimizer': minimizer, 'epochs': 2}
     for name, steps_per_call in (('loop', 1), ('scan', 4), ('parts', 3)):  # an epoch has 4 steps
         conv_bench.fit(tmp_path / name, steps_per_call=steps_per_call, devices=jax.devices()[:1], **options)
@@ -40,7 +40,7 @@ def test_an_epoch_by_scan_is_the_loop_bit_for_bit(conv_bench, tmp_path, minimize
 
 
 def prepared(bench, devices, *, scan):
-    """The step, its state, and the batches and the key of an epoch of four steps, all on the devices."""
+    """Returns the step, its state, and the batches and the key of an epoch of four steps, all on the devices."""
     mesh = sharding.data_mesh(jax.devices()[:devices])
     c, tx = bench.classifier, optax.chain(optim.rfn_sam(0.3), DESCENT)
     augment = data.CropAndFlip(crop_padding=1, flip=True)
@@ -53,7 +53,7 @@ def prepared(bench, devices, *, scan):
 
 @pytest.mark.parametrize('devices', [1, 8])
 @pytest.mark.parametrize('scan', [False, True])
-def test_an_epoch_moves_nothing_and_compiles_nothing_anew(conv_bench, devices, scan):
+def test_an_epoch_transfers_nothing_and_compiles_nothing_again(conv_bench, devices, scan):
     step, state, batches, key = prepared(conv_bench, devices, scan=scan)
     state, _ = step(state, batches[0], key)  # compiles
     with jax.transfer_guard('disallow'), jax.no_tracing():
@@ -69,7 +69,7 @@ def test_the_program_has_no_host_transfer_and_reuses_the_whole_state(conv_bench,
     text = step.lower(state, batches[0], key).compile().as_text()
     assert not re.search(r' (infeed|outfeed|send|recv)(-start|-done)?\(|xla_python_cpu_callback|xla_ffi_python', text)
     (aliases,) = re.findall(r'input_output_alias=\{(.*?)\}, entry', text)
-    # All of the state but two figures of the minimizer's last step, which no step reads.
+    # The whole state except two figures of the minimizer's last step, which no step reads.
     leaves = len(jax.tree.leaves(state))
     reused = re.findall(r'\{(\d*)\}: \(\d+, \{\}', aliases)
     assert len(set(map(int, reused)) & set(range(leaves))) == leaves - (0 if scan else 2)

@@ -11,8 +11,8 @@ from rfn_jax.core import errors, rng, sharding
 
 
 def textbook(classifier, images, batch_size):
-    """The mean over batches of the mean and the biased variance of what enters each normalization layer, by hand for a
-    network whose first layer is convolution and normalization."""
+    """The mean over batches of the mean and the biased variance of the inputs of the first normalization layer, computed by
+    hand for a network that starts with a convolution and this normalization."""
     x = models.normalize(jnp.asarray(images, jnp.float32) / 255, classifier.mean, classifier.std)
     means, variances = [], []
     for start in range(0, len(x) - batch_size + 1, batch_size):
@@ -27,7 +27,7 @@ def textbook(classifier, images, batch_size):
 
 
 @pytest.mark.parametrize('devices', [1, 8])
-def test_statistics_are_the_mean_over_batches_whatever_the_momentum_and_the_old_ones(conv_bench, devices):
+def test_statistics_are_the_mean_over_batches_for_any_momentum_and_old_statistics(conv_bench, devices):
     mesh = sharding.data_mesh(jax.devices()[:devices])
     c, train = conv_bench.classifier, conv_bench.train
     noise = jax.tree.map(lambda leaf: leaf + 7.0, c.variables['batch_stats'])
@@ -59,7 +59,7 @@ class Dropped(nn.Module):
         return nn.Dense(10)(nn.BatchNorm(use_running_average=not train, momentum=0.7, name='bn')(x))
 
 
-def test_dropout_is_on_and_alike_in_all_batches(conv_bench):
+def test_dropout_is_on_and_the_same_in_all_batches(conv_bench):
     c = models.initialize(Dropped(), rng.key_for(0, 'dropped'), (8, 8, 1), num_classes=10)
     train = dataclasses.replace(conv_bench.train, images=np.full_like(conv_bench.train.images, 51))
 
@@ -69,7 +69,7 @@ def test_dropout_is_on_and_alike_in_all_batches(conv_bench):
         return new.variables['batch_stats']['bn']
 
     found = statistics(train)  # two batches
-    # A value is 0.2 / 0.6 with probability 0.6, else 0; each of 64 channels has 32 of them in each batch.
+    # A value is 0.2 / 0.6 with probability 0.6, otherwise 0; each of 64 channels has 32 of them in each batch.
     share = 0.6 * found['mean'] / 0.2
     np.testing.assert_allclose(share * 32, np.round(share * 32), atol=1e-3)  # one mask for both
     assert float(share.mean()) == pytest.approx(0.6, abs=4 * np.sqrt(0.24 / 2048))
@@ -85,7 +85,7 @@ def test_a_model_without_statistics_is_left_alone(conv_bench):
 
 
 @pytest.mark.parametrize('batch_size', [0, 65, 12])
-def test_a_batch_size_that_does_not_fit(conv_bench, batch_size):
+def test_a_batch_size_out_of_range_is_refused(conv_bench, batch_size):
     bench = dataclasses.replace(conv_bench)
     with pytest.raises(
         errors.InputError, match=f'batch_size must be 1 to 64 and a multiple of 8 devices, got {batch_size}'

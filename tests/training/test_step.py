@@ -28,7 +28,7 @@ def build(bench, minimizer, descent=DESCENT, devices=1, **options):
     tx = optax.chain(minimizer, descent)
     step = training.train_step(c.module, c.mean, c.std, tx, identity, mesh, **options)
     state = training.create(c, tx)
-    state = sharding.place(state, sharding.of_state(state, mesh, cut=options.get('shard_state', False)))
+    state = sharding.place(state, sharding.of_state(state, mesh, shard=options.get('shard_state', False)))
     return lambda state, positions: step(state, batch_of(bench.train, positions), KEY), state
 
 
@@ -60,7 +60,7 @@ def textbook_sam(bench, steps, *, rho, lr, momentum, decay):
 
 
 @pytest.mark.accelerator
-def test_equals_textbook_sam_and_moves_statistics_once_at_the_unperturbed_weights(conv_bench):
+def test_equals_textbook_sam_and_updates_statistics_once_at_the_unperturbed_weights(conv_bench):
     step, state = build(conv_bench, optim.rfn_sam(0.3))
     for t in range(4):
         state, _ = step(state, positions(t))

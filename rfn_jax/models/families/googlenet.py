@@ -51,7 +51,7 @@ class AuxiliaryHead(nn.Module):
     Attributes:
       num_classes: Number of classes.
       dropout: Probability of dropout before the last layer, in training.
-      convolutions: Makes and applies the convolution; the dense layers use the same width factor, deviation and type.
+      convolutions: Makes and applies the convolution; the dense layers are initialized like it.
     """
 
     num_classes: int

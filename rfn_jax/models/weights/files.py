@@ -31,11 +31,11 @@ PICKLE = b'\x80'  # the first instruction of a pickle since protocol 2
 MAX_HEADER_SIZE = 100_000_000  # of a safetensors file, as in the safetensors library
 
 
-def read_state_dict(path: os.PathLike | str, entry: str | None = None) -> dict[str, np.ndarray]:
-    """Reads weights from a file of `torch.save`, safetensors or `np.savez`, told apart by content, not by suffix.
+def read_state_dict(path: os.PathLike[str] | str, entry: str | None = None) -> dict[str, np.ndarray]:
+    """Reads weights from a file of `torch.save`, safetensors or `np.savez`, whatever its suffix.
 
-    Prefixes that all keys share because the model was wrapped (`PREFIXES`, such as `module.`) are removed, and everything
-    that is not a tensor is ignored. Nothing in the file is executed.
+    The format is recognized by the content. Prefixes that all keys share because the model was wrapped (`PREFIXES`, such as
+    `module.`) are removed, and everything that is not a tensor is ignored. Nothing in the file is executed.
 
     Args:
       path: The file.
@@ -56,7 +56,7 @@ def read_state_dict(path: os.PathLike | str, entry: str | None = None) -> dict[s
 
 
 def write_safetensors(
-    path: os.PathLike | str, state: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
+    path: os.PathLike[str] | str, state: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
 ) -> None:
     """Writes a state dict to a safetensors file, either completely or not at all.
 

@@ -53,7 +53,9 @@ def namings_of(module: nn.Module) -> Mapping[str, names.Rules]:
     family = type(module).__name__
     if family not in names.NAMINGS:
         known = ', '.join(names.NAMINGS)
-        raise errors.InputError(f'no PyTorch naming is known for models of the family {family}; families: {known}')
+        raise errors.InputError(
+            f'no PyTorch naming is known for models of the family {family}; known families: {known}'
+        )
     namings = names.NAMINGS[family]
     return namings(module) if callable(namings) else namings
 

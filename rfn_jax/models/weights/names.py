@@ -157,7 +157,10 @@ def _mobilenet_v2(module: mobilenet_v2.MobileNetV2) -> dict[str, Rules]:
 
 
 def _vgg(module: vgg.VGG) -> dict[str, Rules]:
-    """Activations and pooling count in `features`. With hidden layers the naming is torchvision's, else pytorch-cifar's."""
+    """Activations and pooling count in `features`.
+
+    A VGG with hidden layers has torchvision's form, and one without has that of pytorch-cifar.
+    """
     rules, position = [], 0
     for stage, widths in enumerate(module.stages, start=1):
         for index in range(len(widths)):

@@ -32,7 +32,7 @@ NUMEL = struct.Struct('<q')  # precedes a storage in the old format
 MAX_VIEW_RATIO = 8  # limit of the bytes of all tensors relative to the bytes of their storages
 
 
-def load(path: os.PathLike | str) -> Any:
+def load(path: os.PathLike[str] | str) -> Any:
     """Reads the saved object; the elements of tensors stay in the file until `to_arrays` copies them.
 
     Args:

@@ -177,7 +177,9 @@ def test_bad_names(network, state):
     with pytest.raises(errors.InputError, match="unknown problem to allow 'mising'; did you mean 'missing'"):
         weights.from_state_dict(network, state, allow=['mising'])
     mlp = classifier('mlp', widths=(4,))
-    with pytest.raises(errors.InputError, match='no PyTorch naming is known for models of the family MLP; families: '):
+    with pytest.raises(
+        errors.InputError, match='no PyTorch naming is known for models of the family MLP; known families: '
+    ):
         weights.to_state_dict(mlp)
 
 

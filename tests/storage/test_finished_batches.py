@@ -11,42 +11,44 @@ SHAPE = (2, 2, 1)
 IMAGES = np.arange(3 * 4, dtype=np.uint8).reshape(3, 2, 2, 1)
 
 
-def test_a_part_comes_back_only_for_the_same_examples_and_origin(tmp_path):
-    parts = storage.Parts(tmp_path / 'parts', {'seed': 1})
-    assert parts.load(0, IDS, SHAPE) is None
-    parts.save(0, IDS, IMAGES)
-    np.testing.assert_array_equal(storage.Parts(tmp_path / 'parts', {'seed': 1}).load(0, IDS, SHAPE), IMAGES)
-    assert parts.load(1, IDS, SHAPE) is None
-    assert parts.load(0, IDS[::-1], SHAPE) is None
-    assert parts.load(0, IDS[:2], SHAPE) is None
-    assert storage.Parts(tmp_path / 'parts', {'seed': 2}).load(0, IDS, SHAPE) is None
+def test_a_batch_is_loaded_only_for_the_same_examples_and_origin(tmp_path):
+    finished = storage.FinishedBatches(tmp_path / 'parts', {'seed': 1})
+    assert finished.load(0, IDS, SHAPE) is None
+    finished.save(0, IDS, IMAGES)
+    np.testing.assert_array_equal(storage.FinishedBatches(tmp_path / 'parts', {'seed': 1}).load(0, IDS, SHAPE), IMAGES)
+    assert finished.load(1, IDS, SHAPE) is None
+    assert finished.load(0, IDS[::-1], SHAPE) is None
+    assert finished.load(0, IDS[:2], SHAPE) is None
+    assert storage.FinishedBatches(tmp_path / 'parts', {'seed': 2}).load(0, IDS, SHAPE) is None
     assert not (tmp_path / 'parts').exists()
 
 
-def test_only_parts_are_deleted(tmp_path):
+def test_only_batches_are_deleted(tmp_path):
     (tmp_path / 'thesis.tex').write_text('years of work')
-    with pytest.raises(InputError, match=r'holds thesis\.tex, which is no part of an adversarial set'):
-        storage.Parts(tmp_path, {})
+    with pytest.raises(InputError, match=r'holds thesis\.tex, which is not a batch of an adversarial set'):
+        storage.FinishedBatches(tmp_path, {})
     assert (tmp_path / 'thesis.tex').exists()
-    parts = storage.Parts(tmp_path / 'parts', {'a': (1, 2)})
-    parts.save(0, IDS, IMAGES)
-    np.testing.assert_array_equal(storage.Parts(tmp_path / 'parts', {'a': (1, 2)}).load(0, IDS, SHAPE), IMAGES)
-    assert parts.load(0, IDS, (4, 1, 1)) is None
+    finished = storage.FinishedBatches(tmp_path / 'parts', {'a': (1, 2)})
+    finished.save(0, IDS, IMAGES)
+    np.testing.assert_array_equal(
+        storage.FinishedBatches(tmp_path / 'parts', {'a': (1, 2)}).load(0, IDS, SHAPE), IMAGES
+    )
+    assert finished.load(0, IDS, (4, 1, 1)) is None
     (tmp_path / 'parts' / 'notes.txt').write_text('mine')
-    parts.clear()
+    finished.clear()
     assert [path.name for path in (tmp_path / 'parts').iterdir()] == ['notes.txt']
 
 
 @pytest.mark.parametrize('damage', [b'', b'PK', None])
-def test_a_damaged_part_is_made_again(tmp_path, damage):
-    parts = storage.Parts(tmp_path, {})
-    parts.save(0, IDS, IMAGES)
+def test_a_damaged_batch_is_not_loaded(tmp_path, damage):
+    finished = storage.FinishedBatches(tmp_path, {})
+    finished.save(0, IDS, IMAGES)
     whole = (tmp_path / '0.npz').read_bytes()
     (tmp_path / '0.npz').write_bytes(whole[:-30] if damage is None else damage)
-    assert parts.load(0, IDS, SHAPE) is None
+    assert finished.load(0, IDS, SHAPE) is None
 
 
-def test_crafting_goes_on_after_the_last_whole_batch(tmp_path):
+def test_crafting_resumes_after_the_last_finished_batch(tmp_path):
     generator = np.random.default_rng(0)
     images = generator.integers(256, size=(10, 2, 2, 1)).astype(np.uint8)
     examples = data.ImageDataset(images, np.zeros(10, np.int32), np.arange(10), ('a', 'b'), 'toy')
@@ -68,13 +70,15 @@ def test_crafting_goes_on_after_the_last_whole_batch(tmp_path):
     with pytest.raises(StopError):
         transfer.craft_images(
             attack, surrogate, examples, jax.random.key(0), **options,
-            parts=storage.Parts(tmp_path, {}), advance=stop_after_two,
+            finished_batches=storage.FinishedBatches(tmp_path, {}), advance=stop_after_two,
         )  # fmt: skip
     assert sorted(path.name for path in tmp_path.glob('*.npz')) == ['0.npz', '1.npz']
-    parts = storage.Parts(tmp_path, {})
+    finished = storage.FinishedBatches(tmp_path, {})
     crafted = []
-    parts.save = lambda number, ids, images, save=parts.save: (crafted.append(number), save(number, ids, images))
-    resumed = transfer.craft_images(attack, surrogate, examples, jax.random.key(0), **options, parts=parts)
+    finished.save = lambda number, ids, images, save=finished.save: (crafted.append(number), save(number, ids, images))
+    resumed = transfer.craft_images(
+        attack, surrogate, examples, jax.random.key(0), **options, finished_batches=finished
+    )
     assert crafted == [2]
     np.testing.assert_array_equal(
         resumed, transfer.craft_images(attack, surrogate, examples, jax.random.key(0), **options)

@@ -1,9 +1,11 @@
-"""Crafted batches on disk, so that a long crafting goes on where it was stopped."""
+"""Finished batches of adversarial images on disk, so that a long crafting run can resume where it was stopped."""
 
 import contextlib
 import json
 import os
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -11,22 +13,23 @@ from etils import epath
 from rfn_jax.core import errors, io
 
 
-class Parts:
-    """The finished batches of one adversarial set: `<directory>/<number>.npz`, beside what they are made from.
+class FinishedBatches:
+    """The finished batches of one adversarial set: `<directory>/<number>.npz`, next to a description of their origin.
 
     Args:
-      directory: A folder of their own; made when the first is saved. Parts of another origin in it are deleted.
+      directory: A folder used for nothing else; created when the first batch is saved. Batches of another origin in it are
+        deleted.
       origin: What they are made from: plain JSON values.
 
     Raises:
       InputError: The directory holds something else.
     """
 
-    def __init__(self, directory: os.PathLike | str, origin: dict):
+    def __init__(self, directory: os.PathLike[str] | str, origin: Mapping[str, Any]):
         self.directory = epath.Path(directory)
         self._origin = json.loads(json.dumps(origin))
         if self.directory.is_dir() and (others := [p.name for p in self.directory.iterdir() if not _is_ours(p.name)]):
-            raise errors.InputError(f'{self.directory} holds {others[0]}, which is no part of an adversarial set')
+            raise errors.InputError(f'{self.directory} holds {others[0]}, which is not a batch of an adversarial set')
         try:
             same = io.read_json(self.directory / 'origin.json') == self._origin
         except errors.InputError:
@@ -35,7 +38,7 @@ class Parts:
             self.clear()
 
     def load(self, number: int, ids: np.ndarray, image_shape: tuple[int, ...]) -> np.ndarray | None:
-        """The images of a batch, uint8 `[B, H, W, C]`; None if they are not there, whole and of these examples."""
+        """Returns the images of a batch, uint8 `[B, H, W, C]`; None if they are missing, damaged or not of these examples."""
         try:
             content = (self.directory / f'{number}.npz').read_bytes()
             with io.npz_arrays(content) as arrays:
@@ -56,7 +59,7 @@ class Parts:
         io.write_bytes(self.directory / f'{number}.npz', io.npz_bytes(images=images, ids=ids))
 
     def clear(self) -> None:
-        """Deletes all parts, once the whole set is saved; nothing else."""
+        """Deletes all batches and nothing else; call it once the complete set is saved."""
         if self.directory.is_dir():
             for path in self.directory.iterdir():
                 if _is_ours(path.name):
