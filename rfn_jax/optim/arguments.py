@@ -1,6 +1,6 @@
-"""Checks of what a user gives a minimizer: at construction, and at every trace of `update`.
+"""Checks of the arguments of minimizers, at construction and at every trace of `update`.
 
-Arrays, which `optax.inject_hyperparams` makes of numbers, pass unseen.
+Arrays are not checked, since `optax.inject_hyperparams` turns numbers into arrays that may be traced.
 """
 
 from collections.abc import Callable
@@ -15,30 +15,32 @@ GradFn = TypeVar('GradFn', bound=Callable[..., Any])
 
 
 def check_number(name: str, value: Any, **bounds: float) -> None:
-    """Checks a hyperparameter against its range, as `checks.number` does.
+    """Checks the type and range of a hyperparameter, as `checks.number` does.
 
     Raises:
-      InputError: It is not a finite number, or out of its range.
+      InputTypeError: It is not a number.
+      InputError: It is not finite, or is out of range.
     """
     if not isinstance(value, jax.Array):
         checks.number(name, value, **bounds)
 
 
 def check_integer(name: str, value: Any, **bounds: int) -> None:
-    """Checks an integer against its range, as `checks.integer` does.
+    """Checks the type and range of an integer, as `checks.integer` does.
 
     Raises:
-      InputError: It is not an integer, or out of its range.
+      InputTypeError: It is not an integer.
+      InputError: It is out of range.
     """
     if not isinstance(value, jax.Array):
         checks.integer(name, value, **bounds)
 
 
 def check_rho(rho: Any) -> None:
-    """Checks a radius: a number of at least 0, or a schedule.
+    """Checks that a radius is a number of at least 0 or a schedule.
 
     Raises:
-      InputTypeError: It is neither.
+      InputTypeError: It is neither a number nor a schedule.
       InputError: It is negative or not finite.
     """
     if callable(rho):
@@ -52,36 +54,37 @@ def check_rho(rho: Any) -> None:
 
 
 def check_seed(seed: Any) -> None:
-    """Checks a seed of 32 bits.
+    """Checks that a seed is an integer from 0 to 2^31 - 1.
 
     Raises:
-      InputError: It is not an integer, or out of its range.
+      InputTypeError: It is not an integer.
+      InputError: It is out of range.
     """
     check_integer('seed', seed, at_least=0, at_most=2**31 - 1)
 
 
-def check_update(method: str, updates: optax.Updates, params: optax.Params | None, grad_fn: GradFn | None) -> GradFn:
-    """Checks what `update` of a minimizer was called with.
+def check_update(name: str, updates: optax.Updates, params: optax.Params | None, grad_fn: GradFn | None) -> GradFn:
+    """Checks the arguments of the `update` function of a minimizer.
 
     Returns:
       `grad_fn`.
 
     Raises:
       InputError: `params` or `grad_fn` is missing.
-      InputTypeError: The updates have holes from `optax.masked` or `optax.partition`.
+      InputTypeError: The updates contain `optax.MaskedNode`s, which `optax.masked` and `optax.partition` insert.
     """
     call = 'call tx.update(grads, opt_state, params, grad_fn=jax.grad(loss_fn))'
     if params is None:
-        raise errors.InputError(f'{method} needs the parameters: {call}')
+        raise errors.InputError(f'{name} needs the parameters: {call}')
     if grad_fn is None:
         raise errors.InputError(
-            f'{method} needs the gradient function: {call}; wrappers that take no extra arguments, and '
-            'TrainState.apply_gradients of Flax, do not pass it on'
+            f'{name} needs the gradient function: {call}; wrappers that accept no extra arguments, and '
+            "Flax's TrainState.apply_gradients, do not pass it on"
         )
     leaves = jax.tree.leaves(updates, is_leaf=lambda leaf: isinstance(leaf, optax.MaskedNode))
     if any(isinstance(leaf, optax.MaskedNode) for leaf in leaves):
         raise errors.InputTypeError(
-            f'{method} cannot run inside optax.masked or optax.partition, since grad_fn needs all parameters: put '
-            f'{method}(mask=...) first in the chain and the masked transformation after it'
+            f'{name} cannot run inside optax.masked or optax.partition, since grad_fn needs all parameters: put '
+            f'{name}(mask=...) first in the chain and the masked transformation after it'
         )
     return grad_fn

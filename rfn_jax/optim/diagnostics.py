@@ -1,4 +1,4 @@
-"""What people log of a sharpness-aware minimizer."""
+"""Metrics of a sharpness-aware minimizer, for logging."""
 
 import jax
 import optax
@@ -8,17 +8,17 @@ from rfn_jax.optim import ascent, states
 
 
 def diagnostics(opt_state: optax.OptState) -> dict[str, jax.Array]:
-    """The figures of the last update of a sharpness-aware minimizer, wherever it is in the state of an optimizer.
+    """Returns metrics of the last update of the sharpness-aware minimizer in the state of an optimizer.
 
     Args:
-      opt_state: State of a chain or of wrappers, of any depth; under `jit` too.
+      opt_state: State of an optimizer, in which chains and wrappers may be nested to any depth; it may be traced by `jit`.
 
     Returns:
-      The scalars `gradient_norm`, `perturbation_norm`, `ascent_count` and `skipped_count` of its `SamState`; empty where
-      there is no minimizer, as in plain SGD.
+      The scalars `gradient_norm`, `perturbation_norm`, `ascent_count` and `skipped_count` of the `SamState`; an empty
+      dict if there is no sharpness-aware minimizer, as in plain SGD.
 
     Raises:
-      InputError: There are several.
+      InputError: There is more than one sharpness-aware minimizer.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax
@@ -29,7 +29,7 @@ def diagnostics(opt_state: optax.OptState) -> dict[str, jax.Array]:
       >>> round(float(optim.diagnostics(opt_state)['perturbation_norm']), 4)
       0.4
     """
-    found = states.of_kind(opt_state, ascent.SamState)
+    found = states.find_states(opt_state, ascent.SamState)
     if len(found) > 1:
-        raise errors.InputError(f'the optimizer state must hold one sharpness-aware minimizer, it holds {len(found)}')
+        raise errors.InputError(f'the optimizer state must hold one sharpness-aware minimizer, but holds {len(found)}')
     return {name: value for state in found for name, value in state._asdict().items() if name != 'count'}

@@ -1,8 +1,8 @@
-"""One state of a minimizer from those of several groups.
+"""Merges the minimizer states that result from the groups of a batch.
 
-With m-sharpness the minimizer runs once for each group of the batch, all from one state. What each run changed is averaged
-over the groups, and the mean change makes the next state. All that is averaged is float32 (float64 for what is float64), so
-that it can go with the gradients in one all-reduce.
+With m-sharpness, the minimizer runs once for each group of the batch, each time from the same state. The changes that these
+runs make to the state are averaged over the groups, and the mean change gives the next state. The averaged values are
+float32 (float64 for float64 leaves), so that they can share one all-reduce with the gradients.
 """
 
 import jax
@@ -13,59 +13,60 @@ from rfn_jax.core import errors, numerics
 
 
 def state_change(new: optax.OptState, old: optax.OptState) -> optax.OptState:
-    """What an update made of a state, in a form that can be averaged over groups.
+    """Returns the change that an update made to a state, in a form that can be averaged over groups.
 
     Args:
       new: The state after the update of one group.
-      old: The state before, the same for all groups.
+      old: The state before the update, the same for all groups.
 
     Returns:
-      A pytree of the same structure: of floats the new values, of counters by how much they grew, and of booleans 1 where
-      they do not hold and 0 where they do; float32, or float64 where the state is.
+      A pytree of the same structure: the new values of floats, the increments of counters, and for booleans 1 if false and 0
+      if true. Its leaves are float32, or float64 where those of the state are.
 
     Raises:
-      InputError: A leaf is something else than floats, booleans or a counter (a signed integer without axes), such as the key
-        of a random generator, since a mean of those means nothing.
+      InputError: A leaf holds neither floats nor booleans and is not a counter (a scalar signed integer); for example, it is
+        a random key. The mean of such leaves would be meaningless.
     """
 
-    def change(path: tuple[object, ...], n: jax.Array, o: jax.Array) -> jax.Array:
-        if jnp.issubdtype(o.dtype, jnp.floating):
-            return numerics.wide(n)
-        if o.dtype == jnp.bool_:
-            return jnp.logical_not(n).astype(jnp.float32)
-        if _is_counter(o):
-            return (n - o).astype(jnp.float32)
+    def leaf_change(path: tuple[object, ...], new: jax.Array, old: jax.Array) -> jax.Array:
+        if jnp.issubdtype(old.dtype, jnp.floating):
+            return numerics.wide(new)
+        if old.dtype == jnp.bool_:
+            return jnp.logical_not(new).astype(jnp.float32)
+        if _is_counter(old):
+            return (new - old).astype(jnp.float32)
         raise errors.InputError(
-            'the state of a minimizer that runs by groups may hold floats, booleans and counters (signed integers without '
-            f'axes), got {o.dtype}{list(o.shape)} at {jax.tree_util.keystr(path)}: move the transformation that keeps it to '
-            'the descent'
+            'the state of a minimizer that runs once per group may only hold floats, booleans and counters (scalar signed '
+            f'integers), got {old.dtype}{list(old.shape)} at {jax.tree_util.keystr(path)}: move the transformation that '
+            'keeps it to the descent'
         )
 
-    return jax.tree_util.tree_map_with_path(change, new, old)
+    return jax.tree_util.tree_map_with_path(leaf_change, new, old)
 
 
 def merged_state(old: optax.OptState, mean_change: optax.OptState) -> optax.OptState:
-    """The state after an update by groups.
+    """Returns the state after an update in which the minimizer ran once for each group.
 
     Args:
-      old: The state before.
-      mean_change: The mean over the groups of what `state_change` gives.
+      old: The state before the update.
+      mean_change: The mean over the groups of the results of `state_change`.
 
     Returns:
-      The next state. Floats are means. Counters move by the rounded mean: as in each group where all agree, also where they
-      start again (by up to 2^24 over the number of groups); one that grew in the mean has grown at least by 1. Booleans hold
-      if they hold in all groups.
+      The next state. Floats are means over the groups. Counters change by the rounded mean of their increments, but by at
+      least 1 if that mean is positive. If all groups agree on an increment, the result is that of each group, even if the
+      counter was reset (for changes of up to 2^24 divided by the number of groups). Booleans are true if they are true in
+      all groups.
     """
 
-    def merged(o: jax.Array, mean: jax.Array) -> jax.Array:
-        if o.dtype == jnp.bool_:
+    def merge_leaf(old: jax.Array, mean: jax.Array) -> jax.Array:
+        if old.dtype == jnp.bool_:
             return mean == 0
-        if _is_counter(o):
+        if _is_counter(old):
             mean = jnp.where(mean > 0, jnp.maximum(jnp.round(mean), 1), jnp.round(mean))
-            return o + mean.astype(o.dtype)
-        return mean.astype(o.dtype)
+            return old + mean.astype(old.dtype)
+        return mean.astype(old.dtype)
 
-    return jax.tree.map(merged, old, mean_change)
+    return jax.tree.map(merge_leaf, old, mean_change)
 
 
 def _is_counter(leaf: jax.Array) -> bool:

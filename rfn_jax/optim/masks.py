@@ -1,6 +1,6 @@
-"""Which parameters are perturbed: masks that a minimizer takes by name, as a function of the parameters, or as a pytree.
+"""Masks of the parameters to perturb, given to a minimizer as a name, a function of the parameters, or a pytree.
 
-The names of the parameters are those of Flax: normalization layers hold a `scale`, and biases are called `bias`.
+Parameters are recognized by their Flax names: normalization layers have a `scale`, and biases are called `bias`.
 """
 
 from collections.abc import Callable
@@ -16,26 +16,26 @@ Mask = str | Callable[[optax.Params], Any] | Any | None
 
 
 def no_biases(params: optax.Params) -> Any:
-    """True for all but parameters that are called `bias`."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: _last(path) != 'bias', params)
+    """Selects all parameters except those called `bias`."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: _last_name(path) != 'bias', params)
 
 
 def only_normalization(params: optax.Params) -> Any:
-    """True for the scales and biases of normalization layers (batch, layer or group normalization) only.
+    """Selects only the scales and biases of normalization layers (batch, layer or group normalization).
 
     Source: Mueller et al., `Normalization Layers Are All That Sharpness-Aware Minimization Needs
     <https://arxiv.org/abs/2306.04226>`_, 2023 (SAM-ON).
     """
-    named = [tuple(_name(key) for key in path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    layers = {path[:-1] for path in named if path and path[-1] == 'scale'}
+    names = [tuple(_key_name(key) for key in path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    layers = {path[:-1] for path in names if path and path[-1] == 'scale'}
     return jax.tree_util.tree_map_with_path(
-        lambda path, _: _last(path) in ('scale', 'bias') and tuple(map(_name, path[:-1])) in layers, params
+        lambda path, _: _last_name(path) in ('scale', 'bias') and tuple(map(_key_name, path[:-1])) in layers, params
     )
 
 
 def no_normalization(params: optax.Params) -> Any:
-    """True for all but the scales and biases of normalization layers."""
-    return jax.tree.map(lambda inside: not inside, only_normalization(params))
+    """Selects all parameters except the scales and biases of normalization layers."""
+    return jax.tree.map(lambda selected: not selected, only_normalization(params))
 
 
 MASKS = {mask.__name__: mask for mask in (no_biases, only_normalization, no_normalization)}
@@ -45,8 +45,8 @@ def check_mask(mask: Any) -> None:
     """Checks the mask argument of a minimizer.
 
     Raises:
-      ValueError: It is a string that is no name of `MASKS`.
-      TypeError: It is a pytree that holds something else than booleans.
+      ValueError: It is a string that is not in `MASKS`.
+      TypeError: It is a single boolean, a JAX array, or a pytree with leaves that are not booleans.
     """
     if isinstance(mask, str):
         checks.one_of('mask', mask, MASKS)
@@ -64,11 +64,11 @@ def check_mask(mask: Any) -> None:
         )
 
 
-def keep_masked(mask: Mask, params: optax.Params, tree: Any) -> Any:
-    """`tree`, which has the structure of `params`, where the mask is true, and zeros elsewhere.
+def apply_mask(mask: Mask, params: optax.Params, tree: Any) -> Any:
+    """Returns `tree`, which has the structure of `params`, with zeros wherever the mask is false.
 
     Raises:
-      ValueError: A mask by name or function selects nothing.
+      ValueError: The mask is a name or a function, and selects none of the parameters.
     """
     if mask is None:
         return tree
@@ -84,9 +84,9 @@ def keep_masked(mask: Mask, params: optax.Params, tree: Any) -> Any:
     )
 
 
-def _last(path: tuple[object, ...]) -> str:
-    return _name(path[-1]) if path else ''
+def _last_name(path: tuple[object, ...]) -> str:
+    return _key_name(path[-1]) if path else ''
 
 
-def _name(key: Any) -> str:
+def _key_name(key: Any) -> str:
     return str(getattr(key, 'key', getattr(key, 'name', getattr(key, 'idx', key))))

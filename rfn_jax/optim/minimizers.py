@@ -1,4 +1,4 @@
-"""The minimizers that a config can name, and the optimizer behind them."""
+"""The registry of minimizers that a config can name, and the SGD that usually follows them."""
 
 import optax
 
@@ -22,27 +22,27 @@ for _factory in (
 
 @MINIMIZERS.register
 def sgd() -> optax.GradientTransformation:
-    """Leaves the gradient as it is: plain SGD."""
+    """Returns the gradient unchanged: plain SGD."""
     return optax.identity()
 
 
 def momentum_sgd(
     learning_rate: optax.ScalarOrSchedule, *, momentum: float, weight_decay: float
 ) -> optax.GradientTransformationExtraArgs:
-    r"""SGD as PyTorch defines it, to be put behind a minimizer: `optax.chain(rfn_sam(), momentum_sgd(...))`.
+    r"""SGD as PyTorch defines it, for use after a minimizer: `optax.chain(rfn_sam(), momentum_sgd(...))`.
 
     .. math:: m \leftarrow \mu m + (g + \lambda w), \qquad w \leftarrow w - \eta m
 
     Args:
-      learning_rate: Number or optax schedule.
+      learning_rate: :math:`\eta`, a number or an optax schedule.
       momentum: :math:`\mu`, in `[0, 1)`.
-      weight_decay: :math:`\lambda`, at least 0; on all parameters, as in the paper.
+      weight_decay: :math:`\lambda`, at least 0; applied to all parameters, as in the paper.
 
     Returns:
       An optax chain.
 
     Raises:
-      InputError: `momentum` or `weight_decay` is out of its range.
+      InputError: `momentum` or `weight_decay` is out of range.
     """
     arguments.check_number('momentum', momentum, at_least=0, below=1)
     arguments.check_number('weight_decay', weight_decay, at_least=0)

@@ -1,11 +1,11 @@
-r"""The point of a neighborhood of the weights where a linear function is largest.
+r"""Neighborhoods of the weights, each given by its point at which a linear function is largest.
 
-A neighborhood is a function from the parameters :math:`w` and a direction :math:`d`, usually their gradient, to
+A neighborhood is a function from the parameters :math:`w` and a direction :math:`d`, usually the gradient, to
 
 .. math:: \arg\max_{e \in N(w)} \langle d, e \rangle
 
-for a set :math:`N(w)` of radius 1; the minimizers scale it by `rho`. All are zero where `d` is zero, use float32 whatever the
-type of the parameters (float64 where they have it), and return trees of that type.
+for a set :math:`N(w)` of radius 1; the minimizers multiply the result by `rho`. If `d` is zero, so is the result. All
+computations and results are in float32 whatever the type of the parameters (in float64 for float64 parameters).
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ Neighborhood = Callable[[optax.Params, optax.Updates], optax.Updates]
 
 
 def ball(params: optax.Params, direction: optax.Updates) -> optax.Updates:
-    r"""One L2 ball over all parameters together: :math:`d / \|d\|_2` (SAM)."""
+    r"""A single L2 ball over all parameters: :math:`d / \|d\|_2` (SAM)."""
     del params
     norm = numerics.tree_norm(direction)
     return jax.tree.map(
@@ -34,7 +34,7 @@ def layer_balls(params: optax.Params, direction: optax.Updates) -> optax.Updates
 
 
 def relative_layer_balls(params: optax.Params, direction: optax.Updates) -> optax.Updates:
-    r"""A ball for each array, as large as its parameters: :math:`\|w_l\|_2 \, d_l / \|d_l\|_2`.
+    r"""An L2 ball for each array, with the norm of the array as its radius: :math:`\|w_l\|_2 \, d_l / \|d_l\|_2`.
 
     Source: the layer-wise scaling of Look-LayerSAM, Liu et al. 2022 (arXiv 2203.02714).
     """
@@ -42,7 +42,7 @@ def relative_layer_balls(params: optax.Params, direction: optax.Updates) -> opta
 
 
 def scaled_ball(eta: float) -> Neighborhood:
-    r"""The ball in which every weight is measured by its own size: :math:`T^2 d / \|T d\|_2` with :math:`T = |w| + \eta`.
+    r"""A ball that measures each weight relative to its size: :math:`T^2 d / \|T d\|_2` with :math:`T = |w| + \eta`.
 
     Source: Kwon et al. 2021 (arXiv 2102.11600), ASAM.
     """
@@ -60,8 +60,8 @@ def scaled_ball(eta: float) -> Neighborhood:
 NORMS = {'global': ball, 'layer': layer_balls, 'relative': relative_layer_balls}
 
 
-def named(norm: str) -> Neighborhood:
-    """The neighborhood of a name in `NORMS`.
+def from_name(norm: str) -> Neighborhood:
+    """Returns the neighborhood with the given name in `NORMS`.
 
     Raises:
       InputError: The name is unknown.

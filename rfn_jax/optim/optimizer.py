@@ -1,4 +1,4 @@
-"""A minimizer and what descends along its gradient, as one optax transformation whose two parts can be run apart."""
+"""A minimizer and the descent along its gradient, as one optax transformation whose two components can run separately."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ class OptimizerState(NamedTuple):
 
     Attributes:
       minimizer: State of the minimizer.
-      descent: State of what follows it.
+      descent: State of the descent.
     """
 
     minimizer: optax.OptState
@@ -20,24 +20,25 @@ class OptimizerState(NamedTuple):
 
 
 class Optimizer(optax.GradientTransformationExtraArgs):  # type: ignore[misc]  # optax has no py.typed
-    """`optax.chain(minimizer, descent)`, with its parts by name.
+    """`optax.chain(minimizer, descent)`, with its components available as attributes.
 
-    It is used wherever a chain is. Training with m-sharpness needs the parts: the minimizer runs once for each group of the
-    batch, and the descent once, along the mean of what the groups give.
+    It can be used wherever a chain can. Training with m-sharpness needs the separate components: the minimizer runs once for
+    each group of the batch, and the descent runs once, along the mean of the gradients that the minimizer returns.
 
-    Copies and `jax.tree.map` keep the parts. `_replace` makes a plain transformation without them, since another `init` or
-    `update` is no longer that of the parts.
+    Copies and `jax.tree.map` keep the components. `_replace` returns a plain transformation without them, since it changes
+    the `init` and `update` that they define.
 
     Attributes:
-      minimizer: Gives the gradient to descend along, such as `optim.rfn_sam()`; `optax.identity()` for none.
-      descent: What follows it, such as `optim.momentum_sgd(...)`, or any chain.
+      minimizer: Transformation that returns the gradient to descend along, such as `optim.rfn_sam()`; `optax.identity()` for
+        none.
+      descent: Transformation that follows it, such as `optim.momentum_sgd(...)` or any chain.
     """
 
     minimizer: optax.GradientTransformationExtraArgs
     descent: optax.GradientTransformationExtraArgs
 
     def __new__(cls, minimizer: optax.GradientTransformation, descent: optax.GradientTransformation) -> 'Optimizer':
-        """Puts the descent behind the minimizer."""
+        """Chains the minimizer and the descent."""
         minimizer, descent = map(optax.with_extra_args_support, (minimizer, descent))
 
         def init_fn(params: optax.Params) -> OptimizerState:
@@ -55,7 +56,7 @@ class Optimizer(optax.GradientTransformationExtraArgs):  # type: ignore[misc]  #
         return self
 
     def __getnewargs__(self) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
-        """What copies are made from."""
+        """Returns the arguments of `__new__` from which copies are made."""
         return self.minimizer, self.descent
 
     @classmethod
@@ -64,5 +65,5 @@ class Optimizer(optax.GradientTransformationExtraArgs):  # type: ignore[misc]  #
 
 
 jax.tree_util.register_pytree_node(
-    Optimizer, lambda tx: ((tx.minimizer, tx.descent), None), lambda _, parts: Optimizer(*parts)
+    Optimizer, lambda tx: ((tx.minimizer, tx.descent), None), lambda _, children: Optimizer(*children)
 )

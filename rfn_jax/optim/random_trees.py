@@ -1,4 +1,4 @@
-"""Random trees with the structure of the parameters, one key for each array."""
+"""Random pytrees with the structure of the parameters, sampled with a separate key for each array."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,12 +9,12 @@ import optax
 def draw(
     params: optax.Params, numbers: Sequence[jax.Array | int], sample: Callable[[jax.Array, jax.Array], jax.Array]
 ) -> optax.Params:
-    """`sample(key, leaf)` for each leaf of `params`.
+    """Returns `sample(key, leaf)` for each leaf of `params`.
 
     Args:
       params: A pytree of arrays.
-      numbers: Integers, at least one: the seed, and what the draw depends on, such as a count.
-      sample: Makes an array from a key and a leaf.
+      numbers: The seed, followed by any integers to fold into the key, such as the number of updates.
+      sample: Function from a key and a leaf to an array.
     """
     key = jax.random.key(numbers[0])
     for number in numbers[1:]:

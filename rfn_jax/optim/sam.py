@@ -1,4 +1,4 @@
-"""Sharpness-aware minimization (SAM), and its form with a large neighborhood (RFN), as optax transformations."""
+"""Sharpness-aware minimization (SAM) and its variant with a large neighborhood (RFN), as optax transformations."""
 
 import optax
 
@@ -20,40 +20,42 @@ def sam(
     .. math::
       \nabla L\left(w + \rho \frac{g}{\|g\|_2}\right)
 
-    With :math:`K` ascent steps the perturbation is made of :math:`K` steps of :math:`\rho / K`, each along the gradient
-    where the one before ended, so its length is at most :math:`\rho`.
+    With :math:`K` ascent steps, the perturbation is the sum of :math:`K` steps of length :math:`\rho / K`, each along the
+    gradient at the point that the previous step reached, so that its length is at most :math:`\rho`.
 
-    The norm is taken in float32 whatever the type of the parameters. Where :math:`g = 0` the perturbation is zero. A
-    gradient :math:`g` or radius that is not finite skips the perturbation, and a gradient at the perturbed point that is
-    not finite becomes zero; both are counted in `skipped_count`, and what is returned is always finite.
+    The norm is computed in float32 whatever the type of the parameters. If :math:`g = 0`, the perturbation is zero. If
+    :math:`g` or the radius is not finite, the perturbation is skipped; if the gradient at the perturbed point is not finite,
+    zeros are returned instead. `skipped_count` counts both cases, and the returned gradient is always finite.
 
-    Each `update` evaluates `ascent_steps` more gradients, so a step costs about two of SGD with one of them. Keep the
-    parameters in float32 and compute in bfloat16 (`dtype`, not `param_dtype`, of Flax): in narrow parameters a small
-    perturbation is rounded away, which `perturbation_norm` shows. Batch statistics, step
-    counters and schedules move once a step.
+    Each `update` evaluates `ascent_steps` additional gradients; with a single one, a training step costs about as much as
+    two steps of SGD. Keep the parameters in float32 and compute in bfloat16 (set `dtype` in Flax, not `param_dtype`): in
+    low-precision parameters a small perturbation is rounded away, which `perturbation_norm` reveals. Batch statistics, step
+    counters and schedules advance once per step.
 
     Args:
-      rho: Radius of the neighborhood, a number at least 0 or an optax schedule of the number of updates. 0 gives the
-        gradient at `params`, at the price of a second evaluation. A good `rho` depends on the batch size, the norm, the
-        mask and the parametrization: note all of them beside it.
-      ascent_steps: K, at least 1; more than 1 runs in a `lax.fori_loop`.
-      norm: `'global'`, one ball over all perturbed parameters together; `'layer'`, a ball of radius `rho` for each array;
-        or `'relative'`, a ball of radius :math:`\rho \|w_l\|_2` for each array.
+      rho: Radius of the neighborhood, a number of at least 0 or an optax schedule of the number of updates. 0 gives the
+        gradient at `params`, at the cost of a second evaluation. A good `rho` depends on the batch size, the norm, the mask
+        and the parametrization: report all of them along with it.
+      ascent_steps: K, at least 1; if it is above 1, the steps run in a `lax.fori_loop`.
+      norm: `'global'` for a single ball over all perturbed parameters; `'layer'` for a ball of radius `rho` for each array;
+        or `'relative'` for a ball of radius :math:`\rho \|w_l\|_2` for each array.
       mask: Which parameters are perturbed: `'no_biases'`, `'only_normalization'`, `'no_normalization'`, a pytree of
-        booleans with the structure of `params` (or a prefix of it), or a function that makes one from `params`. None
-        perturbs all. The others keep their values during the ascent and do not count in the norm; all of them get the
-        gradient at the perturbed point.
+        booleans with the structure of `params` (or a prefix of it), or a function from `params` to such a pytree; all
+        parameters by default. The other parameters keep their values during the ascent and do not count in the norm. The
+        returned gradient is that at the perturbed point for all parameters.
 
     Returns:
-      An `optax.GradientTransformationExtraArgs`; its state is a `SamState`. Its `update` needs `params` and the keyword
+      An `optax.GradientTransformationExtraArgs` whose state is a `SamState`. Its `update` needs `params` and the keyword
       argument `grad_fn`, a function from parameters to the gradient of the same loss on the same batch; other extra
-      arguments are ignored. `init` accepts arrays and `jax.ShapeDtypeStruct`. How it composes with the wrappers of optax
-      is in the docstring of `rfn_sam`.
+      arguments are ignored. `init` accepts arrays and `jax.ShapeDtypeStruct`. The docstring of `rfn_sam` explains how to
+      combine it with the wrappers of optax.
 
     Raises:
-      ValueError: At construction, `rho` is negative or not finite, or `ascent_steps` below 1, or a name is unknown; at
-        `update`, `params` or `grad_fn` is missing, or `grad_fn` returns something else than a gradient of `params`.
-      TypeError: An argument has the wrong type; or the updates have holes from `optax.masked` or `optax.partition`.
+      ValueError: At construction, `rho` is negative or not finite, `ascent_steps` is below 1, or a name is unknown; at
+        `update`, `params` or `grad_fn` is missing, or `grad_fn` does not return a gradient with the structure and shapes of
+        `params`.
+      TypeError: An argument has the wrong type; or the updates contain `optax.MaskedNode`s, which `optax.masked` and
+        `optax.partition` insert.
 
     References:
       Foret et al., `Sharpness-Aware Minimization for Efficiently Improving Generalization
@@ -75,8 +77,8 @@ def rfn_sam(
     .. math::
       \nabla L\left(w + \rho \frac{g}{\|g\|_2}\right)
 
-    This is `sam` with another default of `rho`: the large :math:`\rho = 0.4` in place of 0.05, for the whole schedule, is
-    what makes surrogates whose adversarial examples transfer.
+    This is `sam` with a different default for `rho`. The large :math:`\rho = 0.4` in place of 0.05, throughout training, is
+    what produces surrogates whose adversarial examples transfer.
 
     Args:
       rho: Radius of the neighborhood; see `sam`.
@@ -113,44 +115,47 @@ def rfn_sam(
 
     .. note:: Composition with other transformations of optax.
 
-      *First in the chain.* `rfn_sam` throws away the size of what is upstream and keeps its direction. A gradient clip
-      before it does nothing, weight decay before it only bends the ascent, and a whole optimizer before it makes the
-      chain *ascend*, without an error. `optax.chain(rfn_sam(...), clip, add_decayed_weights, sgd)` is right.
+      *First in the chain.* `rfn_sam` uses only the direction of the updates that it receives and discards their norm.
+      Gradient clipping before it has no effect, weight decay before it only changes the direction of the ascent, and a
+      complete optimizer before it makes the chain *ascend* without any error. The correct order is
+      `optax.chain(rfn_sam(...), clip, add_decayed_weights, sgd)`.
 
-      *Always in a chain.* `optax.chain` hands `grad_fn` to the links that want it, and drops it for the rest;
+      *Always in a chain.* `optax.chain` passes `grad_fn` to the transformations that accept it and drops it for the others.
       `flax.training.train_state.TrainState.apply_gradients` does not pass it on: call `tx.update` yourself.
 
       ==========================================  ===============================================================
-      wrapper                                     right composition
+      wrapper                                     correct composition
       ==========================================  ===============================================================
       `inject_hyperparams`                        `inject_hyperparams(rfn_sam, static_args='mask')(rho=...)`, or
-                                                  around the whole chain. A `rho` that is set to a negative value or
-                                                  NaN skips the perturbation, and is counted
+                                                  around the whole chain. If `rho` is set to a negative value or NaN,
+                                                  the perturbation is skipped and counted as such
       `MultiSteps(inner, k)`                      `chain(rfn_sam(), MultiSteps(inner, k).gradient_transformation())`
-                                                  perturbs by micro-batch (m-sharpness). `MultiSteps(chain(rfn_sam(),
-                                                  inner), k)` runs and is wrong, unless `grad_fn` covers all k
-                                                  micro-batches: it ascends along their mean and descends along the last.
-                                                  Schedules of `rho` count micro-batches: `lambda t: schedule(t // k)`;
-                                                  averages go inside `MultiSteps`
-      `masked`, `partition`                       do not wrap `rfn_sam` (TypeError): use its own `mask`, and put
+                                                  perturbs each micro-batch separately (m-sharpness). A schedule
+                                                  of `rho` then counts micro-batches: use
+                                                  `lambda t: schedule(t // k)`. Averages go inside `MultiSteps`.
+                                                  `MultiSteps(chain(rfn_sam(), inner), k)` runs but is wrong unless
+                                                  `grad_fn` covers all k micro-batches: it ascends along their mean
+                                                  gradient but descends along the gradient of the last one
+      `masked`, `partition`                       cannot wrap `rfn_sam` (TypeError): use its own `mask`, and put
                                                   `masked(...)` or `partition(...)` after it
-      `apply_if_finite`                           `chain(rfn_sam(), apply_if_finite(inner, n))`; what comes out of
-                                                  `rfn_sam` is finite already
-      `conditionally_transform`                   works: the ascent is really skipped
+      `apply_if_finite`                           `chain(rfn_sam(), apply_if_finite(inner, n))`; the output of
+                                                  `rfn_sam` is always finite
+      `conditionally_transform`                   works: the ascent is not computed when it is skipped
       `contrib.schedule_free`                     `chain(rfn_sam(), schedule_free(inner, lr))`, or around the whole
                                                   chain
-      `lookahead`, `flatten`                      do not work around it (they drop or reshape what `grad_fn` needs)
-      `contrib.sam`                               not together: it is the same method
+      `lookahead`, `flatten`                      cannot wrap `rfn_sam`: `lookahead` does not accept `grad_fn`, and
+                                                  `flatten` calls it with flat parameters
+      `contrib.sam`                               do not combine: it is the same method
       ==========================================  ===============================================================
 
-      *Under jit.* Compile the whole step: `jax.jit(tx.update)` cannot take a plain function `grad_fn` as an argument.
+      *Under jit.* Compile the whole training step: `jax.jit(tx.update)` cannot take the function `grad_fn` as an argument.
     """
     return _sam('rfn_sam', rho, ascent_steps, norm, mask)
 
 
 def _sam(
-    method: str, rho: optax.ScalarOrSchedule, ascent_steps: int, norm: str, mask: masks.Mask
+    name: str, rho: optax.ScalarOrSchedule, ascent_steps: int, norm: str, mask: masks.Mask
 ) -> optax.GradientTransformationExtraArgs:
-    neighborhood = neighborhoods.named(norm)
+    neighborhood = neighborhoods.from_name(norm)
     arguments.check_integer('ascent_steps', ascent_steps, at_least=1)
-    return sharpness_aware(method, rho, mask, lambda call: call.climb(neighborhood=neighborhood, steps=ascent_steps))
+    return sharpness_aware(name, rho, mask, lambda inputs: inputs.ascend(neighborhood=neighborhood, steps=ascent_steps))

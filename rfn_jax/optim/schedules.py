@@ -1,4 +1,4 @@
-"""Learning-rate schedules given in epochs, and radii that follow the learning rate."""
+"""Learning-rate schedules defined in epochs, and radius schedules that follow the learning rate."""
 
 import collections
 import math
@@ -15,19 +15,19 @@ from rfn_jax.core import checks, errors
 def step_decay(
     learning_rate: float, *, decay_epochs: Sequence[float], decay_factor: float, steps_per_epoch: int
 ) -> optax.Schedule:
-    """Multiplies the learning rate by `decay_factor` at the start of each of `decay_epochs`.
+    """A learning rate that is multiplied by `decay_factor` at each of `decay_epochs`.
 
     Args:
-      learning_rate: Rate of the first epoch, above 0.
+      learning_rate: Initial learning rate, above 0.
       decay_epochs: Increasing numbers of epochs after which the rate decays; empty for a constant rate.
-      decay_factor: Factor above 0, 0.1 in the paper.
-      steps_per_epoch: Steps in an epoch.
+      decay_factor: Factor of each decay, above 0; 0.1 in the paper.
+      steps_per_epoch: Number of steps in an epoch.
 
     Returns:
       An optax schedule of the number of steps.
 
     Raises:
-      InputError: A value is out of its range.
+      InputError: A value is out of range.
     """
     checks.number('learning_rate', learning_rate, above=0)
     checks.number('decay_factor', decay_factor, above=0)
@@ -53,17 +53,17 @@ def rho_with_learning_rate(
       \rho_t = \rho_{min} + (\rho_{max} - \rho_{min}) \frac{\eta_t - \eta_{min}}{\eta_{max} - \eta_{min}}
 
     Args:
-      learning_rate: :math:`\eta_t`, the learning rate of the optimizer, number or schedule.
-      rho_min: Radius at the lowest learning rate, at least 0.
-      rho_max: Radius at the highest, at least `rho_min`.
-      learning_rate_max: :math:`\eta_{max}`.
-      learning_rate_min: :math:`\eta_{min}`, below `learning_rate_max`.
+      learning_rate: :math:`\eta_t`, the learning rate of the optimizer, a number or a schedule.
+      rho_min: :math:`\rho_{min}`, the radius at `learning_rate_min`, at least 0.
+      rho_max: :math:`\rho_{max}`, the radius at `learning_rate_max`, at least `rho_min`.
+      learning_rate_max: :math:`\eta_{max}`, the highest learning rate.
+      learning_rate_min: :math:`\eta_{min}`, the lowest learning rate, at least 0 and below `learning_rate_max`.
 
     Returns:
-      An optax schedule of the number of updates; radii are kept in `[rho_min, rho_max]`.
+      An optax schedule of the number of updates; its radii are clipped to `[rho_min, rho_max]`.
 
     Raises:
-      InputError: A value is out of its range.
+      InputError: A value is out of range.
 
     References:
       Zhuang et al., `Surrogate Gap Minimization Improves Sharpness-Aware Training <https://arxiv.org/abs/2203.08065>`_,
@@ -81,7 +81,7 @@ def rho_with_learning_rate(
 
     def schedule(count: ArrayLike) -> jax.Array:
         rate = learning_rate(count) if callable(learning_rate) else learning_rate
-        share = (rate - learning_rate_min) / (learning_rate_max - learning_rate_min)
-        return rho_min + (rho_max - rho_min) * jnp.clip(share, 0, 1)
+        fraction = (rate - learning_rate_min) / (learning_rate_max - learning_rate_min)
+        return rho_min + (rho_max - rho_min) * jnp.clip(fraction, 0, 1)
 
     return schedule

@@ -1,4 +1,4 @@
-"""The frame of all sharpness-aware minimizers: what is checked, what is noted, and what a method fills in."""
+"""The common structure of all sharpness-aware minimizers: argument checks, state updates, and a slot for the method."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, Self, TypedDict, TypeVar, Unpack, overload
@@ -10,38 +10,38 @@ from jax.typing import ArrayLike
 from rfn_jax.optim import arguments, ascent, masks, neighborhoods
 
 
-class ClimbOptions(TypedDict, total=False):
-    """Options of `ascent.climb`, which says what they are."""
+class AscentOptions(TypedDict, total=False):
+    """Options of `ascent.ascend`; see there."""
 
     neighborhood: neighborhoods.Neighborhood
     direction: optax.Updates | None
     steps: ArrayLike
 
 
-class Memory(Protocol):
-    """What a method with memory keeps: a NamedTuple with the field `sam`."""
+class MethodState(Protocol):
+    """State of a method that keeps more than a `SamState`: a NamedTuple with the field `sam`."""
 
     @property
     def sam(self) -> ascent.SamState:
-        """What every minimizer keeps."""
+        """State that every minimizer has."""
 
     def _replace(self, *, sam: ascent.SamState) -> Self: ...
 
 
-State = TypeVar('State', bound=Memory)
+State = TypeVar('State', bound=MethodState)
 
 
-class Call(NamedTuple):
-    """What a method knows at an update.
+class UpdateInputs(NamedTuple):
+    """Inputs of a method at one update.
 
     Attributes:
       params: The parameters w.
       updates: Their gradient g.
       grad_fn: Gradient function of parameters.
-      radius: The radius of this update.
-      count: Number of updates before it.
+      radius: Radius at this update.
+      count: Number of updates before this one.
       mask: Which parameters are perturbed.
-      extra_args: Further arguments of `update`.
+      extra_args: The remaining keyword arguments of `update`.
     """
 
     params: optax.Params
@@ -52,43 +52,46 @@ class Call(NamedTuple):
     mask: masks.Mask
     extra_args: Mapping[str, Any]
 
-    def climb(self, grad_fn: ascent.GradientFunction | None = None, **options: Unpack[ClimbOptions]) -> ascent.Climb:
-        """The climb from w, by default along g in one ball; `ascent.climb` has the options."""
+    def ascend(
+        self, grad_fn: ascent.GradientFunction | None = None, **options: Unpack[AscentOptions]
+    ) -> ascent.AscentResult:
+        """Performs the ascent from w, by default along g in a single ball; see `ascent.ascend` for the options."""
         grad_fn = self.grad_fn if grad_fn is None else grad_fn
-        return ascent.climb(grad_fn, self.params, self.updates, self.radius, mask=self.mask, **options)
+        return ascent.ascend(grad_fn, self.params, self.updates, self.radius, mask=self.mask, **options)
 
 
 @overload
 def sharpness_aware(
-    method: str, rho: optax.ScalarOrSchedule, mask: masks.Mask, gradient: Callable[[Call], ascent.Climb]
+    name: str, rho: optax.ScalarOrSchedule, mask: masks.Mask, method: Callable[[UpdateInputs], ascent.AscentResult]
 ) -> optax.GradientTransformationExtraArgs: ...
 @overload
 def sharpness_aware(
-    method: str,
+    name: str,
     rho: optax.ScalarOrSchedule,
     mask: masks.Mask,
-    gradient: Callable[[Call, State], tuple[ascent.Climb, State]],
+    method: Callable[[UpdateInputs, State], tuple[ascent.AscentResult, State]],
     *,
-    memory: Callable[[ascent.SamState, optax.Params], State],
+    init_state: Callable[[ascent.SamState, optax.Params], State],
 ) -> optax.GradientTransformationExtraArgs: ...
 def sharpness_aware(
-    method: str,
+    name: str,
     rho: optax.ScalarOrSchedule,
     mask: masks.Mask,
-    gradient: Callable[..., Any],
+    method: Callable[..., Any],
     *,
-    memory: Callable[[ascent.SamState, optax.Params], Any] | None = None,
+    init_state: Callable[[ascent.SamState, optax.Params], Any] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """A minimizer, from the one function that is its method.
+    """Builds a minimizer from the function that implements its method.
 
     Args:
-      method: Its name, for messages.
+      name: Name of the method, for messages.
       rho: Radius, a number or a schedule; see `sam`.
       mask: Which parameters are perturbed; see `sam`.
-      gradient: The method: from a `Call` to the `ascent.Climb` whose gradient the minimizer returns where it is finite. With
-        memory, from a `Call` and the state to the climb and the next state, in which `sam` is filled in here.
-      memory: From a fresh `SamState` and the parameters to the first state, a NamedTuple with the field `sam`; None for a
-        method whose state is the `SamState` alone.
+      method: Function from `UpdateInputs` to the `ascent.AscentResult` whose gradient the minimizer returns if it is finite.
+        If `init_state` is given: function from `UpdateInputs` and the state to the result and the next state, whose field
+        `sam` is then updated here.
+      init_state: Function from an initial `SamState` and the parameters to the initial state, a NamedTuple with the field
+        `sam`. Not given for a method whose state is just the `SamState`.
 
     Returns:
       An `optax.GradientTransformationExtraArgs`; see `sam`.
@@ -102,7 +105,7 @@ def sharpness_aware(
 
     def init_fn(params: optax.Params) -> Any:
         sam = ascent.initial_state()
-        return sam if memory is None else memory(sam, params)
+        return sam if init_state is None else init_state(sam, params)
 
     def update_fn(
         updates: optax.Updates,
@@ -112,14 +115,14 @@ def sharpness_aware(
         grad_fn: Callable[..., optax.Updates] | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, Any]:
-        checked = arguments.check_update(method, updates, params, grad_fn)
-        sam = state if memory is None else state.sam
+        checked_grad_fn = arguments.check_update(name, updates, params, grad_fn)
+        sam = state if init_state is None else state.sam
         radius = rho(sam.count) if callable(rho) else rho
-        call = Call(params, updates, checked, radius, sam.count, mask, extra_args)
-        if memory is None:
-            return ascent.settle(sam, gradient(call))
-        climbed, after = gradient(call, state)
-        chosen, sam = ascent.settle(sam, climbed)
-        return chosen, after._replace(sam=sam)
+        inputs = UpdateInputs(params, updates, checked_grad_fn, radius, sam.count, mask, extra_args)
+        if init_state is None:
+            return ascent.finish_update(sam, method(inputs))
+        result, next_state = method(inputs, state)
+        descent_gradient, sam = ascent.finish_update(sam, result)
+        return descent_gradient, next_state._replace(sam=sam)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

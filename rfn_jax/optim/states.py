@@ -1,4 +1,4 @@
-"""The states of single transformations in the state of an optimizer."""
+"""Search for the states of individual transformations inside the state of an optimizer."""
 
 from typing import TypeVar
 
@@ -8,7 +8,7 @@ import optax
 State = TypeVar('State')
 
 
-def of_kind(opt_state: optax.OptState, kind: type[State]) -> list[State]:
-    """The states of one kind, at any depth of a chain or of wrappers, in their order."""
-    leaves = jax.tree.leaves(opt_state, is_leaf=lambda leaf: isinstance(leaf, kind))
-    return [leaf for leaf in leaves if isinstance(leaf, kind)]
+def find_states(opt_state: optax.OptState, state_type: type[State]) -> list[State]:
+    """Returns all states of one type, in order, however deeply chains and wrappers nest them."""
+    leaves = jax.tree.leaves(opt_state, is_leaf=lambda leaf: isinstance(leaf, state_type))
+    return [leaf for leaf in leaves if isinstance(leaf, state_type)]

@@ -1,4 +1,4 @@
-"""What the tests of all minimizers share: their table, one compiled update for each, and a look at what they ask for."""
+"""Helpers for the tests of all minimizers: their names, one compiled update for each, and a recorder of perturbed weights."""
 
 import functools
 
@@ -11,13 +11,14 @@ import problems
 from rfn_jax import optim
 
 NAMES = [name for name in optim.MINIMIZERS if name != 'sgd']
-METHODS = [name for name in NAMES if not name.startswith('rfn_')]  # a preset is its method, with another default of rho
-LENGTH_IS_RHO = ('sam', 'rfn_sam', 'gsam', 'looksam', 'friendly_sam', 'random_sam')  # of the perturbation
+METHODS = [name for name in NAMES if not name.startswith('rfn_')]  # a preset is its method with another default of rho
+# Methods whose perturbation has length rho.
+LENGTH_IS_RHO = ('sam', 'rfn_sam', 'gsam', 'looksam', 'friendly_sam', 'random_sam')
 RHO = 0.3
 
 
 def method_of(name):
-    """The name in messages: that of the method, also for a preset."""
+    """The name that messages use: for a preset too, that of its method (rfn_sam has its own)."""
     return name if name == 'rfn_sam' else name.removeprefix('rfn_')
 
 
@@ -31,12 +32,12 @@ def injected(name, rho=RHO, *, static=(), **options):
 
 
 def quick(name):
-    """Options for an update that is not compiled: `looksam` without the cond, which is compiled anew at every call."""
+    """Options for an update that is not compiled: `looksam` without its cond, which would be compiled again at every call."""
     return {'k': 1} if 'looksam' in name else {}
 
 
 def kept_examples(name):
-    """What an esam with gamma = 0.5 keeps where no loss rises: the first half of the batch; None for all others."""
+    """The examples that esam with gamma = 0.5 keeps if no loss increases: the first half of the batch; None for others."""
     return jnp.arange(problems.B // 2) if 'esam' in name else None
 
 
@@ -47,7 +48,7 @@ def extra_args(problem):
 
 
 class Recorder:
-    """A gradient function that remembers the parameters it was called with."""
+    """A gradient function that records the parameters it was called with."""
 
     def __init__(self, problem):
         self.gradient, self.seen = problem.jitted[0], []
@@ -70,14 +71,14 @@ def compiled(name):
     """One compiled update of `convex` for many tests.
 
     Returns:
-      The minimizer with injected hyper-parameters; `update(params, state, batch, at_w, at_top)`, where the gradient at
-      the parameters is multiplied by `at_w` and that at the perturbed parameters by `at_top`; and a list that grows when
-      `update` is traced.
+      The minimizer with injected hyperparameters; `update(params, state, batch, at_params, at_perturbed)`, where the gradient
+      at the parameters is multiplied by `at_params` and that at the perturbed parameters by `at_perturbed`; and a list that
+      grows whenever `update` is traced.
     """
     tx, traces = injected(name), []
 
     @jax.jit
-    def update(params, state, batch, at_w, at_top):
+    def update(params, state, batch, at_params, at_perturbed):
         traces.append(None)
         problem = problems.Problem(params, batch, problems.convex().losses_on)
 
@@ -85,16 +86,16 @@ def compiled(name):
             return jax.tree.map(lambda g: g * factor, gradient)
 
         return tx.update(
-            times(problem.grad_fn(params), at_w),
+            times(problem.grad_fn(params), at_params),
             state,
             params,
-            grad_fn=lambda params, examples=None: times(problem.grad_fn(params, examples), at_top),
+            grad_fn=lambda params, examples=None: times(problem.grad_fn(params, examples), at_perturbed),
             losses_fn=problem.losses,
             unknown=1.0,
         )
 
-    def call(params, state, *, batch=None, at_w=1.0, at_top=1.0):
-        return update(params, state, problems.convex().batch if batch is None else batch, at_w, at_top)
+    def call(params, state, *, batch=None, at_params=1.0, at_perturbed=1.0):
+        return update(params, state, problems.convex().batch if batch is None else batch, at_params, at_perturbed)
 
     return tx, call, traces
 

@@ -1,7 +1,7 @@
 """Three small problems for all tests of minimizers, each with a batch of B = 16 examples.
 
-Parameters are named as Flax names them. No loss is invariant to a whole array of parameters, whose gradient would then be
-rounding and nothing else.
+Parameters have their Flax names. No loss is invariant to a whole array of parameters, since its gradient would then be mere
+rounding error.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ class Problem:
     """Parameters and the losses of a batch.
 
     Attributes:
-      params: Where the training starts.
+      params: The initial parameters.
       batch: Inputs `[B, ...]` and labels `[B]`.
       losses_on: Maps parameters, inputs and labels to losses `[B]`.
     """
@@ -32,7 +32,7 @@ class Problem:
     losses_on: Callable[..., jax.Array]
 
     def on(self, examples):
-        """The same problem with a part of the batch."""
+        """The same problem with only some examples of the batch."""
         return dataclasses.replace(self, batch=tuple(part[examples] for part in self.batch))
 
     def losses(self, params):

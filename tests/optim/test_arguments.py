@@ -22,7 +22,7 @@ def test_integers_and_arrays_pass(value):
 
 
 @pytest.mark.parametrize('value', [True, '1', None, [1], 1j, np.array(0.5)])
-def test_what_is_no_number(value):
+def test_values_that_are_not_numbers(value):
     for check in (
         lambda: arguments.check_number('x', value),
         lambda: arguments.check_integer('x', value),
@@ -44,7 +44,7 @@ def test_ranges():
             check()
 
 
-def test_what_is_no_radius_is_told_that_a_schedule_would_do():
+def test_the_error_for_a_wrong_radius_mentions_schedules():
     allowed = r'a finite number at least 0 or a schedule \(a function of the number of updates\)'
     with pytest.raises(errors.InputTypeError, match=rf"^rho must be {allowed}, got '0\.4'$"):
         arguments.check_rho('0.4')
@@ -55,7 +55,7 @@ def test_a_schedule_is_a_radius():
     arguments.check_rho(lambda count: 0.1)
 
 
-def test_the_holes_of_masked():
+def test_masked_nodes_in_the_updates():
     params = {'a': jnp.ones(2), 'b': jnp.ones(3)}
     arguments.check_update('method', params, params, len)
     with pytest.raises(TypeError, match=r'^method cannot run inside optax\.masked or optax\.partition'):

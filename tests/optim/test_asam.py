@@ -8,7 +8,7 @@ from rfn_jax import optim
 
 
 def loss(params):
-    """A network without biases, (a tanh-free) product of two layers: (c W, V / c) is the same function for every c."""
+    """A linear network of two layers without biases: (c W, V / c) gives the same function for every c."""
     x = jnp.asarray([0.3, -1.2, 0.7])
     return jnp.sum((params['V'] @ (params['W'] @ x) - 1.0) ** 2)
 
@@ -25,7 +25,7 @@ def perturbed(tx, params):
 
 
 @pytest.mark.parametrize('c', [4.0, 0.01])
-def test_rescaling_layers_changes_nothing_where_it_does_for_sam(c):
+def test_rescaling_layers_does_not_matter_unlike_for_sam(c):
     rng = np.random.default_rng(0)
     params = {'W': jnp.float32(rng.normal(size=(4, 3))), 'V': jnp.float32(rng.normal(size=(2, 4)))}
     rescaled = {'W': params['W'] * c, 'V': params['V'] / c}

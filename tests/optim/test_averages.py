@@ -35,7 +35,7 @@ def walk(tx, dtype=jnp.float32):
     state = tx.init(params)
     for step in STEPS:
         updates, state = tx.update(as_arrays(step, dtype), state, params, unknown=1.0)
-        family.assert_close(updates, as_arrays(step, dtype), atol=0)  # left alone
+        family.assert_close(updates, as_arrays(step, dtype), atol=0)  # unchanged
         params = optax.apply_updates(params, updates)
         found.append(optim.average_params(state))
     return found, state
@@ -47,7 +47,7 @@ def mean(trees):
 
 @pytest.mark.parametrize('start', [0, 1, 5, 20])
 @pytest.mark.parametrize('every', [1, 3, 7])
-def test_swa_is_the_mean_of_the_weights_that_it_says(start, every):
+def test_swa_is_the_mean_of_the_weights_that_its_docstring_states(start, every):
     found, state = walk(optim.swa(start, every=every))
     weights = path()
     for t, average in enumerate(found, start=1):
@@ -57,7 +57,7 @@ def test_swa_is_the_mean_of_the_weights_that_it_says(start, every):
 
 
 @pytest.mark.parametrize('decay', [0.0, 0.6, 0.99, 1.0])
-def test_ema_is_its_recursion(decay):
+def test_ema_follows_its_recursion(decay):
     found, state = walk(optim.ema(decay))
     average = START
     for w, now in zip(path()[1:], found, strict=True):
@@ -76,7 +76,7 @@ def test_the_average_of_bfloat16_weights_is_float32(name):
     tx = optim.swa() if name == 'swa' else optim.ema(0.99)
     params = {'w': jnp.full(3, 1.0, jnp.bfloat16)}
     state, expected = tx.init(params), 1.0
-    for t in range(30):  # back and forth by what bfloat16 holds; the mean of it is what it does not hold
+    for t in range(30):  # alternating steps that bfloat16 can represent, unlike their mean
         updates, state = tx.update({'w': jnp.full(3, (-1) ** t / 128, jnp.bfloat16)}, state, params)
         params = optax.apply_updates(params, updates)
         assert float(params['w'][0]) == 1 + (t % 2 == 0) / 128
@@ -119,16 +119,16 @@ def test_an_average_is_found_at_any_depth():
         family.assert_close(optim.average_params(tx.init(params)), params, atol=0)
 
 
-def test_there_must_be_one_average():
+def test_there_must_be_exactly_one_average():
     params = as_arrays(START)
-    with pytest.raises(errors.InputError, match=r'must hold one average of swa\(\) or ema\(\), it holds 0'):
+    with pytest.raises(errors.InputError, match=r'must hold one average of swa\(\) or ema\(\), but holds 0'):
         optim.average_params(optax.chain(optim.sam(), optax.ema(0.9)).init(params))
-    with pytest.raises(errors.InputError, match=r'must hold one average of swa\(\) or ema\(\), it holds 2'):
+    with pytest.raises(errors.InputError, match=r'must hold one average of swa\(\) or ema\(\), but holds 2'):
         optim.average_params(optax.chain(optim.swa(), optim.ema()).init(params))
 
 
 @pytest.mark.parametrize('tx', [optim.swa(), optim.ema()], ids=['swa', 'ema'])
-def test_donated_parameters_leave_the_average_alone(tx):
+def test_donating_the_parameters_does_not_affect_the_average(tx):
     params = as_arrays(START)
     state = tx.init(params)
     donated = jax.jit(lambda params: jax.tree.map(lambda w: w + 1, params), donate_argnums=0)(params)

@@ -37,7 +37,7 @@ def after(tx, steps=2):
         optax.chain(optim.sam(0.3), optax.MultiSteps(optax.adam(0.1), 2).gradient_transformation()),
     ],
 )
-def test_figures_are_found_at_any_depth_and_under_jit(tx):
+def test_metrics_are_found_at_any_depth_and_under_jit(tx):
     for found in (optim.diagnostics(after(tx)), jax.jit(optim.diagnostics)(after(tx))):
         assert found.keys() == NAMES
         np.testing.assert_allclose(found['perturbation_norm'], 0.3, rtol=1e-5)
@@ -45,12 +45,12 @@ def test_figures_are_found_at_any_depth_and_under_jit(tx):
         assert (int(found['ascent_count']), int(found['skipped_count'])) == (2, 0)
 
 
-def test_plain_sgd_has_none():
+def test_plain_sgd_has_no_metrics():
     assert optim.diagnostics(optax.sgd(0.1, momentum=0.9).init(PARAMS)) == {}
 
 
-def test_two_minimizers_are_one_too_many():
-    with pytest.raises(errors.InputError, match='must hold one sharpness-aware minimizer, it holds 2'):
+def test_two_minimizers_are_an_error():
+    with pytest.raises(errors.InputError, match='must hold one sharpness-aware minimizer, but holds 2'):
         optim.diagnostics(optax.chain(optim.sam(), optim.sam()).init(PARAMS))
 
 

@@ -26,8 +26,8 @@ def ascend(params=None, **options):
     return flat.vector(recorder.seen[0]) - flat.start
 
 
-def selection(gamma, rises, **options):
-    """The examples that are kept where the losses rise by `rises`."""
+def selection(gamma, increases, **options):
+    """The examples that are kept if the losses increase by `increases`."""
     seen = []
     params = jnp.ones(3)
 
@@ -36,7 +36,7 @@ def selection(gamma, rises, **options):
         return jnp.ones(3)
 
     def losses_fn(perturbed):
-        return jnp.where(perturbed[0] == 1.0, 5.0, 5.0 + jnp.asarray(rises, jnp.float32))
+        return jnp.where(perturbed[0] == 1.0, 5.0, 5.0 + jnp.asarray(increases, jnp.float32))
 
     tx = optim.esam(0.4, beta=1, gamma=gamma, **options)
     tx.update(jnp.ones(3), tx.init(params), params, grad_fn=grad_fn, losses_fn=losses_fn)
@@ -52,11 +52,11 @@ def test_how_many_examples_are_kept(gamma, examples, kept):
     assert len(selection(gamma, np.zeros(examples))) == kept
 
 
-def test_the_examples_whose_loss_rose_most_are_kept_and_the_first_of_equals():
+def test_the_examples_whose_loss_increased_most_are_kept_and_among_equals_the_first():
     assert sorted(selection(0.5, [0.1, -3.0, 0.5, 0.4, 0.0, 0.3])) == [2, 3, 5]
     assert sorted(selection(0.5, [0.0] * 6)) == [0, 1, 2]
     assert sorted(selection(0.5, [0.2, 0.1, 0.1, 0.1, 0.0, 0.1])) == [0, 1, 2]
-    assert sorted(selection(0.5, [-1.0, -2.0, -3.0, -4.0])) == [0, 1]  # rises, not sizes of them
+    assert sorted(selection(0.5, [-1.0, -2.0, -3.0, -4.0])) == [0, 1]  # by signed increase, not by magnitude
 
 
 def test_radius_zero_keeps_the_first_examples():
@@ -69,7 +69,7 @@ def test_radius_zero_keeps_the_first_examples():
     family.assert_close(updates, gradient(problem.params, jnp.arange(4)))
 
 
-def test_weights_are_perturbed_or_not_and_are_those_of_sam_in_the_mean():
+def test_a_random_subset_is_perturbed_and_the_mean_perturbation_is_that_of_sam():
     problem = problems.convex()
     flat = textbook.Flat(problem)
     sam = 0.4 * textbook.unit(flat.gradient(flat.start))
@@ -89,7 +89,7 @@ def test_what_a_draw_depends_on():
     assert len(patterns) == 4
 
 
-def test_losses_that_are_given_are_not_computed_again():
+def test_given_losses_are_not_computed_again():
     problem = problems.convex()
     gradient, losses = problem.jitted
     calls = []
@@ -106,12 +106,12 @@ def test_losses_that_are_given_are_not_computed_again():
     with_losses, _ = tx.update(gradient(params), state, params, losses=losses(params), **arguments)
     assert len(calls) == 3
     family.assert_close(with_losses, without, atol=0)
-    # They are used: with the losses at the perturbed point itself nothing rises, and the first examples are kept.
-    none_rises, _ = tx.update(gradient(params), state, params, losses=losses(calls[-1]), **arguments)
-    family.assert_close(none_rises, gradient(calls[-1], jnp.arange(5)))
+    # They are used: with the losses at the perturbed point itself none increases, and the first examples are kept.
+    none_increases, _ = tx.update(gradient(params), state, params, losses=losses(calls[-1]), **arguments)
+    family.assert_close(none_increases, gradient(calls[-1], jnp.arange(5)))
 
 
-def test_gamma_one_needs_no_losses_and_no_positions():
+def test_gamma_one_needs_neither_losses_nor_indices():
     problem = problems.convex()
 
     def losses_fn(params):
@@ -120,7 +120,7 @@ def test_gamma_one_needs_no_losses_and_no_positions():
     tx = optim.esam(gamma=1)
     seen = []
 
-    def grad_fn(params):  # of the parameters alone
+    def grad_fn(params):  # takes only the parameters
         seen.append(params)
         return jax.tree.map(lambda w: 2 * w, params)
 
@@ -136,7 +136,9 @@ def test_missing_losses():
     gradient, losses = problem.jitted
     tx = optim.esam()
     for given in ({}, {'losses': losses(problem.params)}):
-        with pytest.raises(ValueError, match=r'esam with gamma below 1 needs the losses .* or set gamma=1'):
+        with pytest.raises(
+            ValueError, match=r'esam with gamma below 1 needs the loss of each example.* or set gamma=1'
+        ):
             tx.update(gradient(problem.params), tx.init(problem.params), problem.params, grad_fn=gradient, **given)
 
 
@@ -150,9 +152,9 @@ def test_beta_may_be_injected_and_gamma_may_not():
     tx.update(gradient(problem.params), state, problem.params, grad_fn=recorder)
     flat = textbook.Flat(problem)
     np.testing.assert_array_equal(flat.vector(recorder.seen[0]) - flat.start, ascend(beta=0.3))
-    with pytest.raises(TypeError, match=r"gamma fixes shapes: wrap esam as .*static_args=\('gamma', 'mask'\)"):
+    with pytest.raises(TypeError, match=r"gamma determines shapes: wrap esam as .*static_args=\('gamma', 'mask'\)"):
         optax.inject_hyperparams(optim.esam, static_args='mask')(0.4).init(problem.params)
-    with pytest.raises(TypeError, match=r'grad_fn|argument'):  # which takes no positions
+    with pytest.raises(TypeError, match=r'grad_fn|argument'):  # it takes no indices
         optim.esam().update(
             gradient(problem.params),
             optim.esam().init(problem.params),

@@ -15,7 +15,7 @@ from rfn_jax import optim
 from rfn_jax.core import sharding
 
 every = pytest.mark.parametrize('name', family.NAMES)
-every_method = pytest.mark.parametrize('name', family.METHODS)  # without presets, where a test is slow
+every_method = pytest.mark.parametrize('name', family.METHODS)  # without presets, for slow tests
 
 CONVEX = problems.convex
 ZEROS = {'kernel': np.zeros(8), 'bias': np.zeros(())}
@@ -70,7 +70,7 @@ def test_unknown_extra_arguments_are_ignored(name):
 
 
 @every
-def test_many_steps_are_one_trace(name):
+def test_many_steps_need_a_single_trace(name):
     _, _, traces = family.compiled(name)
     step, state = start(name)
     params = CONVEX().params
@@ -100,20 +100,20 @@ def test_updates_and_state_keep_their_types(name, dtype):
     for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
         assert (old.shape, old.dtype, old.weak_type) == (new.shape, new.dtype, new.weak_type)
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(updates)} == {dtype}
-    # Norms and averages in float32 or better, whatever the parameters are in.
+    # Norms and averages are in float32 or better, whatever the type of the parameters.
     for leaf in jax.tree.leaves(after):
         assert leaf.dtype == 'int32' or leaf.dtype == ('float64' if dtype == 'float64' and leaf.shape else 'float32')
 
 
 @functools.cache
 def convex_in_bfloat16(dtype):
-    """`convex` from parameters that bfloat16 holds, in `dtype`; made once, so that its gradient is compiled once."""
+    """`convex` with parameters that bfloat16 can represent, in `dtype`; cached, so that its gradient is compiled once."""
     params = jax.tree.map(lambda w: w.astype(jnp.bfloat16).astype(dtype), CONVEX().params)
     return dataclasses.replace(CONVEX(), params=params)
 
 
 @every
-def test_bfloat16_parameters_lose_nothing_on_the_way(name):
+def test_bfloat16_parameters_lose_no_further_precision(name):
     problem = convex_in_bfloat16(jnp.bfloat16)
     params = problem.params
     point, updates, state = family.ascend(name, problem)
@@ -121,11 +121,11 @@ def test_bfloat16_parameters_lose_nothing_on_the_way(name):
     sam = family.sam_state(state)
     exact = family.distance(problem.jitted[0](params), ZEROS)
     assert float(sam.gradient_norm) == pytest.approx(exact, rel=1e-6)  # in bfloat16 it would be off by up to 4e-3
-    # That of what moved, after rounding.
+    # The norm of the actual change, after rounding.
     assert float(sam.perturbation_norm) == pytest.approx(family.distance(point, params), rel=1e-6)
     if family.method_of(name) in family.LENGTH_IS_RHO:
         assert 1e-5 < abs(float(sam.perturbation_norm) / family.RHO - 1) < 1e-2
-    # Near the result in float32, as far as bfloat16 can tell.
+    # Close to the result in float32, within the precision of bfloat16.
     _, expected, _ = family.ascend(name, convex_in_bfloat16(jnp.float32))
     family.assert_close(jax.tree.map(lambda x: x.astype(jnp.float32), updates), expected, atol=0.02)
 
@@ -142,7 +142,7 @@ def test_states_may_be_donated():
 def test_a_zero_gradient_gives_zeros(name):
     step, state = start(name)
     for count in range(6):
-        updates, state = step(CONVEX().params, state, at_w=0.0, at_top=0.0)
+        updates, state = step(CONVEX().params, state, at_params=0.0, at_perturbed=0.0)
         family.assert_close(updates, ZEROS, atol=0)
         family.assert_finite(state)
         sam = family.sam_state(state)
@@ -164,7 +164,7 @@ def test_a_mask(name, form):
     family.assert_close(point['dense'], problem.params['dense'], atol=0)
     assert family.distance(everywhere['dense'], problem.params['dense']) > 0.01
     moved = family.distance(point['norm'], problem.params['norm'])
-    # The dense layer does not count in the norm: the whole radius is left to the normalization.
+    # The dense layer does not count in the norm, so that the normalization gets the whole radius.
     assert moved > family.distance(everywhere['norm'], problem.params['norm']) + 0.01 or 'asam' in name
     if family.method_of(name) in family.LENGTH_IS_RHO:
         assert moved == pytest.approx(family.RHO, rel=1e-5)
@@ -186,7 +186,7 @@ def test_init_takes_shapes(name):
 
 
 @every
-def test_map_params_of_optax_finds_what_is_shaped_like_the_parameters(name):
+def test_optax_map_params_finds_the_leaves_shaped_like_the_parameters(name):
     params = CONVEX().params
     tx = optax.chain(family.make(name), optax.sgd(0.1, momentum=0.9))
     marked = optax.tree.map_params(
@@ -194,13 +194,13 @@ def test_map_params_of_optax_finds_what_is_shaped_like_the_parameters(name):
     )
     like_params = jax.tree.leaves(marked).count('like params')
     own = 2 if family.method_of(name) in ('looksam', 'friendly_sam') else 0
-    assert like_params == own + 2  # two more of the momentum
+    assert like_params == own + 2  # two more for the momentum
     scalars = len(optim.SamState._fields) + (family.method_of(name) == 'friendly_sam')
     assert jax.tree.leaves(marked).count('scalar') == scalars
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What the state tells
+# What the state records
 
 
 @every
@@ -208,8 +208,8 @@ def test_the_state_after_known_updates(name):
     step, state = start(name)
     params, ascents = CONVEX().params, 0
     for count in range(7):
-        climbs = 'looksam' not in name or count % 5 == 0
-        ascents += climbs
+        ascends = 'looksam' not in name or count % 5 == 0
+        ascents += ascends
         g = gradient(params)
         updates, state = step(params, state)
         whole = (state, optax.sgd(0.1, momentum=0.9).init(params))  # as in a chain
@@ -219,18 +219,18 @@ def test_the_state_after_known_updates(name):
         assert float(optax.tree.get(whole, 'gradient_norm')) == pytest.approx(family.distance(g, ZEROS), rel=1e-5)
         perturbation_norm = float(optax.tree.get(whole, 'perturbation_norm'))
         if family.method_of(name) in family.LENGTH_IS_RHO:
-            assert perturbation_norm == pytest.approx(family.RHO if climbs else 0, rel=1e-5)
+            assert perturbation_norm == pytest.approx(family.RHO if ascends else 0, rel=1e-5)
         else:
             assert perturbation_norm > 0
         params = jax.tree.map(lambda w, u: w - 0.1 * u, params, updates)
 
 
 @every
-def test_the_perturbation_norm_is_the_way_from_the_weights(name):
+def test_the_perturbation_norm_is_the_distance_from_the_weights(name):
     for problem in (CONVEX(), problems.normalized()):
         point, _, state = family.ascend(name, problem)
-        way = family.distance(point, problem.params)
-        assert float(family.sam_state(state).perturbation_norm) == pytest.approx(way, rel=1e-5)
+        distance = family.distance(point, problem.params)
+        assert float(family.sam_state(state).perturbation_norm) == pytest.approx(distance, rel=1e-5)
 
 
 @every
@@ -247,53 +247,53 @@ def test_the_counts_saturate(name):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What is not finite
+# Values that are not finite
 
 
 @every
 def test_a_gradient_that_is_not_finite_at_the_weights(name):
     params = CONVEX().params
     for bad in (np.nan, np.inf):
-        for at_top in (1.0, bad):
+        for at_perturbed in (1.0, bad):
             step, state = start(name)
             _, state = step(params, state)
             before = state
-            for index in range(5):  # looksam climbs at the last one
-                updates, state = step(params, state, at_w=bad, at_top=at_top)
+            for index in range(5):  # looksam ascends at the last one
+                updates, state = step(params, state, at_params=bad, at_perturbed=at_perturbed)
                 family.assert_finite(updates)
                 sam = family.sam_state(state)
-                random_and_fine = name == 'random_sam' and at_top == 1  # it does not look at the gradient
-                assert int(sam.skipped_count) == (0 if random_and_fine else index + 1)
+                unaffected = name == 'random_sam' and at_perturbed == 1  # it ignores the gradient
+                assert int(sam.skipped_count) == (0 if unaffected else index + 1)
                 assert np.isfinite(sam.perturbation_norm)
-                if at_top is bad:
+                if at_perturbed is bad:
                     family.assert_close(updates, ZEROS, atol=0)
-            # The memory of looksam and friendly_sam is what it was.
-            family.assert_close(memory(state), memory(before), atol=0)
+            # The arrays that looksam and friendly_sam keep are unchanged.
+            family.assert_close(stored_arrays(state), stored_arrays(before), atol=0)
             updates, state = step(params, state)
             family.assert_finite((updates, state))
 
 
-def memory(state):
+def stored_arrays(state):
     return [leaf for leaf in jax.tree.leaves(state.inner_state) if leaf.shape == (8,)]
 
 
 @every
-def test_where_only_the_given_gradient_is_not_finite_that_of_grad_fn_is_returned(name):
+def test_if_only_the_given_gradient_is_not_finite_that_of_grad_fn_is_returned(name):
     params = CONVEX().params
     step, state = start(name)
-    updates, _ = step(params, state, at_w=np.nan)
-    if 'gsam' in name:  # which needs both
+    updates, _ = step(params, state, at_params=np.nan)
+    if 'gsam' in name:  # it needs both
         family.assert_close(updates, ZEROS, atol=0)
     elif name != 'random_sam':
         family.assert_close(updates, gradient(params, family.kept_examples(name)))
 
 
 @every
-def test_a_gradient_that_is_not_finite_at_the_perturbed_point_is_no_update(name):
+def test_a_gradient_that_is_not_finite_at_the_perturbed_point_gives_a_zero_update(name):
     params = CONVEX().params
     for bad in (np.nan, np.inf, -np.inf):
         step, state = start(name)
-        updates, state = step(params, state, at_top=bad)
+        updates, state = step(params, state, at_perturbed=bad)
         family.assert_close(updates, ZEROS, atol=0)
         sam = family.sam_state(state)
         assert (int(sam.skipped_count), int(sam.ascent_count), float(sam.perturbation_norm)) == (1, 1, 0)
@@ -305,7 +305,7 @@ def test_a_gradient_that_is_not_finite_at_the_perturbed_point_is_no_update(name)
 
 
 @every
-def test_a_radius_that_is_set_to_nonsense_skips_the_perturbation(name):
+def test_setting_an_invalid_radius_skips_the_perturbation(name):
     params = CONVEX().params
     step, state = start(name)
     expected = gradient(params, family.kept_examples(name))
@@ -326,11 +326,11 @@ def test_a_radius_that_is_set_to_nonsense_skips_the_perturbation(name):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# In and before the wrappers of optax
+# Inside and before the wrappers of optax
 
 
 @every
-def test_inject_hyperparams_with_a_number_that_may_be_set(name):
+def test_inject_hyperparams_with_a_number_that_can_be_set(name):
     params = CONVEX().params
     for rho in (family.RHO, 0.05):
         step, state = start(name, rho)
@@ -358,7 +358,7 @@ def test_inject_hyperparams_with_a_schedule(name):
 
 
 @every
-def test_apply_if_finite_behind_it_has_nothing_to_reject(name):
+def test_apply_if_finite_after_it_has_nothing_to_reject(name):
     params = CONVEX().params
     tx = optax.chain(family.make(name, **family.quick(name)), optax.apply_if_finite(optax.sgd(0.1), 3))
 
@@ -374,7 +374,7 @@ def test_apply_if_finite_behind_it_has_nothing_to_reject(name):
 
 
 @every
-def test_schedule_free_behind_it(name):
+def test_schedule_free_after_it(name):
     lr, b1 = 0.1, 0.9
     method = family.make(name, **family.quick(name))
     tx = optax.chain(method, optax.contrib.schedule_free_sgd(lr, b1=b1))
@@ -397,7 +397,7 @@ def micro_batches():
 
 
 @every_method
-def test_multisteps_behind_it_averages_what_it_returns_for_the_micro_batches(name):
+def test_multisteps_after_it_averages_its_results_for_the_micro_batches(name):
     lr, k = 0.1, 2
     tx = optax.chain(family.make(name), optax.MultiSteps(optax.sgd(lr), k).gradient_transformation())
 
@@ -447,8 +447,8 @@ def test_conditionally_transform_around_it_skips_the_ascent(name):
         family.assert_close(updates, expected)
         params = jax.tree.map(lambda w, g: w - 0.1 * g, params, expected)
     jax.effects_barrier()
-    climbs = 1 if name == 'looksam' else 2
-    assert len(calls) == int(family.sam_state(state).ascent_count) == climbs
+    ascents = 1 if name == 'looksam' else 2
+    assert len(calls) == int(family.sam_state(state).ascent_count) == ascents
     assert int(family.sam_state(state).count) == 2
 
 
@@ -461,7 +461,7 @@ def cut(tree, mesh):
 
 
 @every_method
-def test_cut_parameters_and_batches_give_what_one_device_gives(name):
+def test_sharded_parameters_and_batches_give_the_same_result_as_one_device(name):
     mesh = sharding.data_mesh()
     assert mesh.size == 8
     tx, step, _ = family.compiled(name)
@@ -478,7 +478,7 @@ def test_cut_parameters_and_batches_give_what_one_device_gives(name):
 
 
 @every_method
-def test_the_state_lies_where_the_parameters_lie(name):
+def test_the_state_has_the_sharding_of_the_parameters(name):
     mesh = sharding.data_mesh()
     tx, step, _ = family.compiled(name)
     params = cut(CONVEX().params, mesh)
@@ -538,7 +538,7 @@ def test_errors_of_update_name_the_method(name):
 
 @every
 @pytest.mark.parametrize('wrapper', ['masked', 'partition'])
-def test_inside_a_wrapper_that_makes_holes(name, wrapper):
+def test_inside_a_wrapper_that_inserts_masked_nodes(name, wrapper):
     tx, params, method = family.make(name), CONVEX().params, family.method_of(name)
     if wrapper == 'masked':
         tx = optax.masked(tx, {'kernel': True, 'bias': False})
@@ -593,6 +593,6 @@ def test_errors_of_other_options_name_the_value(option):
             assert option not in inspect.signature(optim.MINIMIZERS[name]).parameters
 
 
-def test_every_option_is_in_a_table_of_errors():
+def test_every_option_has_error_tests():
     options = {option for name in family.NAMES for option in inspect.signature(optim.MINIMIZERS[name]).parameters}
     assert options == NUMBERS.keys() | {'rho', 'mask', 'norm'}

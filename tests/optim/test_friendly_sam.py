@@ -10,7 +10,7 @@ GRADIENTS = [{'w': np.array([1.0, -2.0, 0.5]) * t, 'b': np.array(0.3 - t)} for t
 
 
 def feed(tx, gradients):
-    """The perturbations and the averages, for gradients that depend on nothing."""
+    """The perturbations and the averages, for given gradients that do not depend on the parameters."""
     params, directions, averages = {'w': jnp.zeros(3), 'b': jnp.zeros(())}, [], []
     state = tx.init(params)
     for g in gradients:
@@ -52,7 +52,7 @@ def test_gradients_that_are_not_finite_do_not_enter_the_average():
     family.assert_close((first_bad[1], with_bad[1]), jax.tree.map(jnp.zeros_like, (averages[0], averages[0])), atol=0)
 
 
-def test_the_mask_is_not_for_the_average():
+def test_the_mask_does_not_apply_to_the_average():
     tx = optim.friendly_sam(0.3, mask={'w': False, 'b': True})
     directions, averages = feed(tx, GRADIENTS)
     _, unmasked = feed(optim.friendly_sam(0.3), GRADIENTS)

@@ -17,33 +17,33 @@ def update(alpha, problem):
 
 
 @pytest.mark.parametrize('name', problems.PROBLEMS)
-def test_what_is_taken_off_is_orthogonal_to_the_perturbed_gradient(name):
+def test_the_subtracted_part_is_orthogonal_to_the_perturbed_gradient(name):
     problem = problems.PROBLEMS[name]()
     flat = textbook.Flat(problem)
     g = flat.gradient(flat.start)
     g_p = flat.vector(update(0, problem))
-    taken = (g_p - flat.vector(update(0.7, problem))) / 0.7
-    assert abs(taken @ g_p) < 1e-6 * textbook.norm(g) * textbook.norm(g_p)
+    subtracted = (g_p - flat.vector(update(0.7, problem))) / 0.7
+    assert abs(subtracted @ g_p) < 1e-6 * textbook.norm(g) * textbook.norm(g_p)
     # g = g_parallel + g_perpendicular, with g_parallel along g_p.
-    along = g - taken
+    along = g - subtracted
     cosine = along @ g_p / (textbook.norm(along) * textbook.norm(g_p))
     assert abs(cosine) == pytest.approx(1, abs=1e-6)
-    assert textbook.norm(taken) > 1e-3
-    # Descending along -g_perpendicular raises the loss, and so lowers the gap.
-    assert g @ taken == pytest.approx(taken @ taken, rel=1e-4)
+    assert textbook.norm(subtracted) > 1e-3
+    # Descending along -g_perpendicular increases the loss and so reduces the gap.
+    assert g @ subtracted == pytest.approx(subtracted @ subtracted, rel=1e-4)
 
 
-def test_a_gradient_that_does_not_turn_leaves_nothing_to_take_off():
+def test_nothing_is_subtracted_if_the_direction_of_the_gradient_is_constant():
     direction = jnp.asarray([3.0, -1.0, 2.0])
 
-    def grad_fn(params):  # of (d . w)^2: always along d
+    def grad_fn(params):  # of (d . w)^2 / 2: always along d
         return direction * (direction @ params)
 
     params = jnp.asarray([1.0, 2.0, -3.0])
     tx = optim.gsam(RHO, alpha=1e4)
     updates, _ = tx.update(grad_fn(params), tx.init(params), params, grad_fn=grad_fn)
     expected = grad_fn(params + RHO * textbook.unit(np.asarray(grad_fn(params))))
-    np.testing.assert_allclose(updates, expected, rtol=5e-3)  # 1e4 times the rounding
+    np.testing.assert_allclose(updates, expected, rtol=5e-3)  # 1e4 times the rounding error
 
 
 def test_rho_that_follows_the_learning_rate_as_in_the_paper():

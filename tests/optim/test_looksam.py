@@ -11,7 +11,7 @@ from rfn_jax import optim
 
 
 def run(tx, steps, grad_fn=None):
-    """Trains `convex`; the gradient given, the update and the state of each step, and how often `grad_fn` was called."""
+    """Trains `convex`; returns the gradient, update and state of each step, and how often `grad_fn` was called."""
     problem, calls = problems.convex(), []
 
     def counted(params):
@@ -32,15 +32,15 @@ def run(tx, steps, grad_fn=None):
     return found, len(calls)
 
 
-@pytest.mark.parametrize(('k', 'climbs'), [(1, 7), (3, 3), (7, 1)])
-def test_it_climbs_at_every_k_th_update_only(k, climbs):
+@pytest.mark.parametrize(('k', 'ascents'), [(1, 7), (3, 3), (7, 1)])
+def test_it_ascends_at_every_k_th_update_only(k, ascents):
     found, calls = run(optim.looksam(0.3, k=k), 7)
-    assert calls == climbs
+    assert calls == ascents
     radii = [float(optax.tree.get(state, 'perturbation_norm')) for _, _, state in found]
     np.testing.assert_allclose(radii, [0.3 if t % k == 0 else 0 for t in range(7)], rtol=1e-5)
 
 
-def test_the_compiled_path_is_the_textbooks():
+def test_the_compiled_path_equals_the_textbook():
     flat = textbook.Flat(problems.convex())
     found, _ = run(optim.looksam(0.3, k=3, alpha=0.6), 12)
     rule = textbook.looksam(flat, rho=0.3, k=3, alpha=0.6)
@@ -49,7 +49,7 @@ def test_the_compiled_path_is_the_textbooks():
     np.testing.assert_allclose(flat.start - 0.1 * np.cumsum(updates, axis=0), path, atol=1e-5)
 
 
-def test_what_is_reused_has_alpha_times_the_size_of_the_gradient():
+def test_the_reused_part_has_alpha_times_the_norm_of_the_gradient():
     flat = textbook.Flat(problems.convex())
     found, _ = run(optim.looksam(0.3, k=4, alpha=0.6), 4)
     g, updates, state = (flat.vector(part) for part in (found[0][0], found[0][1], found[0][2].orthogonal))
@@ -62,7 +62,7 @@ def test_what_is_reused_has_alpha_times_the_size_of_the_gradient():
         np.testing.assert_allclose(textbook.unit(added), textbook.unit(state), atol=1e-5)
 
 
-def test_alpha_zero_is_sgd_between_the_climbs():
+def test_alpha_zero_is_sgd_between_the_ascents():
     found, _ = run(optim.looksam(0.3, k=3, alpha=0), 6)
     for t, (g, updates, _) in enumerate(found):
         if t % 3:
@@ -71,8 +71,8 @@ def test_alpha_zero_is_sgd_between_the_climbs():
             assert family.distance(updates, g) > 1e-3
 
 
-def test_rounding_is_not_taken_for_an_orthogonal_part():
-    # The gradient of (d . w)^2 / 2 is along d everywhere: there is nothing to reuse but rounding.
+def test_rounding_error_is_not_taken_for_an_orthogonal_part():
+    # The gradient of (d . w)^2 / 2 is along d everywhere: there is nothing to reuse but rounding error.
     d = jnp.asarray(np.random.default_rng(0).normal(size=8), jnp.float32)
 
     def grad_fn(params):
@@ -85,7 +85,7 @@ def test_rounding_is_not_taken_for_an_orthogonal_part():
             family.assert_close(updates, g, atol=1e-6)
 
 
-def test_the_gradient_norm_is_that_of_the_mask_at_every_update():
+def test_the_gradient_norm_is_over_the_masked_parameters_at_every_update():
     found, _ = run(optim.looksam(0.3, k=2, mask={'kernel': True, 'bias': False}), 4)
     for g, _, state in found:
         assert float(state.sam.gradient_norm) == pytest.approx(textbook.norm(np.asarray(g['kernel'])), rel=1e-5)
@@ -95,12 +95,12 @@ def test_the_gradient_norm_is_that_of_the_mask_at_every_update():
 def test_k_may_be_injected_and_set():
     problem = problems.convex()
     tx = optax.inject_hyperparams(optim.looksam, static_args='mask')(0.3, k=3)
-    state, climbs = tx.init(problem.params), []
+    state, ascents = tx.init(problem.params), []
     g = problem.grad_fn(problem.params)
     update = jax.jit(lambda state: tx.update(g, state, problem.params, grad_fn=problem.grad_fn))
     for t in range(6):
         if t == 3:
             state.hyperparams['k'] = jnp.asarray(2)
         _, state = update(state)
-        climbs.append(int(state.inner_state.sam.ascent_count))
-    assert climbs == [1, 1, 1, 1, 2, 2]  # at 0 with k = 3, at 4 with k = 2
+        ascents.append(int(state.inner_state.sam.ascent_count))
+    assert ascents == [1, 1, 1, 1, 2, 2]  # at 0 with k = 3, at 4 with k = 2

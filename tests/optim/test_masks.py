@@ -20,7 +20,7 @@ PARAMS = jax.tree.map(jnp.asarray, PARAMS)
 
 def kept(mask, params=PARAMS):
     """The parameters that a mask keeps."""
-    mask = masks.keep_masked(mask, params, params)
+    mask = masks.apply_mask(mask, params, params)
     return sorted({float(leaf) for leaf in jax.tree.leaves(mask)} - {0.0})
 
 
@@ -48,7 +48,7 @@ def test_the_names_on_other_trees():
     assert kept('no_biases', jnp.float32(5)) == [5]
 
 
-def test_only_what_lies_beside_a_scale_is_normalization():
+def test_only_parameters_next_to_a_scale_are_normalization():
     block = {'scale': jnp.float32(1), 'bias': jnp.float32(2), 'gain': jnp.float32(3), 'dense': {'bias': jnp.float32(4)}}
     assert kept('only_normalization', {'a': block, 'b': {'bias': jnp.float32(5)}}) == [1, 2]
 
@@ -61,7 +61,7 @@ def test_a_name_or_function_must_select_something():
         kept('no_biases', {'bias': jnp.ones(2)})
     with pytest.raises(ValueError, match='selects none'):
         kept(lambda params: jax.tree.map(lambda _: False, params))
-    assert kept({'conv': False, 'norm': False, 'blocks': False}) == []  # written out, it is meant
+    assert kept({'conv': False, 'norm': False, 'blocks': False}) == []  # an explicit pytree may select nothing
 
 
 @pytest.mark.parametrize('name', ['resnet', 'vit'])
@@ -87,15 +87,15 @@ def test_a_prefix_a_pytree_and_a_function():
     assert kept({'conv': np.bool_(True), 'norm': jnp.asarray(False), 'blocks': False}) == [1, 2]
 
 
-def test_what_is_masked_out_is_not_used():
+def test_masked_out_values_are_not_used():
     params = {'a': jnp.full(2, jnp.nan), 'b': jnp.full(2, 3.0, jnp.bfloat16)}
-    found = masks.keep_masked({'a': False, 'b': True}, params, params)
+    found = masks.apply_mask({'a': False, 'b': True}, params, params)
     np.testing.assert_array_equal(found['a'], [0, 0])
     np.testing.assert_array_equal(found['b'], [3, 3])
     assert (found['a'].dtype, found['b'].dtype) == (jnp.float32, jnp.bfloat16)
 
 
-def test_a_mask_of_other_parameters():
+def test_a_mask_for_other_parameters():
     with pytest.raises(ValueError, match='conv'):
         kept({'convolution': True, 'norm': True, 'blocks': True})
 

@@ -37,14 +37,14 @@ def test_floats_are_means_and_types_stay():
     assert int(found.count) == 6
 
 
-def test_a_counter_that_grew_in_one_group_has_grown_and_one_that_did_not_has_not():
+def test_a_counter_increases_if_it_increased_in_any_group():
     old = state(5, 1.0, True, [0.0])
     assert int(merged(old, [old._replace(count=jnp.int32(6)), *[old] * 7]).count) == 6
     assert int(merged(old, [old] * 8).count) == 5
     assert int(merged(old, [old._replace(count=jnp.int32(n)) for n in (8, 8, 9)]).count) == 8
 
 
-def test_a_flag_holds_if_it_holds_in_all_groups():
+def test_a_boolean_is_true_if_it_is_true_in_all_groups():
     old = state(5, 1.0, False, [0.0])
     yes, no = old._replace(found=jnp.asarray(True)), old
     assert bool(merged(old, [yes] * 3).found)
@@ -52,13 +52,13 @@ def test_a_flag_holds_if_it_holds_in_all_groups():
 
 
 @pytest.mark.parametrize(('start', 'ends', 'expected'), [(3, [0] * 6, 0), (131_072, [0] * 127, 0), (3, [0, 0, 4], 1)])
-def test_a_counter_that_starts_again_does_so_and_is_the_rounded_mean_where_groups_disagree(start, ends, expected):
+def test_a_counter_may_be_reset_and_is_the_rounded_mean_if_groups_disagree(start, ends, expected):
     old = state(start, 1.0, True, [0.0])
     found = merged(old, [old._replace(count=jnp.int32(end)) for end in ends])
     assert (int(found.count), found.count.dtype) == (expected, jnp.int32)
 
 
-def test_micro_steps_of_multisteps_start_again():
+def test_the_micro_step_counter_of_multisteps_is_reset():
     tx = optax.MultiSteps(optim.sam(0.1), 2)
     params, gradient = jnp.ones(3), jnp.arange(3.0)
     found = tx.init(params)
@@ -86,6 +86,6 @@ def test_narrow_floats_are_averaged_in_float32_and_keep_their_type():
     ],
     ids=['key', 'key data', 'unsigned', 'array'],
 )
-def test_what_has_no_mean_is_refused(leaf, message):
-    with pytest.raises(errors.InputError, match=r'may hold floats, booleans and counters .*' + message):
+def test_leaves_without_a_mean_are_rejected(leaf, message):
+    with pytest.raises(errors.InputError, match=r'may only hold floats, booleans and counters .*' + message):
         optim.state_change({'rng': leaf}, {'rng': leaf})

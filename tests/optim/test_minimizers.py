@@ -58,7 +58,7 @@ def test_momentum_sgd_is_the_sgd_of_pytorch(momentum, weight_decay, schedule, rh
     expected = torch_sgd(
         gradient if rho is None else sam_gradient,
         np.array([20.0, -9.0]),
-        # The velocity is made of gradients and not of steps: a lower rate slows down at once.
+        # The buffer accumulates gradients, not steps, so that a lower rate takes effect at once.
         lr_of=lambda t: 0.01 if schedule and t >= 5 else 0.1,
         momentum=momentum,
         weight_decay=weight_decay,

@@ -19,7 +19,7 @@ def norm(*arrays):
     return np.sqrt(sum(np.sum(np.asarray(x, np.float64) ** 2) for x in arrays))
 
 
-# The size of a perturbation e at weights w in the norm of which the neighborhood is the unit ball.
+# The norm of a perturbation e at weights w for which the neighborhood is the unit ball.
 SIZES = {
     'global': lambda w, e: norm(*e.values()),
     'layer': lambda w, e: max(norm(leaf) for leaf in e.values()),
@@ -29,7 +29,7 @@ SIZES = {
 
 
 def neighborhood(kind):
-    return neighborhoods.scaled_ball(ETA) if kind == 'scaled' else neighborhoods.named(kind)
+    return neighborhoods.scaled_ball(ETA) if kind == 'scaled' else neighborhoods.from_name(kind)
 
 
 def zeros_like(tree):
@@ -41,7 +41,7 @@ def inner(d, e):
 
 
 @pytest.mark.parametrize('kind', SIZES)
-def test_it_is_where_a_linear_function_is_largest(kind):
+def test_it_maximizes_a_linear_function(kind):
     for _ in range(5):
         w, d = random_tree(), random_tree()
         best = neighborhood(kind)(w, d)
@@ -64,10 +64,10 @@ def test_every_array_is_on_the_edge_of_its_own_ball(kind):
 
 
 @pytest.mark.parametrize('kind', SIZES)
-def test_zero_has_no_direction(kind):
+def test_a_zero_direction_gives_zero(kind):
     zeros = zeros_like(random_tree())
     jax.tree.map(np.testing.assert_array_equal, neighborhood(kind)(random_tree(), zeros), zeros)
-    # One array without a gradient leaves the others alone.
+    # One array with a zero gradient does not affect the others.
     w, d = random_tree(), random_tree()
     e = neighborhood(kind)(w, d | {'vector': zeros['vector']})
     np.testing.assert_array_equal(e['vector'], zeros['vector'])
@@ -76,7 +76,7 @@ def test_zero_has_no_direction(kind):
 
 def test_weights_of_zero():
     zeros, d = zeros_like(random_tree()), random_tree()
-    jax.tree.map(np.testing.assert_array_equal, neighborhoods.named('relative')(zeros, d), zeros)
+    jax.tree.map(np.testing.assert_array_equal, neighborhoods.from_name('relative')(zeros, d), zeros)
     jax.tree.map(np.testing.assert_array_equal, neighborhoods.scaled_ball(0.0)(zeros, d), zeros)
     assert norm(*neighborhoods.scaled_ball(ETA)(zeros, d).values()) == pytest.approx(ETA, rel=1e-5)
 
@@ -106,4 +106,4 @@ def test_low_precision_is_widened(kind):
 
 def test_an_unknown_name():
     with pytest.raises(errors.InputError, match="unknown norm 'globl'; did you mean 'global'"):
-        neighborhoods.named('globl')
+        neighborhoods.from_name('globl')

@@ -23,7 +23,7 @@ def trained(tx, steps=3):
     return params, state
 
 
-def test_is_the_chain_of_its_parts_alone_and_in_a_chain():
+def test_it_equals_the_chain_of_its_components_alone_and_in_a_chain():
     minimizer, descent = optim.rfn_sam(0.3), optim.momentum_sgd(0.05, momentum=0.9, weight_decay=5e-4)
     expected, _ = trained(optax.chain(minimizer, descent))
     alone, state = trained(optim.Optimizer(minimizer, descent))
@@ -34,7 +34,7 @@ def test_is_the_chain_of_its_parts_alone_and_in_a_chain():
     assert optim.diagnostics(state)['perturbation_norm'] > 0
 
 
-def test_parts_without_extra_arguments_are_accepted():
+def test_components_without_extra_arguments_are_accepted():
     expected, _ = trained(optax.sgd(0.1))
     found, _ = trained(optim.Optimizer(optax.identity(), optax.sgd(0.1)))
     jax.tree.map(np.testing.assert_array_equal, found, expected)
@@ -49,7 +49,7 @@ COPIES = {
 
 
 @pytest.mark.parametrize('make', COPIES.values(), ids=COPIES)
-def test_copies_keep_the_parts(make):
+def test_copies_keep_the_components(make):
     tx = optim.Optimizer(optim.rfn_sam(0.3), optax.sgd(0.1))
     found = make(tx)
     assert type(found) is optim.Optimizer
@@ -57,7 +57,7 @@ def test_copies_keep_the_parts(make):
     jax.tree.map(np.testing.assert_array_equal, trained(found), trained(tx))
 
 
-def test_with_another_update_it_has_no_parts():
+def test_with_another_update_it_has_no_components():
     tx = optim.Optimizer(optim.rfn_sam(0.3), optax.sgd(0.1))
     found = tx._replace(update=lambda grads, state, params, **extra_args: (grads, state))
     assert type(found) is optax.GradientTransformationExtraArgs
@@ -66,7 +66,7 @@ def test_with_another_update_it_has_no_parts():
     np.testing.assert_array_equal(params['w'], 3 * np.arange(3.0) - 2)  # w + 2 (w - 1)
 
 
-def test_hyperparameters_of_both_parts_may_be_injected():
+def test_hyperparameters_of_both_components_may_be_injected():
     def make(rho, learning_rate):
         return optim.Optimizer(optim.rfn_sam(rho), optax.sgd(learning_rate))
 

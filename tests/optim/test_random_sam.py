@@ -20,7 +20,7 @@ def ascend(*, count=0, scale=1.0, seed=0, **extra_args):
     return flat.vector(recorder.seen[0]) - flat.start
 
 
-def test_the_direction_is_random_and_not_the_gradients():
+def test_the_direction_is_random_and_ignores_the_gradient():
     first = ascend()
     assert textbook.norm(first) == pytest.approx(0.4, rel=1e-5)
     np.testing.assert_array_equal(ascend(scale=-3.0), first)
@@ -31,10 +31,10 @@ def test_what_a_draw_depends_on():
     draws = [ascend(), ascend(count=1), ascend(seed=1), ascend(group_index=1), ascend(group_index=2)]
     np.testing.assert_array_equal(draws[0], ascend(count=0, seed=0, group_index=0))
     cosines = np.corrcoef(draws) - np.eye(len(draws))
-    assert np.abs(cosines).max() < 0.6  # of 30 weights
+    assert np.abs(cosines).max() < 0.6  # for 30 weights
 
 
-def test_arrays_of_one_shape_get_draws_of_their_own():
+def test_arrays_of_the_same_shape_get_different_draws():
     tree = {'a': jnp.zeros(5), 'b': jnp.zeros(5)}
     drawn = random_trees.draw(tree, (0,), lambda key, leaf: jax.random.normal(key, leaf.shape))
     assert not np.any(drawn['a'] == drawn['b'])

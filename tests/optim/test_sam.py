@@ -10,7 +10,7 @@ import pytest
 
 import rfn_jax
 
-# The problem: logistic regression on a hidden layer of tanh, gradients by hand in float64.
+# The problem: logistic regression on a hidden tanh layer, with a hand-written gradient in float64.
 #   h = tanh(x W + b),  z = h v,  L = mean log(1 + exp(-y z))
 _RNG = np.random.default_rng(0)
 X = _RNG.normal(size=(32, 5))
@@ -67,7 +67,7 @@ def start(dtype=jnp.float32):
 
 
 def train(tx, steps, *, params=None, batches=None, change_state=None):
-    """Trains with tx by one jitted step; batches is a list of (x, y), taken in turn."""
+    """Trains with tx in a jitted step; batches is a list of (x, y), used in turn."""
 
     @jax.jit
     def step(params, state, x, y):
@@ -136,7 +136,7 @@ def test_fifty_steps_equal_optax_contrib_sam():
         params, state = step(params, state)
     ours = train(optax.chain(rfn_jax.rfn_sam(RHO), descent()), 50)
     assert_close(ours, params)
-    assert distance(ours, train(descent(), 50)) > 0.01  # which SGD is not
+    assert distance(ours, train(descent(), 50)) > 0.01  # unlike SGD
 
 
 def test_a_stationary_point_stays_finite_where_contrib_sam_does_not():
@@ -178,14 +178,14 @@ def test_bfloat16_uses_a_float32_norm_and_keeps_its_type():
     updates, _ = rfn.update(grads, rfn.init(params), params, grad_fn=grad_fn)
     exact = {name: np.asarray(leaf, np.float64) for name, leaf in grads.items()}
     expected = {name: np.asarray(params[name], np.float64) + 50 * exact[name] / norm(exact) for name in exact}
-    # The float32 leaf shows the norm: to float32's precision, where bfloat16 would be off by up to 1/256.
+    # The float32 leaf reveals the norm, which is exact to float32 precision; in bfloat16 it would be off by up to 1/256.
     np.testing.assert_allclose(seen[0]['b'], expected['b'], rtol=1e-6)
     np.testing.assert_array_equal(seen[0]['a'], jnp.asarray(expected['a'], jnp.bfloat16))
     for tree in (seen[0], updates):
         assert {name: leaf.dtype for name, leaf in tree.items()} == {'a': jnp.bfloat16, 'b': jnp.float32}
 
 
-def test_several_steps_go_along_the_gradients_on_the_way():
+def test_each_of_several_steps_follows_the_gradient_at_the_current_point():
     rfn = rfn_jax.rfn_sam(0.9, ascent_steps=3)
     _, state = rfn.update(jax.grad(loss)(start()), rfn.init(start()), start(), grad_fn=jax.grad(loss))
     w = START
@@ -193,7 +193,7 @@ def test_several_steps_go_along_the_gradients_on_the_way():
         g = gradient(w)
         w = {name: w[name] + 0.3 * g[name] / norm(g) for name in w}
     assert float(state.perturbation_norm) == pytest.approx(distance(w, START), rel=1e-5)
-    assert distance(w, START) < 0.899  # the way bends
+    assert distance(w, START) < 0.899  # the path is curved
     assert int(state.ascent_count) == 3
 
 
@@ -221,7 +221,7 @@ def masked_ascent(w, g, rho, keep=('W', 'v')):
     return {name: w[name] + (rho * g[name] / size if name in keep else 0) for name in w}
 
 
-def test_what_is_masked_out_is_not_used():
+def test_masked_out_values_are_not_used():
     # NaN in a masked-out gradient reaches neither the norm nor the perturbed point.
     grads = jax.grad(loss)(start()) | {'b': jnp.full(4, jnp.nan)}
     grad_fn, seen = recorder(jax.grad(loss))
@@ -230,13 +230,13 @@ def test_what_is_masked_out_is_not_used():
     assert_close(seen[0], masked_ascent(START, gradient(START), RHO))
 
 
-def test_a_mask_without_a_true_is_the_base_optimizer():
+def test_a_mask_that_selects_nothing_gives_the_base_optimizer():
     mask = dict.fromkeys(START, False)
     assert_close(train(optax.chain(rfn_jax.rfn_sam(RHO, mask=mask), descent()), 10), train(descent(), 10))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# As a citizen of optax
+# Compatibility with optax
 
 
 def test_other_extra_arguments_are_ignored():
@@ -340,8 +340,8 @@ def diverging(params):
 
 
 @pytest.mark.parametrize(('rho', 'skipped'), [(0.2, 0), (0.6, 1), (1.2, 1)])
-def test_what_is_not_finite_on_the_way_up(rho, skipped):
-    # Of three gradients all are finite, or the first, or none.
+def test_gradients_that_are_not_finite_during_the_ascent(rho, skipped):
+    # Of the three gradients, all are finite, or only the first, or none.
     rfn = rfn_jax.rfn_sam(rho, ascent_steps=3)
     updates, state = rfn.update(jax.grad(loss)(start()), rfn.init(start()), start(), grad_fn=diverging)
     assert int(state.skipped_count) == skipped
@@ -361,7 +361,7 @@ def test_schedule_free_around_it():
     assert_close(train(tx, 10), y)
 
 
-def test_lookahead_around_it_fails_for_want_of_grad_fn():
+def test_lookahead_around_it_fails_because_it_does_not_accept_grad_fn():
     tx = optax.lookahead(optax.chain(rfn_jax.rfn_sam(), descent()), 5, 0.5)
     params = optax.LookaheadParams.init_synced(start())
     grads = jax.grad(loss)(params.fast)
@@ -381,7 +381,7 @@ def test_flatten_around_it_fails_because_grad_fn_gets_flat_parameters():
 
 
 def test_an_optimizer_in_front_of_it_ascends():
-    # The first rule of the docstring, and why it stands there.
+    # The reason for the first rule in the docstring.
     wrong = train(optax.chain(optax.sgd(0.1), rfn_jax.rfn_sam(0.05)), 5)
     assert float(loss(wrong)) > float(loss(start()))
 

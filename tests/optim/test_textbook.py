@@ -12,7 +12,7 @@ from rfn_jax import optim
 STEPS, LEARNING_RATE, MOMENTUM = 20, 0.1, 0.9
 RISING = optax.linear_schedule(0.05, 0.5, STEPS)
 
-# The name of a minimizer, the options of its textbook twin, and which of them are left to the defaults of the library.
+# The name of a minimizer, the options of its textbook counterpart, and which of them the library takes from its defaults.
 VARIANTS = {
     'sam': ('sam', {'rho': 0.05}, {'rho'}),
     'sam in a schedule': ('sam', {'rho': RISING}, set()),
@@ -58,7 +58,7 @@ def descent():
 def path_of(tx, problem, *, loops=False):
     """The weights after each step as vectors, `[steps, weights]`.
 
-    Only the gradients of the problem are compiled, once for all methods; `test_family` runs the methods under jit.
+    Only the gradient functions are compiled, once for all methods; `test_family` runs the methods under jit.
     """
     flat, params, state, path = textbook.Flat(problem), problem.params, tx.init(problem.params), []
     arguments = {name: compiled(f) for name, f in family.extra_args(problem).items()}
@@ -72,7 +72,7 @@ def path_of(tx, problem, *, loops=False):
 
 
 def compiled(f):
-    """A compiled function that stays compiled where jit is off."""
+    """Keeps a compiled function compiled even when jit is disabled."""
 
     def call(*arguments):
         with jax.disable_jit(False):
@@ -98,7 +98,7 @@ ON_ACCELERATORS = ('rfn_sam', 'looksam')
 )
 def test_twenty_steps_equal_the_textbook(variant, problem):
     name, options, defaults = VARIANTS[variant]
-    twin_options = options | ({'mask': without_biases(problem.params)} if 'mask' in options else {})
+    textbook_options = options | ({'mask': without_biases(problem.params)} if 'mask' in options else {})
     flat = textbook.Flat(problem)
 
     def textbook_path(rule):
@@ -107,7 +107,7 @@ def test_twenty_steps_equal_the_textbook(variant, problem):
     minimizer = optim.MINIMIZERS[name](**{key: value for key, value in options.items() if key not in defaults})
     loops = 'looksam' in name or 'ascent_steps' in options
     path = path_of(optax.chain(minimizer, descent()), problem, loops=loops)
-    expected = textbook_path(getattr(textbook, name.removeprefix('rfn_'))(flat, **twin_options))
+    expected = textbook_path(getattr(textbook, name.removeprefix('rfn_'))(flat, **textbook_options))
     np.testing.assert_allclose(path, expected, rtol=0, atol=1e-5)
     assert np.abs(expected - textbook_path(textbook.sgd(flat))).max() > 1e-3
     assert np.abs(expected[-1] - flat.start).max() > 0.1
@@ -152,7 +152,7 @@ UNFUSED = {
 
 def test_radius_zero_is_the_base_optimizer_exactly(problem):
     gradient = problem.grad_fn
-    options = {'esam': {'gamma': 1}}  # below 1 it leaves out examples, whatever the radius
+    options = {'esam': {'gamma': 1}}  # below 1, esam leaves out examples whatever the radius
 
     def update(params, states):
         g, found = gradient(params), {}

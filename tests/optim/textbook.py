@@ -1,10 +1,10 @@
 r"""The minimizers in the notation of their papers: slow, in NumPy, independent of the library.
 
-Letters: w weights, g = grad L(w), e perturbation, g_p = grad L(w + e), m mask; all are float64 vectors. Only the gradient of
-the problem comes from JAX, in float32, and the random draws are those of the library.
+Notation: w weights, g = grad L(w), e perturbation, g_p = grad L(w + e), m mask; all are float64 vectors. Only the gradient of
+the problem comes from JAX, in float32, and the random draws come from the library.
 
-Each method is a function of a `Flat` problem and its options, and returns a rule: `rule(t, w)` is what the method puts in
-place of the gradient at update t = 0, 1, ...; it must be asked in this order.
+Each method is a function of a `Flat` problem and its options, and returns a rule: `rule(t, w)` is what the method returns
+in place of the gradient at update t = 0, 1, ...; it must be called in this order.
 """
 
 import math
@@ -73,7 +73,7 @@ def radius(rho, t):
 
 
 def ascent_direction(f, w, d, kind):
-    """d over its norm: over all weights, by array, or by array times the norm of the array."""
+    """d divided by its norm: over all weights, for each array, or for each array and times the norm of its weights."""
     if kind == 'global':
         return unit(d)
     sizes = [norm(w[layer]) if kind == 'relative' else 1 for layer in f.layers]
@@ -143,7 +143,7 @@ def looksam(f, *, rho, k, alpha, mask=None):
 
 
 def esam(f, *, rho, beta, gamma, seed=0, mask=None):
-    """Du et al. 2022, algorithm 1; the examples are chosen by sorting the rises of their losses."""
+    """Du et al. 2022, algorithm 1; the examples are chosen by sorting the increases of their losses."""
     m = f.mask(mask)
 
     def rule(t, w):
@@ -158,7 +158,7 @@ def esam(f, *, rho, beta, gamma, seed=0, mask=None):
 
 
 def friendly_sam(f, *, rho, sigma, decay, mask=None):
-    """Li et al. 2024, as in the authors' code: the moving average is that before this gradient."""
+    """Li et al. 2024, as in the authors' code: the moving average does not yet include this gradient."""
     m, average = f.mask(mask), None
 
     def rule(t, w):
