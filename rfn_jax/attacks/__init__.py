@@ -1,4 +1,4 @@
-"""Compiled attacks: a budget, the parts that an attack is composed of, and named recipes."""
+"""Compiled attacks: the budget, the parts that attacks are composed of, and named attacks."""
 
 from rfn_jax.attacks.arguments import check_images, check_labels
 from rfn_jax.attacks.attack import Attack, SteppedSurrogate, Surrogate

@@ -1,7 +1,7 @@
-"""What a surrogate is, and what an attack is.
+"""The interfaces of surrogates and of attacks.
 
-A surrogate is a function from images to logits, and a pytree. Some are told the step of the attack as well, since they are
-another network at each, or are made of surrogates that are.
+A surrogate is a function from images to logits, and a pytree. Some surrogates also get the step of the attack, because they
+are a different network at each step, or are made of surrogates that are.
 
 Axes: `B` examples, `H W` rows and columns, `C` channels, `K` classes, `M` members of an ensemble.
 """
@@ -26,53 +26,53 @@ Surrogate = Callable[[jax.Array], jax.Array]
 
 
 class SteppedSurrogate(abc.ABC):
-    """A surrogate that is told the step of the attack, such as a ghost network, or an ensemble with one in it.
+    """A surrogate that gets the step of the attack, such as a ghost network or an ensemble that contains one.
 
-    Subclasses are pytrees, whose leaves may change without a new compilation.
+    Subclasses are pytrees whose leaves may change without recompilation.
     """
 
     @abc.abstractmethod
     def at_step(self, images: jax.Array, keys: jax.Array, step: jax.Array | int) -> jax.Array:
-        """The logits at a step.
+        """Returns the logits at a step.
 
         Args:
           images: `[B, H, W, C]` in [0, 1].
-          keys: Keys `[B]`, one per example and new at every step.
-          step: Number of the step, int32, from 0.
+          keys: Keys `[B]`, one per example, new at every step.
+          step: Number of the step, int32, starting at 0.
 
         Returns:
-          Logits `[B, K]`, or `[M, B, K]` of an ensemble whose losses are averaged.
+          Logits `[B, K]`, or `[M, B, K]` for an ensemble whose losses are averaged.
         """
 
     def inner(self) -> tuple[Surrogate, ...]:
-        """The surrogates that it is made of; empty if it is a network of its own."""
+        """The surrogates that this one is made of; empty if it is itself a network."""
         return ()
 
     @property
     def varies(self) -> bool:
-        """Whether it is another network at another step; if it is made of surrogates, by default if one of them is."""
+        """Whether it is a different network at each step; by default, True if it has no inner surrogates or if one varies."""
         return not self.inner() or any(map(varies, self.inner()))
 
     @property
     def evaluations(self) -> int:
-        """Gradients of networks for one gradient; by default one for each network that it is made of."""
+        """How many network gradients one gradient takes; by default one for each network that the surrogate is made of."""
         return sum(map(evaluations, self.inner())) or 1
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        """The logits of images `[B, H, W, C]`, of a surrogate that is the same at every step.
+        """Returns the logits of images `[B, H, W, C]`; only for a surrogate that is the same at every step.
 
         Raises:
-          InputTypeError: It is not.
+          InputTypeError: The surrogate varies from step to step.
         """
         if self.varies:
             raise errors.InputTypeError(
-                f'a {type(self).__name__} changes from step to step: it needs at_step(images, keys, step)'
+                f'a {type(self).__name__} changes from step to step: call at_step(images, keys, step) instead'
             )
-        return self.at_step(images, cast(jax.Array, None), 0)  # draws nothing
+        return self.at_step(images, cast(jax.Array, None), 0)  # no keys: nothing is drawn
 
 
 def logits(surrogate: Surrogate, images: jax.Array, keys: jax.Array, step: jax.Array | int) -> jax.Array:
-    """The logits of any surrogate at a step; arguments and result are those of `SteppedSurrogate.at_step`."""
+    """Returns the logits of any surrogate at a step; arguments and result are those of `SteppedSurrogate.at_step`."""
     if isinstance(surrogate, SteppedSurrogate):
         return surrogate.at_step(images, keys, step)
     return surrogate(images)
@@ -82,39 +82,43 @@ compiled_logits = jax.jit(logits)
 
 
 def varies(surrogate: Surrogate) -> bool:
-    """Whether a surrogate is another network at another step."""
+    """Whether a surrogate is a different network at each step."""
     return isinstance(surrogate, SteppedSurrogate) and surrogate.varies
 
 
 def evaluations(surrogate: Surrogate) -> int:
-    """How many gradients of networks one gradient of a surrogate takes; 1 for a function or a `Classifier`."""
+    """How many network gradients one gradient of a surrogate takes; 1 for a function or a `Classifier`."""
     return surrogate.evaluations if isinstance(surrogate, SteppedSurrogate) else 1
 
 
 def check_hooks(surrogate: Surrogate, method: str) -> None:
     """Checks that interceptions by `models.hooks` reach the networks of a surrogate.
 
-    They do in a `Classifier`, and in a `SteppedSurrogate` made of them. They need not in a function, which may have been
-    compiled before, without them.
+    They reach a `Classifier`, and a `SteppedSurrogate` that is made of Classifiers. They may not reach a function, since it
+    may already have been compiled without them.
+
+    Args:
+      surrogate: The surrogate.
+      method: The method that needs the interceptions, for the message.
 
     Raises:
-      InputError: They do not.
+      InputError: They do not reach the surrogate.
     """
 
-    def reached(surrogate: Surrogate) -> bool:
+    def is_reached(surrogate: Surrogate) -> bool:
         if isinstance(surrogate, SteppedSurrogate):
-            return bool(surrogate.inner()) and all(map(reached, surrogate.inner()))
+            return bool(surrogate.inner()) and all(map(is_reached, surrogate.inner()))
         return isinstance(surrogate, classifier_lib.Classifier)
 
-    if not reached(surrogate):
+    if not is_reached(surrogate):
         raise errors.InputError(
-            f'{method} needs a Classifier, or surrogates made of them, got {type(surrogate).__name__}'
+            f'{method} needs a Classifier, or a surrogate made of Classifiers, got {type(surrogate).__name__}'
         )
 
 
 @struct.dataclass
-class _AnyNetwork(SteppedSurrogate):
-    """Stands for one network of any kind, where only the number of gradients is asked for."""
+class _SingleNetwork(SteppedSurrogate):
+    """A placeholder for a surrogate that is a single network, used to count gradients."""
 
     def inner(self) -> tuple[Surrogate, ...]:
         return (classifier_lib.Classifier({}, nn.Module(), num_classes=1),)
@@ -124,15 +128,15 @@ class _AnyNetwork(SteppedSurrogate):
 
 
 class Arguments(NamedTuple):
-    """The checked arguments of a call.
+    """The checked arguments of a call to an attack.
 
     Attributes:
       surrogate: A callable pytree.
       images: `[B, H, W, C]` in [0, 1].
       labels: Integers `[B]`.
       keys: Keys `[B]`.
-      target_labels: Integers `[B]` of a targeted attack, else None.
-      pool: Of an attack that needs one, else None.
+      target_labels: Integers `[B]` if the attack is targeted, otherwise None.
+      pool: The pool if the attack needs one, otherwise None.
     """
 
     surrogate: Surrogate
@@ -144,13 +148,13 @@ class Arguments(NamedTuple):
 
 
 class Attack(abc.ABC):
-    """What all attacks are: `attack(surrogate, images, labels, key) -> adversarial images`.
+    """The interface of all attacks: `attack(surrogate, images, labels, key) -> adversarial images`.
 
-    Subclasses are hashable values, such as frozen dataclasses: equal attacks share their compilations.
+    Subclasses are hashable values, such as frozen dataclasses; equal attacks share compilations.
 
     Attributes:
       name: Name of the attack, for messages.
-      limits: The budget, which the result is inside of.
+      limits: The budget; the result is inside it.
       targeted: Whether the attack is called with target labels.
       needs_pool: Whether it must be called with a pool of images to mix in.
       chunk_size: How many copies or neighbors are computed together, at least 1.
@@ -160,7 +164,7 @@ class Attack(abc.ABC):
     targeted: bool
     chunk_size: int
 
-    if TYPE_CHECKING:  # read-only: fields in some subclasses, properties in others
+    if TYPE_CHECKING:  # read-only, since these are fields in some subclasses and properties in others
 
         @property
         def limits(self) -> budget.Budget:
@@ -168,20 +172,20 @@ class Attack(abc.ABC):
 
         @property
         def needs_pool(self) -> bool:
-            """Whether it needs a pool."""
+            """Whether the attack needs a pool."""
 
     @abc.abstractmethod
-    def run(self, given: Arguments) -> jax.Array:
-        """The adversarial images `[B, H, W, C]`; called once for each compilation, inside of jit."""
+    def run(self, arguments: Arguments) -> jax.Array:
+        """Returns the adversarial images `[B, H, W, C]`; called inside jit, once for each compilation."""
 
     @abc.abstractmethod
     def evaluations(self, surrogate: Surrogate) -> int:
-        """Gradients of networks that the attack takes on a surrogate, for one example; forward passes do not count."""
+        """Number of network gradients per example that the attack takes on a surrogate; forward passes do not count."""
 
     @property
     def gradient_evaluations(self) -> int:
-        """Gradients of networks for one example, on a surrogate that is one network; see `evaluations` for others."""
-        return self.evaluations(_AnyNetwork())
+        """Number of network gradients per example on a surrogate that is one network; see `evaluations` for others."""
+        return self.evaluations(_SingleNetwork())
 
     def __call__(
         self,
@@ -195,50 +199,51 @@ class Attack(abc.ABC):
     ) -> jax.Array:
         """Crafts adversarial images.
 
-        Pure and jittable. Called outside of jit, it checks the values of its arguments and compiles itself, once for all
-        surrogates of one architecture.
+        The call is pure and can be jitted. Outside jit, it checks the values of its arguments and compiles the attack, once
+        for all surrogates of the same architecture.
 
         Args:
           surrogate: Function from images in [0, 1] to logits `[B, K]`: a pytree such as `Classifier` or
-            `jax.tree_util.Partial(apply_fn, variables)`, whose leaves may change without a new compilation; a plain
-            function is compiled for itself. One that changes from step to step, such as a ghost network or a cycle of
-            checkpoints, is a `SteppedSurrogate`. Logits `[M, B, K]` are those of an ensemble whose losses are averaged.
+            `jax.tree_util.Partial(apply_fn, variables)`, whose leaves may change without recompilation, or a plain
+            function, which gets a compilation of its own. A surrogate that changes from step to step, such as a ghost
+            network or a cycle of checkpoints, is a `SteppedSurrogate`. An ensemble whose losses are averaged returns logits
+            `[M, B, K]`.
           images: Originals, float `[B, H, W, C]` in [0, 1].
           labels: True classes, int `[B]` in `[0, K)`.
-          key: One key, which gives each example its own by position, or one key per example `[B]`, such as
-            `attacks.example_keys` makes from ids.
-          target_labels: Classes to reach, int `[B]` in `[0, K)`; for targeted attacks, and only for them.
-          pool: Images and labels that transforms such as `admix` mix in: the same for every batch, so that the result does
+          key: One key, from which each example gets its own by position, or one key per example `[B]`, such as
+            `attacks.example_keys` derives from ids.
+          target_labels: Classes to reach, int `[B]` in `[0, K)`; required for targeted attacks, and only for them.
+          pool: Images and labels that transforms such as `admix` mix in; the same for every batch, so that the result does
             not depend on the batch.
 
         Returns:
-          Adversarial images `[B, H, W, C]` inside the budget, of the type of `images`.
+          Adversarial images `[B, H, W, C]` inside the budget, of the same dtype as `images`.
 
         Raises:
-          InputError: Images outside [0, 1] or not finite, labels out of range, types or shapes that do not fit, or target
-            labels or a pool missing. Under jit only what shapes and types show.
+          InputError: Images are outside [0, 1] or not finite, labels are out of range, types or shapes do not match, or
+            target labels or a pool are missing. Under jit, only shapes and types are checked.
           RunError: The device ran out of memory.
         """
         images, labels = jnp.asarray(images), jnp.asarray(labels)
         if jax.tree_util.all_leaves([surrogate]):
             surrogate = jax.tree_util.Partial(surrogate)
         arguments.check_images(images)
-        keys = arguments.keys_of_batch(key, len(images))
+        keys = arguments.split_key(key, len(images))
         shape = compiled_logits.eval_shape(surrogate, images, keys, 0)
-        num_classes = arguments.num_classes(shape, len(images))
+        num_classes = arguments.check_logits(shape, len(images))
         arguments.check_labels(labels, len(images), num_classes)
         if self.targeted != (target_labels is not None):
-            wanted = 'targeted: it needs' if self.targeted else 'not targeted: it takes no'
-            raise errors.InputError(f'attack {self.name!r} is {wanted} target_labels')
+            requirement = 'targeted: it needs' if self.targeted else 'not targeted: it takes no'
+            raise errors.InputError(f'attack {self.name!r} is {requirement} target_labels')
         if target_labels is not None:
             target_labels = jnp.asarray(target_labels)
             arguments.check_labels(target_labels, len(images), num_classes)
-        pool = arguments.checked_pool(self.name, pool, images) if self.needs_pool else None
+        pool = arguments.check_pool(self.name, pool, images) if self.needs_pool else None
         with arguments.memory_advice(self.name, len(images), self.chunk_size):
             adversarial: jax.Array = _run(self, Arguments(surrogate, images, labels, keys, target_labels, pool))
             return adversarial
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _run(attack: Attack, given: Arguments) -> jax.Array:
-    return attack.run(given)
+def _run(attack: Attack, arguments: Arguments) -> jax.Array:
+    return attack.run(arguments)

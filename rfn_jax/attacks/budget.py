@@ -20,8 +20,8 @@ class Budget:
     """The set of allowed images: within `eps` of the original in a norm, and within [0, 1].
 
     Attributes:
-      eps: Radius, above 0 (and at most 1 for `'linf'`), for images in [0, 1]: 4/255 is four gray levels for `'linf'`.
-      norm: `'linf'` (the largest change of a value) or `'l2'` (Euclidean norm of the change of an image).
+      eps: Radius for images in [0, 1], above 0 (and at most 1 for `'linf'`). For `'linf'`, 4/255 is four gray levels.
+      norm: `'linf'` (the largest change of any value) or `'l2'` (the Euclidean norm of the change of an image).
 
     Raises:
       InputError: `eps` is not a finite number above 0, or `norm` is unknown.
@@ -39,9 +39,9 @@ class Budget:
             )
 
     def project(self, images: jax.Array, originals: jax.Array) -> jax.Array:
-        """The images `[B, H, W, C]` moved into the budget around `originals`, then clipped to [0, 1].
+        """Moves images `[B, H, W, C]` into the budget around `originals`, then clips them to [0, 1].
 
-        Clipping moves each value toward the original, which is in [0, 1], so the result is in both sets.
+        Clipping moves each value toward the original, which is in [0, 1], so the result satisfies both constraints.
         """
         change = images - originals
         if self.norm == 'linf':
@@ -52,24 +52,26 @@ class Budget:
         return jnp.clip(originals + change, 0.0, 1.0).astype(originals.dtype)
 
     def check_levels(self) -> None:
-        """Checks that images of 256 levels can use the budget.
+        """Checks that the budget is large enough for images of 256 levels.
 
         Raises:
-          InputError: An L-infinity `eps` is below one level, 1/255, so every image would round back to the original.
+          InputError: An L-infinity `eps` is below one level, 1/255, so every image would be rounded back to its original.
         """
         if self.norm == 'linf' and self._levels < 1:
-            raise errors.InputError(f'eps {self.eps:g} is below 1/255, one level of the uint8 images that are measured')
+            raise errors.InputError(
+                f'eps {self.eps:g} is below 1/255, one level of the uint8 images that are evaluated'
+            )
 
     @property
     def _levels(self) -> int:
         return math.floor(self.eps * 255 + 1e-6)
 
     def quantize(self, images: np.ndarray, originals: np.ndarray) -> np.ndarray:
-        """The images as uint8 that are still inside the budget around uint8 originals.
+        """Rounds images to uint8 such that they stay inside the budget around uint8 originals.
 
-        Each value is rounded to the nearest of the 256 levels: for `'linf'` to the nearest within `eps` of the original,
-        so an `eps` between two levels counts as the lower one. For `'l2'`, where rounding makes a change too long, the
-        values that it lengthened most are rounded toward the original instead, as few as it takes.
+        Each value is rounded to the nearest of the 256 levels. For `'linf'`, it is the nearest level within `eps` of the
+        original, so an `eps` between two levels counts as the lower one. For `'l2'`, if rounding makes a change too long,
+        the values that rounding lengthened most are rounded toward the original instead, as few of them as necessary.
 
         Args:
           images: Float `[B, H, W, C]` in [0, 1], inside the budget.
@@ -88,21 +90,23 @@ class Budget:
         return np.clip(base + rounded, 0, 255).astype(np.uint8)
 
 
-def _shorten(rounded: np.ndarray, change: np.ndarray, most: float) -> np.ndarray:
-    """Moves values of one rounded change toward zero, those that rounding lengthened most first, until it is short enough.
+def _shorten(rounded: np.ndarray, change: np.ndarray, max_length: float) -> np.ndarray:
+    """Moves values of a rounded change toward zero, starting with those that rounding lengthened most, until it fits.
 
     Args:
-      rounded: The change of an image in whole levels.
-      change: The same before rounding, at most `most` long but for float32 noise.
-      most: Largest Euclidean norm.
+      rounded: The change of one image in whole levels.
+      change: The same change before rounding, at most `max_length` long up to float32 rounding.
+      max_length: Largest Euclidean norm allowed.
     """
-    too_much = np.sum(rounded**2) - (most * (1 + 1e-6)) ** 2
-    if too_much <= 0:
+    excess = np.sum(rounded**2) - (max_length * (1 + 1e-6)) ** 2
+    if excess <= 0:
         return rounded
     lengthened = np.abs(rounded) - np.abs(change)
     order = np.argsort(-lengthened, axis=None, kind='stable')[: np.sum(lengthened > 0)]
-    saved = np.cumsum(2 * np.abs(rounded.ravel()[order]) - 1)  # of the squared norm, by one level each
-    moved = order[: np.searchsorted(saved, too_much) + 1]
+    reductions = np.cumsum(
+        2 * np.abs(rounded.ravel()[order]) - 1
+    )  # reduction of the squared norm if each value moves by one level
+    moved = order[: np.searchsorted(reductions, excess) + 1]
     result = rounded.copy()
     result.ravel()[moved] -= np.sign(result.ravel()[moved])
     return result

@@ -1,7 +1,7 @@
-"""The components that attacks are put together from by name, as `composition.py` does it: `'mi+di+ti+sgm'`.
+"""The components that `composition.py` combines by name into attacks such as `'mi+di+ti+sgm'`.
 
-Each component is a function of the budget and the steps of the attack (a `Frame`) and of its own options, to the `Parts`
-that it adds. `recipes` names the usual compositions.
+Each component is a function that maps the budget and the steps of the attack (a `Frame`) and its own options to the `Parts`
+that it adds. `recipes` gives names to the usual compositions.
 """
 
 from collections.abc import Callable
@@ -28,11 +28,11 @@ from rfn_jax.attacks.inputs import transforms as transforms_lib
 from rfn_jax.attacks.surrogates import ghost, linear_backprop, skip_gradient
 from rfn_jax.core import checks, errors, registry
 
-Around = Callable[[estimate_lib.GradientEstimate], estimate_lib.GradientEstimate]
+EstimateWrapper = Callable[[estimate_lib.GradientEstimate], estimate_lib.GradientEstimate]
 
 
 class Frame(NamedTuple):
-    """What the components of one attack share.
+    """The settings that all components of an attack share.
 
     Attributes:
       limits: The budget.
@@ -46,14 +46,14 @@ class Frame(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """What a component adds to an attack.
+    """The parts that a component adds to an attack.
 
     Attributes:
-      smoothing: Transformations of the gradient before the momentum.
+      smoothing: Transformations that are applied to the gradient before the momentum.
       decay: Decay of the momentum; None for no momentum.
-      direction: Replaces the direction of steepest ascent.
-      estimate: Function of an inner gradient estimate to the estimate around it.
-      place: Where the estimate is among those of other components: around all of lower places.
+      direction: Replacement for the direction of steepest ascent.
+      wrapper: Function that wraps an inner gradient estimate in that of the component.
+      level: Nesting level of the component's estimate: it wraps the estimates of lower levels.
       transforms: Input transforms.
       surrogate_transforms: Surrogate transforms.
       start: Where the attack starts.
@@ -62,14 +62,14 @@ class Parts(NamedTuple):
     smoothing: tuple[optax.GradientTransformation, ...] = ()
     decay: float | None = None
     direction: optax.GradientTransformation | None = None
-    estimate: Around | None = None
-    place: int = 0
+    wrapper: EstimateWrapper | None = None
+    level: int = 0
     transforms: tuple[engine.Transform, ...] = ()
     surrogate_transforms: tuple[engine.SurrogateTransform, ...] = ()
     start: engine.Start | None = None
 
 
-COMPONENTS: registry.Registry[Parts] = registry.Registry('component of an attack')
+COMPONENTS: registry.Registry[Parts] = registry.Registry('attack component')
 
 
 def _component(function: Callable[..., Parts]) -> Callable[..., Parts]:
@@ -95,42 +95,44 @@ def _mi(frame: Frame, *, decay: float = 1.0) -> Parts:
 def _ni(frame: Frame, *, decay: float = 1.0) -> Parts:
     """Momentum with look-ahead (Nesterov)."""
 
-    def around(inner: estimate_lib.GradientEstimate) -> estimate_lib.GradientEstimate:
-        return _in_values(frame, lambda scale: look_ahead.look_ahead(scale * frame.step_size, decay, inner=inner))
+    def wrap(inner: estimate_lib.GradientEstimate) -> estimate_lib.GradientEstimate:
+        return _scaled_to_values(
+            frame, lambda scale: look_ahead.look_ahead(scale * frame.step_size, decay, inner=inner)
+        )
 
-    return Parts(decay=decay, estimate=around, place=1)
+    return Parts(decay=decay, wrapper=wrap, level=1)
 
 
 @_component
 def _vt(frame: Frame, *, beta: float = 1.5, neighbors: int = 20, around: str = 'image') -> Parts:
-    """Variance tuning, with neighbors up to `beta * eps` away."""
+    """Variance tuning with neighbors up to `beta * eps` away."""
     radius = checks.number('beta', beta, above=0) * frame.limits.eps
 
-    def outside(inner: estimate_lib.GradientEstimate) -> estimate_lib.GradientEstimate:
-        return _in_values(frame, lambda scale: variance.variance_tuned(scale * radius, neighbors, around, inner))
+    def wrap(inner: estimate_lib.GradientEstimate) -> estimate_lib.GradientEstimate:
+        return _scaled_to_values(frame, lambda scale: variance.variance_tuned(scale * radius, neighbors, around, inner))
 
-    return Parts(estimate=outside, place=4)
+    return Parts(wrapper=wrap, level=4)
 
 
 @_component
 def _pgn(frame: Frame, *, beta: float = 3.0, neighbors: int = 20, balance: float = 0.5) -> Parts:
-    """Penalized gradient norm, with neighbors up to `beta * eps` away."""
+    """Penalized gradient norm with neighbors up to `beta * eps` away."""
     radius = checks.number('beta', beta, above=0) * frame.limits.eps
 
     def build(scale: float) -> estimate_lib.GradientEstimate:
         return penalty.penalized_norm(scale * radius, scale * frame.step_size, neighbors, balance=balance)
 
-    return Parts(estimate=_alone('pgn', _in_values(frame, build)), place=3)
+    return Parts(wrapper=_innermost('pgn', _scaled_to_values(frame, build)), level=3)
 
 
 @_component
 def _emi(frame: Frame, *, samples: int = 11, radius: float = 7.0, decay: float = 1.0) -> Parts:
-    """Enhanced momentum: gradients sampled along the one before, and momentum."""
+    """Enhanced momentum: momentum over gradients sampled along the previous gradient."""
 
     def build(scale: float) -> estimate_lib.GradientEstimate:
         return enhanced.enhanced_momentum(scale * frame.step_size, samples, radius)
 
-    return Parts(decay=decay, estimate=_alone('emi', _in_values(frame, build)), place=2)
+    return Parts(decay=decay, wrapper=_innermost('emi', _scaled_to_values(frame, build)), level=2)
 
 
 @_component
@@ -142,24 +144,24 @@ def _rap(
     inner_steps: int = 8,
     late_start: int | None = None,
 ) -> Parts:
-    """Reverse adversarial perturbation: by default as large as the budget, and after a quarter of the steps."""
+    """Reverse adversarial perturbation; by default as large as the budget, and used after a quarter of the steps."""
     late_start = frame.steps // 4 if late_start is None else late_start
     radius = frame.limits.eps if radius is None else radius
     step_size = radius / inner_steps if inner_step_size is None else inner_step_size
 
-    def around(inner: estimate_lib.GradientEstimate) -> estimate_lib.GradientEstimate:
+    def wrap(inner: estimate_lib.GradientEstimate) -> estimate_lib.GradientEstimate:
         def build(scale: float) -> estimate_lib.GradientEstimate:
             lengths = scale * radius, scale * step_size
             return reverse.reverse_perturbation(*lengths, inner_steps, late_start=late_start, inner=inner)
 
-        return _in_values(frame, build)
+        return _scaled_to_values(frame, build)
 
-    return Parts(estimate=around, place=5)
+    return Parts(wrapper=wrap, level=5)
 
 
 @_component
 def _adam(frame: Frame) -> Parts:
-    """Adam's direction."""
+    """The direction of Adam."""
     return Parts(direction=optax.chain(optax.scale_by_adam(), directions.steepest(frame.limits.norm)))
 
 
@@ -167,13 +169,13 @@ def _adam(frame: Frame) -> Parts:
 def _pi(frame: Frame, *, amplification: float = 10.0, kernel_size: int = 3) -> Parts:
     """Patch-wise steps."""
     if frame.limits.norm != 'linf':
-        raise errors.InputError(f"pi is defined for the norm 'linf', got {frame.limits.norm!r}")
+        raise errors.InputError(f"pi is only defined for the norm 'linf', got {frame.limits.norm!r}")
     return Parts(direction=patchwise.patchwise(frame.step_size, frame.limits.eps, amplification, kernel_size))
 
 
 @_component
 def _ti(frame: Frame, *, size: int = 15, nsig: float = 3.0, kind: str = 'gaussian') -> Parts:
-    """Translation invariance: a kernel over the gradient."""
+    """Translation invariance by smoothing the gradient with a kernel."""
     del frame
     return Parts(smoothing=(translation.translation_kernel(size, nsig=nsig, kind=kind),))
 
@@ -208,15 +210,15 @@ def _admix(frame: Frame, *, mixes: int = 3, scales: int = 5, portion: float = 0.
 
 @_component
 def _ssa(frame: Frame, *, copies: int = 20, rho: float = 0.5, sigma: float | None = None) -> Parts:
-    """Spectrum simulation; the noise has standard deviation `eps` unless told otherwise."""
+    """Spectrum simulation; by default, the standard deviation of the noise is `eps`."""
     sigma = frame.limits.eps if sigma is None else sigma
     transform = spectrum.spectrum_simulation(copies, rho=rho, sigma=sigma)
     if frame.limits.norm == 'linf':
         return Parts(transforms=(transform,))
 
-    def apply(given: transforms_lib.Input) -> jax.Array:
-        scale = _values_per_length(given.images)
-        return spectrum.spectrum_simulation(copies, rho=rho, sigma=scale * sigma).apply(given)
+    def apply(inputs: transforms_lib.Input) -> jax.Array:
+        scale = _change_per_value(inputs.images)
+        return spectrum.spectrum_simulation(copies, rho=rho, sigma=scale * sigma).apply(inputs)
 
     return Parts(transforms=(transform._replace(apply=apply),))
 
@@ -249,14 +251,16 @@ def _linbp(frame: Frame, *, from_layer: str) -> Parts:
     return Parts(surrogate_transforms=(linear_backprop.linear_backprop(from_layer),))
 
 
-def _values_per_length(images: jax.Array) -> float:
-    """The change of each value in an equal change of all that has L2 length 1."""
+def _change_per_value(images: jax.Array) -> float:
+    """By how much each value changes if all values change equally and the change has L2 norm 1."""
     scale: float = images[0].size ** -0.5
     return scale
 
 
-def _in_values(frame: Frame, build: Callable[[float], estimate_lib.GradientEstimate]) -> estimate_lib.GradientEstimate:
-    """The estimate `build(scale)` whose lengths, given in the norm of the budget, count per value of an image."""
+def _scaled_to_values(
+    frame: Frame, build: Callable[[float], estimate_lib.GradientEstimate]
+) -> estimate_lib.GradientEstimate:
+    """The estimate `build(scale)`, where `scale` turns lengths in the norm of the budget into changes of each value."""
     if frame.limits.norm == 'linf':
         return build(1.0)
 
@@ -267,17 +271,17 @@ def _in_values(frame: Frame, build: Callable[[float], estimate_lib.GradientEstim
         keys: jax.Array,
         step: estimate_lib.Step,
     ) -> tuple[jax.Array, estimate_lib.State]:
-        return build(_values_per_length(images)).update(grad_fn, images, state, keys, step)
+        return build(_change_per_value(images)).update(grad_fn, images, state, keys, step)
 
     return estimate_lib.GradientEstimate(build(1.0).init, update, build(1.0).evaluations)
 
 
-def _alone(name: str, chosen: estimate_lib.GradientEstimate) -> Around:
-    """A gradient estimate that takes no other one inside, as a function of the one inside."""
+def _innermost(name: str, estimate: estimate_lib.GradientEstimate) -> EstimateWrapper:
+    """A wrapper that returns an estimate which cannot wrap another one."""
 
-    def around(inner: estimate_lib.GradientEstimate) -> estimate_lib.GradientEstimate:
+    def wrap(inner: estimate_lib.GradientEstimate) -> estimate_lib.GradientEstimate:
         if inner is not estimate_lib.AT_IMAGE:
-            raise errors.InputError(f'{name} does not go together with another estimate of the gradient')
-        return chosen
+            raise errors.InputError(f'{name} cannot be combined with another gradient estimate')
+        return estimate
 
-    return around
+    return wrap

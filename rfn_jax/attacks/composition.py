@@ -1,4 +1,4 @@
-"""Attacks put together from components by name: `compose('mi+di+ti+sgm')`."""
+"""Attacks composed from components by name: `compose('mi+di+ti+sgm')`."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ from rfn_jax.core import checks, errors, losses
 
 LOSSES = {'cross_entropy': losses.cross_entropy, 'margin': losses.margin, 'logit': losses.negative_logit}
 
-# The setting of arXiv 2304.02688 and of the same authors' LGV code: L-infinity, steps of eps/10, 50 of them.
+# The setting of arXiv 2304.02688 and of the LGV code by the same authors: L-infinity, 50 steps of eps/10.
 EPS = 4 / 255
 STEPS = 50
 
@@ -30,59 +30,59 @@ def compose(
     options: Mapping[str, Mapping[str, object]] | None = None,
     name: str | None = None,
 ) -> engine.GradientAttack:
-    """Puts an attack together from components by name.
+    """Composes an attack from components, given by name.
 
     Args:
-      components: Names of `COMPONENTS` with `+` between them, such as `'mi+di+ti+sgm'`; empty for plain steps of steepest
-        ascent (BIM). Input transforms are applied in the order given; the kernel of `ti` comes before the momentum whatever
-        the order. Estimates of the gradient are nested, `ni` innermost, then `emi` or `pgn`, then `vt`, then `rap`. Lengths
-        of neighborhoods and of look-ahead are per value: with `'l2'`, those of the budget over the root of the number of
-        values of an image.
+      components: Names from `COMPONENTS` joined with `+`, such as `'mi+di+ti+sgm'`; empty for plain steps of steepest ascent
+        (BIM). Input transforms are applied in the order given. The kernel of `ti` comes before the momentum in any order.
+        Gradient estimates are nested: `ni` is innermost, then `emi` or `pgn`, then `vt`, then `rap`. The sizes of
+        neighborhoods and the length of the look-ahead are changes per value: with `'l2'`, they are the lengths in the norm
+        of the budget, divided by the square root of the number of values of an image.
       eps: Radius of the budget.
-      step_size: Length of a step; `eps / 10` if None.
+      step_size: Length of a step; by default, `eps / 10`.
       steps: Number of steps.
       norm: `'linf'` or `'l2'`.
       loss: `'cross_entropy'`, `'margin'` or `'logit'`.
       targeted: Whether the attack is called with target labels.
       restarts: Number of runs, of which the best is kept for each example.
-      chunk_size: Copies or neighbors that are computed together.
-      options: Options of components, by their name, such as `{'di': {'rate': 0.9}}`.
-      name: What to call the attack; by default the components.
+      chunk_size: How many copies or neighbors are computed together.
+      options: Options of the components, by the name of the component, such as `{'di': {'rate': 0.9}}`.
+      name: Name of the attack; by default, `components`.
 
     Returns:
       The attack.
 
     Raises:
-      InputError: A name or option is unknown, a value out of its range, or two components do not go together.
+      InputError: A name or an option is unknown, a value is out of range, or two components cannot be combined.
     """
     names = components.split('+') if components else []
     options = {} if options is None else options
     if not all(isinstance(option, Mapping) and 'frame' not in option for option in options.values()):
-        raise errors.InputError(
-            f'options must be mappings of the options of components, by their names, got {options!r}'
-        )
+        raise errors.InputError(f'options must map names of components to mappings of their options, got {options!r}')
     for unknown in options.keys() - set(names):
-        raise errors.InputError(f'options of {unknown!r}, which is not among the components {components!r}')
+        raise errors.InputError(f'options are given for {unknown!r}, which is not among the components {components!r}')
     if len(set(names)) < len(names):
-        raise errors.InputError(f'each component can be there once, got {components!r}')
+        raise errors.InputError(f'each component may appear only once, got {components!r}')
     checks.one_of('loss', loss, LOSSES)
     limits = budget.Budget(eps, norm)
     frame = components_lib.Frame(limits, eps / 10 if step_size is None else step_size, steps)
-    parts = [components_lib.COMPONENTS.make(part, frame=frame, **options.get(part, {})) for part in names]
+    parts = [
+        components_lib.COMPONENTS.make(component, frame=frame, **options.get(component, {})) for component in names
+    ]
     decays = {part.decay for part in parts if part.decay is not None}
     if len(decays) > 1:
-        raise errors.InputError(f'components {components!r} ask for momentum of different decay: {sorted(decays)}')
+        raise errors.InputError(f'components {components!r} ask for momentum with different decays: {sorted(decays)}')
     gradient = estimate.AT_IMAGE
-    for part in sorted(parts, key=lambda part: part.place):
-        gradient = gradient if part.estimate is None else part.estimate(gradient)
-    chosen = [part.direction for part in parts if part.direction is not None]
-    if len(chosen) > 1:
+    for part in sorted(parts, key=lambda part: part.level):
+        gradient = gradient if part.wrapper is None else part.wrapper(gradient)
+    given_directions = [part.direction for part in parts if part.direction is not None]
+    if len(given_directions) > 1:
         raise errors.InputError(f'components {components!r} ask for more than one direction')
-    before = [t for part in parts for t in part.smoothing] + [directions.accumulate(decay) for decay in decays]
+    preprocessing = [t for part in parts for t in part.smoothing] + [directions.accumulate(decay) for decay in decays]
     return engine.GradientAttack(
         name=name or components or 'bim',
         limits=limits,
-        direction=optax.chain(*before, *(chosen or [directions.steepest(norm)])),
+        direction=optax.chain(*preprocessing, *(given_directions or [directions.steepest(norm)])),
         step_size=frame.step_size,
         steps=steps,
         loss=LOSSES[loss],

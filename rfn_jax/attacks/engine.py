@@ -1,12 +1,12 @@
-"""The engine: an attack is a composition of parts, compiled whole.
+"""The engine: an attack is composed of parts and compiled as a whole.
 
     x_0     = start(images)
     g_t     = gradient(grad_fn, x_t), where grad_fn is the gradient of the loss of surrogate(transforms(x)), averaged over
-              the copies that the transforms make
+              the copies that the transforms produce
     d_t     = direction(g_t)
     x_{t+1} = project(x_t + step_size * d_t)
 
-Everything random is drawn with one key per example, so the adversarial image of an example does not depend on the batch.
+All random numbers are drawn with one key per example, so the adversarial image of an example does not depend on the batch.
 
 Axes: `B` examples, `H W` rows and columns, `C` channels, `K` classes, `M` members of an ensemble; images are floats in
 [0, 1].
@@ -33,40 +33,41 @@ Loss = Callable[[jax.Array, jax.Array], jax.Array]
 Transform = transforms_lib.InputTransform | Callable[[jax.Array, jax.Array], jax.Array]
 SurrogateTransform = Callable[[attack_lib.Surrogate], attack_lib.Surrogate]
 Start = Callable[[jax.Array, jax.Array, budget.Budget], jax.Array]
-Carry = tuple[jax.Array, estimate.State, optax.OptState]  # images, and the states of the estimate and of the direction
+Carry = tuple[jax.Array, estimate.State, optax.OptState]  # images, state of the estimate, state of the direction
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GradientAttack(attack_lib.Attack):
-    """Steps along the gradient: an `Attack` that is composed of parts.
+    """An `Attack` that takes steps along the gradient and is composed of parts.
 
-    Two attacks made from the same parts share compilations only if the parts are the same objects; make an attack once
-    and call it for every batch and every surrogate.
+    Two attacks made from equal parts share compilations only if the parts are the same objects, so make an attack once and
+    call it for every batch and every surrogate.
 
     Attributes:
-      name: Name of the recipe, for messages.
+      name: Name of the attack, for messages.
       limits: The budget.
-      direction: Optax transformation from the gradient (to ascend) to the direction of a step.
+      direction: Optax transformation that turns the gradient (to ascend) into the direction of a step.
       step_size: Length of a step in the norm of the budget, above 0.
       steps: Number of steps, at least 1.
-      loss: Function of logits `[B, K]` and labels `[B]` to the loss `[B]` that the attack maximizes.
+      loss: Function from logits `[B, K]` and labels `[B]` to the loss `[B]` that the attack maximizes.
       gradient: How the gradient at an image is estimated.
-      transforms: Applied one after another before the surrogate: functions of images and keys `[B]` to images, which may
-        draw from their keys, new at every step; or `InputTransform`s, which may also make several copies, over all
-        combinations of which the gradient is averaged.
-      surrogate_transforms: Functions of the surrogate to another one, such as `skip_gradient(0.2)`; applied in order.
-      start: Function of images, keys `[B]` and budget to the first images.
-      restarts: Number of runs from starts of their own, at least 1; of each example the one with the largest loss is kept.
-      targeted: Whether the attack is called with target labels, and minimizes the loss to them.
-      chunk_size: How many copies or neighbors are computed together, at least 1: more is faster where the accelerator has
-        room, and takes that many times the memory of a batch (its square where there are both).
+      transforms: Applied one after another, before the surrogate. Each is either a function from images and keys `[B]` to
+        images, which may draw random numbers from the keys (they are new at every step), or an `InputTransform`, which may
+        also produce several copies. The gradient is averaged over all combinations of copies.
+      surrogate_transforms: Functions from a surrogate to another one, such as `skip_gradient(0.2)`; applied in order.
+      start: Function from images, keys `[B]` and budget to the first images.
+      restarts: Number of runs, each from its own start, at least 1; for each example, the run with the largest loss is kept.
+      targeted: Whether the attack is called with target labels, and minimizes the loss with respect to them.
+      chunk_size: How many copies or neighbors are computed together, at least 1. Larger values are faster if the accelerator
+        has enough memory; they take that many times the memory of a batch (the square of it if there are both copies and
+        neighbors).
 
     Raises:
-      InputError: A part is not of its kind, or a number is out of its range.
+      InputError: A part has the wrong type, or a number is out of range.
 
     Example:
-      Adam's direction, on images with noise of their own at every step; parts that step downhill, such as `optax.sgd`,
-      are not directions.
+      This attack follows the direction of Adam, on images with new noise at every step. Transformations that step downhill,
+      such as `optax.sgd`, are not directions.
 
       >>> import jax, jax.numpy as jnp, optax
       >>> from rfn_jax import attacks
@@ -109,9 +110,9 @@ class GradientAttack(attack_lib.Attack):
             parts = getattr(self, name)
             if isinstance(parts, transforms_lib.InputTransform) or not isinstance(parts, (tuple, list)):
                 raise errors.InputTypeError(f'{name} must be a tuple of functions, got {parts!r}')
-            object.__setattr__(self, name, tuple(parts))  # a list could not be hashed
+            object.__setattr__(self, name, tuple(parts))  # lists cannot be hashed
         object.__setattr__(self, 'transforms', tuple(map(transforms_lib.as_transform, self.transforms)))
-        kinds = (
+        requirements = (
             ('limits', isinstance(self.limits, budget.Budget), 'a Budget'),
             ('gradient', isinstance(self.gradient, estimate.GradientEstimate), 'a GradientEstimate'),
             ('loss', callable(self.loss), 'a function'),
@@ -123,9 +124,9 @@ class GradientAttack(attack_lib.Attack):
                 'one optax transformation',
             ),
         )
-        for name, is_right, kind in kinds:
-            if not is_right:
-                raise errors.InputTypeError(f'{name} must be {kind}, got {getattr(self, name)!r}')
+        for name, is_met, requirement in requirements:
+            if not is_met:
+                raise errors.InputTypeError(f'{name} must be {requirement}, got {getattr(self, name)!r}')
 
     @property
     def needs_pool(self) -> bool:
@@ -134,44 +135,47 @@ class GradientAttack(attack_lib.Attack):
 
     @property
     def copies(self) -> int:
-        """Number of copies over which every gradient is averaged: of all combinations of those of the transforms."""
+        """Number of copies over which each gradient is averaged: all combinations of the copies of the transforms."""
         return math.prod(transform.copies for transform in self._transforms)
 
     @property
     def _transforms(self) -> tuple[transforms_lib.InputTransform, ...]:
         return tuple(map(transforms_lib.as_transform, self.transforms))
 
-    def transformed(self, surrogate: attack_lib.Surrogate) -> attack_lib.Surrogate:
-        """The surrogate that the gradients are of: all surrogate transforms of another one."""
+    def transform_surrogate(self, surrogate: attack_lib.Surrogate) -> attack_lib.Surrogate:
+        """Applies all surrogate transforms to a surrogate; the gradients are those of the result."""
         return functools.reduce(lambda inner, transform: transform(inner), self.surrogate_transforms, surrogate)
 
     def evaluations(self, surrogate: attack_lib.Surrogate) -> int:
-        """Gradients of networks for one example, in all restarts; on the surrogate as the surrogate transforms make it."""
-        of_surrogate = self.restarts * self.copies * self.gradient.evaluations(self.steps)
-        return of_surrogate * attack_lib.evaluations(self.transformed(surrogate))
+        """Number of network gradients per example, over all restarts and including the surrogate transforms."""
+        surrogate_gradients = self.restarts * self.copies * self.gradient.evaluations(self.steps)
+        return surrogate_gradients * attack_lib.evaluations(self.transform_surrogate(surrogate))
 
-    def run(self, given: attack_lib.Arguments) -> jax.Array:
-        """The adversarial images `[B, H, W, C]`; the whole attack as one loop."""
-        surrogate, images, labels, keys, target_labels, pool = given
-        surrogate = self.transformed(surrogate)
+    def run(self, arguments: attack_lib.Arguments) -> jax.Array:
+        """Returns the adversarial images `[B, H, W, C]`; the whole attack is one loop."""
+        surrogate, images, labels, keys, target_labels, pool = arguments
+        surrogate = self.transform_surrogate(surrogate)
 
         def mean_over(count: int, compute: Callable[[jax.Array], copies.Tree]) -> copies.Tree:
             return copies.mean_over(count, compute, chunk_size=self.chunk_size)
 
-        def losses_of(logits: jax.Array) -> jax.Array:
-            """The loss `[B]` to maximize; over the members of an ensemble if there are."""
+        def compute_losses(logits: jax.Array) -> jax.Array:
+            """Returns the loss `[B]` to maximize; logits `[M, B, K]` of an ensemble give the mean over its members."""
             if logits.ndim == 3:
-                return jnp.mean(jax.vmap(losses_of)(logits), axis=0)
+                return jnp.mean(jax.vmap(compute_losses)(logits), axis=0)
             return self.loss(logits, labels) if target_labels is None else -self.loss(logits, target_labels)
 
         def loss_fn(t: jax.Array, x: jax.Array, step_keys: jax.Array, number: jax.Array) -> jax.Array:
             copy_keys = step_keys if self.copies == 1 else keys_lib.fold(step_keys, keys_lib.COPIES + number)
             for index, transform in enumerate(self._transforms):
                 number, copy = jnp.divmod(number, transform.copies)
-                own, shared = keys_lib.fold(copy_keys, index), keys_lib.fold(step_keys, keys_lib.SHARED + index)
-                x = transform.apply(transforms_lib.Input(x, labels, own, shared, copy, pool))
+                own_keys, shared_keys = (
+                    keys_lib.fold(copy_keys, index),
+                    keys_lib.fold(step_keys, keys_lib.SHARED + index),
+                )
+                x = transform.apply(transforms_lib.Input(x, labels, own_keys, shared_keys, copy, pool))
             surrogate_keys = keys_lib.fold(copy_keys, len(self.transforms))
-            return jnp.sum(losses_of(attack_lib.compiled_logits(surrogate, x, surrogate_keys, t)))
+            return jnp.sum(compute_losses(attack_lib.compiled_logits(surrogate, x, surrogate_keys, t)))
 
         def ascend(keys: jax.Array) -> jax.Array:
             def body(t: jax.Array, carry: Carry) -> Carry:
@@ -200,17 +204,17 @@ class GradientAttack(attack_lib.Attack):
             return ascend(keys)
 
         def final_losses(x: jax.Array) -> jax.Array:
-            # One key for all: a surrogate that varies is the same network for all restarts.
+            # All restarts use the same key, so that a surrogate that varies is the same network for all of them.
             last_keys = keys_lib.fold(keys, self.steps + 1)
-            return losses_of(attack_lib.compiled_logits(surrogate, x, last_keys, self.steps - 1))
+            return compute_losses(attack_lib.compiled_logits(surrogate, x, last_keys, self.steps - 1))
 
         def restart(number: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             best, best_loss = carry
-            found = ascend(keys_lib.fold(keys, self.steps + 1 + number))
-            loss = final_losses(found)
-            better = loss > best_loss
-            return jnp.where(better[:, None, None, None], found, best), jnp.where(better, loss, best_loss)
+            candidate = ascend(keys_lib.fold(keys, self.steps + 1 + number))
+            loss = final_losses(candidate)
+            is_better = loss > best_loss
+            return jnp.where(is_better[:, None, None, None], candidate, best), jnp.where(is_better, loss, best_loss)
 
-        nothing = jnp.full(len(images), -jnp.inf, jax.eval_shape(final_losses, images).dtype)
-        best: jax.Array = jax.lax.fori_loop(0, self.restarts, restart, (images, nothing))[0]
+        minus_infinity = jnp.full(len(images), -jnp.inf, jax.eval_shape(final_losses, images).dtype)
+        best: jax.Array = jax.lax.fori_loop(0, self.restarts, restart, (images, minus_infinity))[0]
         return best

@@ -1,4 +1,4 @@
-"""ILA: an attack's direction in the features of a layer, followed further by another attack.
+"""ILA: one attack finds a direction in the features of a layer, and a second attack follows it further.
 
 Axes: `B` examples, `H W` rows and columns, `C` channels.
 """
@@ -14,34 +14,34 @@ from rfn_jax.attacks import keys as keys_lib
 from rfn_jax.core import checks, errors
 from rfn_jax.models import hooks
 
-_SECOND = 0x1A5EC0D  # the purpose of the keys of the second attack; steps never have such numbers
+_SECOND_ATTACK = 0x1A5EC0D  # folded into the keys of the second attack; no step has such a number
 
 
 @dataclasses.dataclass(frozen=True)
 class IntermediateLevelAttack(attack.Attack):
-    r"""Intermediate level attack (ILA): two attacks, one after the other.
+    r"""Intermediate level attack (ILA): two attacks in succession.
 
-    The first attack finds :math:`x'`; the second starts again from the originals :math:`x_0`, and maximizes the projection
-    of the change of the features :math:`F` of a layer on the change that the first made,
+    The first attack finds :math:`x'`. The second starts again from the originals :math:`x_0`; instead of its own loss, it
+    maximizes the projection of the change of the features :math:`F` of a layer onto the change made by the first attack,
 
-    .. math:: \langle F(x) - F(x_0),\; F(x') - F(x_0) \rangle,
+    .. math:: \langle F(x) - F(x_0),\; F(x') - F(x_0) \rangle.
 
-    in place of its own loss. Both together are compiled once for all surrogates of one architecture. The surrogate must be a
-    `Classifier`, or another surrogate made of one, that is the same at every step.
+    Both attacks are compiled together, once for all surrogates of the same architecture. The surrogate must be a
+    `Classifier`, or a surrogate made of one, and must be the same at every step.
 
     Attributes:
-      first: The attack that gives the direction; the paper takes 10 steps of a baseline such as `bim`.
-      second: The attack that follows it; the paper takes 10 more steps of `bim`. Its budget is that of the result.
-      layer: Name of the layer, a direct submodule of the network (`hooks.layers` lists them); the paper's choice for a
-        ResNet-18 is in the second and third of the four stages.
+      first: The attack that finds the direction; the paper uses 10 steps of a baseline such as `bim`.
+      second: The attack that follows the direction; the paper uses 10 more steps of `bim`. Its budget is that of the result.
+      layer: Name of the layer, a direct submodule of the network (`hooks.layers` lists them). For a ResNet-18, the paper
+        chooses layers in the second and third of the four stages.
       name: Name of the attack, for messages.
 
     Raises:
-      InputError: A part is not a `GradientAttack`, or is targeted, or `layer` is not a string.
+      InputError: One of the attacks is not a `GradientAttack`, or is targeted, or `layer` is not a string.
 
     References:
       Huang et al., `Enhancing Adversarial Example Transferability with an Intermediate Level Attack
-      <https://arxiv.org/abs/1907.10823>`_, 2019: its ILAP.
+      <https://arxiv.org/abs/1907.10823>`_, 2019; this is their ILAP.
     """
 
     first: engine.GradientAttack
@@ -54,10 +54,10 @@ class IntermediateLevelAttack(attack.Attack):
 
     def __post_init__(self) -> None:
         for name in ('first', 'second'):
-            part = getattr(self, name)
-            if not isinstance(part, engine.GradientAttack) or part.targeted:
-                got = f'attack {part.name!r}' if isinstance(part, engine.GradientAttack) else repr(part)
-                raise errors.InputError(f'{name} of {self.name!r} must be a GradientAttack without targets, got {got}')
+            stage = getattr(self, name)
+            if not isinstance(stage, engine.GradientAttack) or stage.targeted:
+                got = f'attack {stage.name!r}' if isinstance(stage, engine.GradientAttack) else repr(stage)
+                raise errors.InputError(f'{name} of {self.name!r} must be an untargeted GradientAttack, got {got}')
         checks.string(f'layer of {self.name!r}', self.layer, 'the name of a layer')
 
     @property
@@ -71,12 +71,12 @@ class IntermediateLevelAttack(attack.Attack):
         return self.first.needs_pool or self.second.needs_pool
 
     def evaluations(self, surrogate: attack.Surrogate) -> int:
-        """Gradients of networks for one example, in both attacks; those of the features count as whole ones."""
+        """Number of network gradients per example, in both attacks; a gradient of the features counts as a whole one."""
         return self.first.evaluations(surrogate) + self.second.evaluations(surrogate)
 
-    def run(self, given: attack.Arguments) -> jax.Array:
-        """The adversarial images `[B, H, W, C]`; both attacks, one after the other."""
-        surrogate, images, labels, keys, _, pool = given
+    def run(self, arguments: attack.Arguments) -> jax.Array:
+        """Returns the adversarial images `[B, H, W, C]`; runs both attacks in succession."""
+        surrogate, images, labels, keys, _, pool = arguments
         attack.check_hooks(surrogate, f'attack {self.name!r}')
         if attack.varies(surrogate):
             raise errors.InputError(
@@ -87,17 +87,17 @@ class IntermediateLevelAttack(attack.Attack):
         base, guide = (features(surrogate, x, self.layer) for x in (images, reference))
         second = dataclasses.replace(self.second, loss=_projection)
         projection = FeatureProjection(surrogate, base, guide, self.layer)
-        return second(projection, images, labels, keys_lib.fold(keys, _SECOND), pool=pool)
+        return second(projection, images, labels, keys_lib.fold(keys, _SECOND_ATTACK), pool=pool)
 
 
 @struct.dataclass
 class FeatureProjection(attack.SteppedSurrogate):
-    """A surrogate whose only logit is the projection of the features of a layer: `projection(images) -> [B, 1]`.
+    """A surrogate whose only logit is the projection of a layer's features onto a direction: `projection(images) -> [B, 1]`.
 
     Attributes:
       surrogate: The surrogate.
       base: Features of the originals, `[B, ...]`.
-      guide: Features of the images that give the direction, `[B, ...]`.
+      guide: Features of the images that define the direction, `[B, ...]`.
       layer: Name of the layer.
     """
 
@@ -111,7 +111,7 @@ class FeatureProjection(attack.SteppedSurrogate):
         return (self.surrogate,)
 
     def at_step(self, images: jax.Array, keys: jax.Array, step: jax.Array | int) -> jax.Array:
-        """Inner products `[B, 1]` of the features' distance from the base with that of the guide; sums over features."""
+        """Returns the inner products `[B, 1]` of `features - base` and `guide - base`, summed over all features."""
         del keys, step  # the features are the same at every step
         change = features(self.surrogate, images, self.layer) - self.base
         products = (change * (self.guide - self.base)).astype(jnp.float32)
@@ -119,16 +119,18 @@ class FeatureProjection(attack.SteppedSurrogate):
 
 
 def features(surrogate: attack.Surrogate, images: jax.Array, layer: str) -> jax.Array:
-    """The output `[B, ...]` of a layer of the network of a surrogate.
+    """Returns the output `[B, ...]` of a layer of the network in a surrogate.
 
     Raises:
-      InputError: The surrogate has no such layer, or several networks.
+      InputError: The surrogate has no such layer, or contains several networks.
     """
-    with hooks.outputs(layer) as found:
+    with hooks.outputs(layer) as recorded:
         surrogate(images)
-    if len(found) != 1:
-        raise errors.InputError(f'the features of layer {layer!r} need a surrogate of one network, got {len(found)}')
-    return found[0]
+    if len(recorded) != 1:
+        raise errors.InputError(
+            f'the features of layer {layer!r} need a surrogate with one network, got {len(recorded)}'
+        )
+    return recorded[0]
 
 
 def _projection(logits: jax.Array, labels: jax.Array) -> jax.Array:

@@ -1,24 +1,24 @@
-"""Which draws of an attack come from which key, and draws with one key per example.
+"""Which key each draw of an attack uses, and draws with one key per example.
 
-Each example has a key of its own. Key 0 folded into it is for the start, key t + 1 for step t, and those after the last
-step for restarts. Of the key of a step, transform i of the images has key i and the surrogate the one after the last
-transform. Where there are several copies, copy n has all of these from key `COPIES + n` of the step, and the draws that
-copies share are from key `SHARED + i`.
+Each example has its own key. Other keys are derived from it by folding in numbers: 0 for the start, t + 1 for step t, and
+the numbers after the last step for restarts. Into the key of a step, i is folded for transform i of the images, and the
+number after the last transform for the surrogate. If there are several copies, copy n derives these keys from the key
+`COPIES + n` of the step instead, and draws that the copies share use the key `SHARED + i` of the step.
 
 Axes: `B` examples, `H W` rows and columns, `C` channels.
 """
 
 import jax
 
-# Where the numbers begin that are folded into keys for the draws that copies share, and for those of each copy.
+# The first numbers that are folded into the key of a step for the draws that copies share, and for those of each copy.
 SHARED, COPIES = 1 << 20, 1 << 21
 
 
 def fold(keys: jax.Array, number: jax.typing.ArrayLike) -> jax.Array:
-    """Keys `[B]` of their own for another purpose, by `jax.random.fold_in`."""
+    """Folds a number into keys `[B]`, which gives separate keys `[B]` for another purpose."""
     return jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
 
 
 def uniform(keys: jax.Array, images: jax.Array, radius: float) -> jax.Array:
-    """Changes `[B, H, W, C]` of the shape and type of the images, drawn from U[-radius, radius] with keys `[B]`."""
+    """Draws changes `[B, H, W, C]` of the shape and dtype of the images from U[-radius, radius] with keys `[B]`."""
     return jax.vmap(lambda key: jax.random.uniform(key, images.shape[1:], images.dtype, -radius, radius))(keys)

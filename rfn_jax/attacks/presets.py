@@ -1,10 +1,10 @@
-"""The defaults of other libraries and papers, so that their figures can be compared with ours.
+"""The defaults of papers and of other libraries, so that their results can be compared with ours.
 
-`paper`: those of the attack's own paper or of its authors' code on ImageNet, where they could be found: mostly L-infinity,
-eps = 16/255, 10 steps of eps/10.
+`paper`: the defaults of the attack's own paper or of its authors' code on ImageNet, as far as they could be found: mostly
+L-infinity, eps = 16/255, 10 steps of eps/10.
 
 `transferattack`: https://github.com/Trustworthy-AI-Group/TransferAttack at 2663e4a, `transferattack/<kind>/<file>.py`: eps =
-16/255, 10 steps of 1.6/255, decay 1. Its SIM is MI with scale copies, without look-ahead: the components `'mi+si'`.
+16/255, 10 steps of 1.6/255, decay 1. Its SIM is MI with scale copies and without look-ahead: the components `'mi+si'`.
 
 `torchattacks`: https://github.com/Harry24k/adversarial-attacks-pytorch 3.5.1, `torchattacks/attacks/<file>.py`: eps = 8/255,
 10 steps of 2/255. Its TIFGSM includes DI and has no momentum: the components `'ti+di'`.
@@ -21,7 +21,7 @@ _TORCHATTACKS = {'eps': 8 / 255, 'step_size': 2 / 255, 'steps': 10}
 PRESETS: Mapping[str, Mapping[str, Mapping[str, object]]] = {
     'paper': {
         'fgsm': {'eps': 16 / 255},
-        'bim': {'eps': 16 / 255, 'step_size': 1 / 255, 'steps': 20},  # min(eps + 4, 1.25 eps) steps of 1
+        'bim': {'eps': 16 / 255, 'step_size': 1 / 255, 'steps': 20},  # min(eps + 4, 1.25 eps) steps, each of 1/255
         'pgd': {'eps': 8 / 255, 'step_size': 2 / 255, 'steps': 7},  # Madry et al. 2018, CIFAR-10
         'mi_fgsm': {**_PAPER, 'decay': 1.0},
         'ni_fgsm': {**_PAPER, 'decay': 1.0},
@@ -54,7 +54,7 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, object]]] = {
             'late_start': 100,
         },
         'pi_fgsm': {**_PAPER, 'amplification': 10.0, 'kernel_size': 3},
-        # The authors start at a random point; here at the original.
+        # The authors start from a random point, this preset from the original.
         'sgm': {'eps': 16 / 255, 'step_size': 2 / 255, 'steps': 10, 'decay': 0.0, 'gamma': 0.2},
         'apgd': {'eps': 8 / 255, 'steps': 100},  # Croce and Hein 2020, CIFAR-10
     },
@@ -110,7 +110,7 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, object]]] = {
         'di_fgsm': {**_TORCHATTACKS, 'decay': 0.0, 'rate': 0.9, 'probability': 0.5},  # difgsm.py
         'si_ni_fgsm': {**_TORCHATTACKS, 'decay': 1.0, 'copies': 5},  # sinifgsm.py
         'apgd': {'eps': 8 / 255, 'steps': 10},  # apgd.py
-        'pi_fgsm': {  # pifgsm.py: steps of eps/10, ten times as long
+        'pi_fgsm': {  # pifgsm.py: steps of eps/10, amplified ten times
             'eps': 16 / 255,
             'step_size': 1.6 / 255,
             'steps': 10,
@@ -122,10 +122,10 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, object]]] = {
 
 
 def options(preset: str, attack: str) -> dict[str, object]:
-    """The options of an attack in a preset.
+    """Returns the options of an attack in a preset.
 
     Raises:
-      InputError: The preset is unknown, or has no such attack.
+      InputError: The preset is unknown or has no such attack.
     """
     if preset not in PRESETS:
         raise errors.unknown_name('preset', preset, PRESETS)

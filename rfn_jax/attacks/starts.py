@@ -1,4 +1,4 @@
-"""Where an attack starts: a point of the budget around the original, drawn with one key per example.
+"""Where an attack starts: at a point inside the budget around the original, drawn with one key per example.
 
 Axes: `B` examples, `H W` rows and columns, `C` channels.
 """
@@ -11,13 +11,13 @@ from rfn_jax.core import numerics
 
 
 def at_original(images: jax.Array, keys: jax.Array, limits: budget.Budget) -> jax.Array:
-    """The original images `[B, H, W, C]`."""
+    """Returns the original images `[B, H, W, C]`."""
     del keys, limits
     return images
 
 
 def uniform_in_ball(images: jax.Array, keys: jax.Array, limits: budget.Budget) -> jax.Array:
-    """A point drawn uniformly from the ball of radius `eps` around each image, then clipped to [0, 1].
+    """Draws a point uniformly from the ball of radius `eps` around each image, then clips it to [0, 1].
 
     Args:
       images: Originals `[B, H, W, C]`.

@@ -1,6 +1,6 @@
 """One small attack problem for all tests of attacks.
 
-The network has smooth activations and gradients far from zero, so that their signs do not hang on rounding.
+The network has smooth activations and gradients far from zero, so that their signs do not depend on rounding.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from rfn_jax.core import losses
 
 @pytest.fixture(scope='module', autouse=True)
 def fast_compilation():
-    """The tests compile a hundred small programs that run once each; optimizing them would take most of the time."""
+    """The tests compile a hundred small programs that each run once; optimizing them would take most of the time."""
     before = jax.config.read('jax_disable_most_optimizations')
     jax.config.update('jax_disable_most_optimizations', True)
     yield
@@ -26,7 +26,7 @@ def fast_compilation():
 class Problem(NamedTuple):
     """Two checkpoints of one architecture, and labeled images `[B, H, W, C]` with ids.
 
-    `traces` gets the shape of the images whenever Python runs `apply`, which is when something is traced.
+    Whenever Python runs `apply`, which means that something is traced, the shape of the images is added to `traces`.
     """
 
     apply: Callable
@@ -66,7 +66,7 @@ def conv_variables(seed):
 def problem():
     generator = np.random.default_rng(3)
     images = generator.uniform(size=(14, 6, 6, 3)).astype(np.float32)
-    images[0, :2], images[0, 2:4] = 0.0, 1.0  # the box is in the way here
+    images[0, :2], images[0, 2:4] = 0.0, 1.0  # values at the bounds of [0, 1], where clipping acts
     labels = generator.integers(5, size=14).astype(np.int32)
     ids = generator.permutation(1000)[:14]
     traces = []

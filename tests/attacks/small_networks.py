@@ -1,7 +1,7 @@
-"""Small classifiers with random variables, and their parts in plain jax, for the tests of surrogate transforms.
+"""Small classifiers with random variables, and their parts in plain JAX, for the tests of surrogate transforms.
 
-A network in parts is `(stem, blocks, head)`; each block is `(branch, skip, after)`, and stands for
-`x -> after(skip(x) + branch(x))`. ReLUs are an argument, those of a ResNet one of its branches.
+The parts of a network are `(stem, blocks, head)`; each block is `(branch, skip, after)`, and stands for
+`x -> after(skip(x) + branch(x))`. The ReLUs are an argument of the parts; for a ResNet, they are an argument of its branches.
 """
 
 import functools
@@ -54,7 +54,7 @@ def module(kind):
 
 
 def classifier(kind, seed=0, network=None):
-    """A classifier of images `[B, 6, 6, 3]` in 5 classes."""
+    """A classifier of images `[B, 6, 6, 3]` into 5 classes."""
     network = network or module(kind)
     template = models.abstract(network, (6, 6, 3), num_classes=5, mean=(MEAN,), std=(STD,))
     rng = np.random.default_rng(seed)
@@ -105,7 +105,7 @@ def resnet_parts(network):
 
 
 def vit_parts(network):
-    """The parts of a classifier of kind 'vit'; each of its blocks is two."""
+    """The parts of a classifier of kind 'vit'; each of its blocks becomes two."""
     p = network.variables['params']
 
     def norm(x, name, params):
@@ -140,7 +140,7 @@ def vit_parts(network):
 
 
 def densenet_parts(network, relu=nn.relu):
-    """The parts of a classifier of kind 'densenet': concatenations are sums of what is filled up with zeros."""
+    """The parts of a classifier of kind 'densenet': concatenations become sums of zero-padded features."""
     p, s = network.variables['params'], network.variables['batch_stats']
 
     def norm_relu_conv(x, name, number=''):
@@ -177,7 +177,7 @@ def densenet_parts(network, relu=nn.relu):
 
 
 def mobilenet_v2_parts(network, relu6=nn.relu6):
-    """The parts of a classifier of kind 'mobilenet_v2', whose first block has no sum."""
+    """The parts of a classifier of kind 'mobilenet_v2', whose first block has no residual sum."""
     p, s = network.variables['params'], network.variables['batch_stats']
 
     def conv_norm(x, params, stats, stride=1):
@@ -204,7 +204,7 @@ PARTS = {'resnet': resnet_parts, 'vit': vit_parts, 'densenet': densenet_parts, '
 
 
 def forward(parts, images):
-    """The logits, and the input of every block, and that of the head."""
+    """Returns the logits, and the inputs of all blocks and of the head."""
     stem, blocks, head = parts
     inputs = [stem(images)]
     for branch, skip, after in blocks:
@@ -213,9 +213,10 @@ def forward(parts, images):
 
 
 def backward(parts, images, cotangent, block_gradient):
-    """The gradient by the images, block after block.
+    """Returns the gradient with respect to the images, block by block.
 
-    `block_gradient(index, branch, skip, x, g)` is the gradient by the input of a block, of that by its sum.
+    `block_gradient(index, branch, skip, x, g)` is the gradient with respect to the input of a block, where `g` is that with
+    respect to its sum.
     """
     stem, blocks, head = parts
     _, inputs = forward(parts, images)
@@ -230,19 +231,19 @@ def backward(parts, images, cotangent, block_gradient):
 
 @jax.jit
 def logits_of(surrogate, images=IMAGES, keys=KEYS, step=0):
-    """The logits of any surrogate, compiled once for an architecture."""
+    """The logits of any surrogate, compiled once per architecture."""
     return attack_lib.logits(surrogate, images, keys, step)
 
 
 @jax.jit
 def gradient(surrogate, images=IMAGES, cotangent=COTANGENT, keys=KEYS):
-    """The gradient by the images of the logits times `cotangent`, and the logits; compiled once for an architecture."""
+    """The gradient of `cotangent * logits` with respect to the images, and the logits; compiled once per architecture."""
     logits, pullback = jax.vjp(lambda images: attack_lib.logits(surrogate, images, keys, 0), images)
     return pullback(cotangent)[0], logits
 
 
 def assert_another_gradient(surrogate, network, expected):
-    """That a surrogate has the logits of a network, and a gradient that is as expected, and not that of the network."""
+    """Asserts that a surrogate has the logits of a network, but the expected gradient instead of that of the network."""
     found, logits = gradient(surrogate)
     np.testing.assert_allclose(found, expected, atol=1e-6 * np.abs(expected).max(), rtol=1e-5)
     plain, plain_logits = gradient(network)
@@ -251,7 +252,7 @@ def assert_another_gradient(surrogate, network, expected):
 
 
 def counted(kind):
-    """A network of a kind, and the shapes of the images that it was traced with so far."""
+    """A network of a kind, and the shapes of the images with which it has been traced so far."""
     traces, plain = [], type(module(kind))
 
     class Counted(plain):
@@ -276,7 +277,7 @@ def attack(*surrogate_transforms, **options):
 
 
 def plain_attack(surrogate, images, labels, keys=None):
-    """The two steps, one after another; `keys` are the examples', for a surrogate that varies by step."""
+    """The two steps, one after another; for a surrogate that varies by step, `keys` are the keys of the examples."""
 
     @jax.jit
     def loss_gradient(surrogate, x, keys, step):

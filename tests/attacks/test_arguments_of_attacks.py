@@ -51,7 +51,7 @@ def test_the_number_of_keys_is_checked(problem):
 
 
 @pytest.mark.parametrize('count', [2, 3])
-def test_a_key_of_the_old_kind_is_refused(count, problem):
+def test_an_old_style_key_is_refused(count, problem):
     with pytest.raises(InputError, match=r'key must be made by jax\.random\.key, got Array\(\[0, 0\], dtype=uint32\)'):
         BIM(problem.surrogate, problem.images[:count], problem.labels[:count], jax.random.PRNGKey(0))
 
@@ -76,12 +76,12 @@ def test_a_surrogate_must_return_logits(problem):
 @pytest.mark.parametrize(
     ('chunk_size', 'advice'), [(1, 'chunk_size 1: use a smaller batch size$'), (4, 'or a chunk_size below 4$')]
 )
-def test_a_device_without_memory_left_says_what_to_change(chunk_size, advice):
+def test_a_device_that_runs_out_of_memory_says_what_to_change(chunk_size, advice):
     message = f"attack 'vmi_fgsm' ran out of device memory with 64 images.*{advice}"
     with pytest.raises(RunError, match=message), arguments.memory_advice('vmi_fgsm', 64, chunk_size):
         raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory while trying to allocate')
 
 
-def test_other_errors_of_the_device_pass():
+def test_other_device_errors_are_not_changed():
     with pytest.raises(jax.errors.JaxRuntimeError, match='INTERNAL'), arguments.memory_advice('bim', 1, 1):
         raise jax.errors.JaxRuntimeError('INTERNAL: something else')

@@ -1,4 +1,4 @@
-"""One table of what every part and recipe accepts; the wording of each check is tested with `core/checks.py`."""
+"""The values that each part and recipe accepts, in one table; the wording of the checks is tested with `core/checks.py`."""
 
 import functools
 import math
@@ -19,7 +19,7 @@ patchwise = functools.partial(attacks.patchwise, **{'step_size': 0.01, 'eps': 0.
 cycle = functools.partial(attacks.checkpoint_cycle, ())
 budget = functools.partial(attacks.Budget, **{'eps': 0.1})
 
-# Function, option, least value.
+# Function, option, smallest value.
 INTEGERS = [
     (attacks.random_shift, 'max_shift', 1),
     (attacks.random_shift, 'copies', 1),
@@ -42,7 +42,7 @@ INTEGERS = [
     (attacks.apgd, 'steps', 1),
     (attacks.apgd, 'restarts', 1),
 ]
-# Function, option, what is allowed, a value below and one above.
+# Function, option, and the allowed range: its wording, a value below it and one above it.
 ABOVE_0, FROM_0, FROM_0_TO_1 = (
     ('above 0', 0.0, math.inf),
     ('at least 0', -0.1, math.inf),
@@ -118,7 +118,7 @@ def test_numbers(function, option, allowed):
         (budget, {'eps': 8}, 'eps must be at most 1, since images are in .* got 8; did you mean 8/255'),
         (attacks.apgd, {'loss': 'cross entropy'}, "unknown loss 'cross entropy'; did you mean 'cross_entropy'"),
         (attacks.mi_fgsm, {'decay': -0.5}, r'decay must be a finite number at least 0, got -0\.5'),
-        (attacks.mi_fgsm, {'decay': True}, "decay of component of an attack 'mi' must be float, got True"),
+        (attacks.mi_fgsm, {'decay': True}, "decay of attack component 'mi' must be float, got True"),
         (attacks.vmi_fgsm, {'beta': 0.0}, r'beta must be a finite number above 0, got 0\.0'),
         (attacks.fgsm, {'norm': 'Linf'}, "unknown norm 'Linf'; did you mean 'linf'"),
         (cycle, {'seed': -1}, 'seed of a cycle of checkpoints must be an integer of at least 0, got -1'),
@@ -129,6 +129,6 @@ def test_numbers(function, option, allowed):
         ),
     ],
 )
-def test_names_and_what_else_is_checked(function, options, message):
+def test_other_arguments_are_checked(function, options, message):
     with pytest.raises(InputError, match=message):
         function(**options)

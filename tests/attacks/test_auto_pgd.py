@@ -10,7 +10,7 @@ from rfn_jax.attacks.auto_pgd import apgd, checkpoints, difference_of_logits_rat
 from rfn_jax.core import losses, rng
 from rfn_jax.core.errors import InputError
 
-EPS = {'linf': 0.15, 'l2': 1.5}  # large enough to meet curvature, so that some step sizes are halved
+EPS = {'linf': 0.15, 'l2': 1.5}  # large enough for curvature to matter, so that some step sizes are halved
 STEPS = {'linf': 12, 'l2': 24}
 COUNT = 8
 
@@ -43,7 +43,7 @@ class Textbook:
     """Algorithm 1 of Croce and Hein 2020 for one image, in float64, with the draws of the library.
 
     `best` is the result, `halvings` are the steps after which the step size was halved, and `is_safe` says that no decision
-    hung on the rounding of float32: no sign of a gradient, and no comparison of two losses.
+    (no sign of a gradient and no comparison of two losses) depended on float32 rounding.
     """
 
     def __init__(self, value_and_grad, original, y, target, key, norm, steps):
@@ -131,7 +131,7 @@ def test_it_equals_the_paper_image_by_image(loss, targeted, norm, arguments, tar
             np.testing.assert_allclose(found[index], expected.best[2], atol=1e-6, rtol=0)
             compared.append(tuple(expected.halvings))
     assert len(compared) >= 3
-    assert len(set(compared)) > 1  # the examples go their own ways
+    assert len(set(compared)) > 1  # the examples take different paths
 
 
 def test_the_checkpoints_are_those_of_the_paper():

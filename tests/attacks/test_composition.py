@@ -17,25 +17,25 @@ def test_components_by_name():
 @pytest.mark.parametrize(
     ('name', 'options', 'message'),
     [
-        ('mi+dii', {}, "unknown component of an attack 'dii'; did you mean 'di'"),
-        ('mi+mi', {}, "each component can be there once, got 'mi\\+mi'"),
-        ('mi+ni', {'options': {'ni': {'decay': 0.5}}}, r'momentum of different decay: \[0\.5, 1\.0\]'),
-        ('emi+pgn', {}, 'pgn does not go together with another estimate'),
-        ('mi+di', {'options': {'ti': {}}}, "options of 'ti', which is not among the components"),
-        ('mi+', {}, "unknown component of an attack ''"),
+        ('mi+dii', {}, "unknown attack component 'dii'; did you mean 'di'"),
+        ('mi+mi', {}, "each component may appear only once, got 'mi\\+mi'"),
+        ('mi+ni', {'options': {'ni': {'decay': 0.5}}}, r'momentum with different decays: \[0\.5, 1\.0\]'),
+        ('emi+pgn', {}, 'pgn cannot be combined with another gradient estimate'),
+        ('mi+di', {'options': {'ti': {}}}, "options are given for 'ti', which is not among the components"),
+        ('mi+', {}, "unknown attack component ''"),
         ('pi+adam', {}, 'ask for more than one direction'),
-        ('mi+di', {'options': {'di': None}}, 'options must be mappings'),
-        ('mi+di', {'options': {'di': {'rte': 1}}}, "unknown option of component of an attack 'di': 'rte'"),
+        ('mi+di', {'options': {'di': None}}, 'options must map names of components to mappings of their options'),
+        ('mi+di', {'options': {'di': {'rte': 1}}}, "unknown option of attack component 'di': 'rte'"),
         ('mi+di', {'loss': 'cross'}, "unknown loss 'cross'; did you mean 'cross_entropy'"),
         ('mi+di', {'preset': 'paper'}, 'presets are for named attacks'),
-        ('mi+pi', {'norm': 'l2'}, "pi is defined for the norm 'linf', got 'l2'"),
+        ('mi+pi', {'norm': 'l2'}, "pi is only defined for the norm 'linf', got 'l2'"),
         ('bim', {'preset': 'torchattack'}, "unknown preset 'torchattack'; did you mean 'torchattacks'"),
         ('sgm', {'preset': 'torchattacks'}, "unknown attack of the preset 'torchattacks': 'sgm'"),
         ('linbp', {}, "attack 'linbp' needs from_layer"),
         ('ila', {}, "attack 'ila' needs layer"),
     ],
 )
-def test_what_cannot_be_put_together(name, options, message):
+def test_what_cannot_be_composed(name, options, message):
     with pytest.raises(InputError, match=message):
         attacks.make(name, **options)
 

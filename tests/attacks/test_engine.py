@@ -148,7 +148,7 @@ def test_transforms_are_applied_in_order_before_the_surrogate(problem, arguments
 
 
 def test_the_loss_is_maximized_and_can_be_replaced(arguments):
-    inside = jnp.clip(arguments[1], 0.1, 0.9)  # so that no step meets the box
+    inside = jnp.clip(arguments[1], 0.1, 0.9)  # so that no step reaches the bounds of [0, 1]
     up = make(steps=1)(arguments[0], inside, *arguments[2:])
     down = make(steps=1, loss=lambda z, y: -losses.cross_entropy(z, y))(arguments[0], inside, *arguments[2:])
     np.testing.assert_allclose(down - inside, inside - up, atol=1e-6, rtol=0)
@@ -180,7 +180,7 @@ def test_the_type_of_the_images_is_kept(recipe, norm, problem, keys):
     assert np.max(sizes) > EPS / 10
 
 
-def test_a_gradient_estimate_owns_the_evaluations_and_their_number(problem, keys):
+def test_a_gradient_estimate_determines_the_evaluations_and_their_number(problem, keys):
     seen = []
 
     def update(grad_fn, images, state, step_keys, step):
@@ -257,10 +257,10 @@ def test_the_example_of_the_docstring_runs():
     ('parts', 'message'),
     [
         ({'transforms': lambda images, keys: images}, 'transforms must be a tuple of functions'),
-        ({'transforms': (1,)}, 'transforms must be a tuple of functions'),
+        ({'transforms': (1,)}, 'each of the transforms must be a function or an InputTransform, got 1'),
         ({'direction': [steepest('linf')]}, 'direction must be one optax transformation'),
     ],
 )
-def test_parts_of_another_kind_are_refused(parts, message):
+def test_parts_of_the_wrong_type_are_refused(parts, message):
     with pytest.raises(InputError, match=message):
         make(**parts)

@@ -74,7 +74,7 @@ def test_the_loss_is_the_projection_of_each_example():
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_it_has_the_surface_of_an_attack():
+def test_it_has_the_interface_of_an_attack():
     first, second = bim(eps=EPS, steps=3), bim(eps=EPS / 2, steps=4)
     ila = IntermediateLevelAttack(first, second, 'layer1_0')
     assert ila.limits == second.limits
@@ -98,7 +98,7 @@ def test_one_compilation_for_all_checkpoints():
     assert np.any(first != second)
 
 
-def test_parts_of_the_two_attacks_and_keys_are_those_of_attacks():
+def test_both_attacks_get_the_pool_and_keep_their_parts_and_keys():
     network = small_networks.classifier('mlp')
     second = dataclasses.replace(pgd(eps=EPS, steps=1), restarts=2, chunk_size=2)
 
@@ -118,7 +118,7 @@ def test_parts_of_the_two_attacks_and_keys_are_those_of_attacks():
         ila(network, IMAGES, LABELS, KEYS)
 
 
-def test_the_two_attacks_draw_from_keys_of_their_own():
+def test_each_of_the_two_attacks_draws_from_its_own_keys():
     seen = []
 
     def record(images, keys):
@@ -145,9 +145,9 @@ def test_surrogate_transforms_act_in_both_attacks():
     ('change', 'message'),
     [
         ({'layer': 'layer3_0'}, "unknown layer 'layer3_0'; the layers are conv1, bn1, relu1, layer1_0, layer2_0, fc"),
-        ({'surrogate': 'function'}, "attack 'ila' needs a Classifier, or surrogates made of them, got Partial"),
+        ({'surrogate': 'function'}, "attack 'ila' needs a Classifier, or a surrogate made of Classifiers, got Partial"),
         ({'surrogate': 'ghost'}, "attack 'ila' needs a surrogate with the same features at every step, got a Ghost"),
-        ({'surrogate': 'ensemble'}, "the features of layer 'layer2_0' need a surrogate of one network, got 2"),
+        ({'surrogate': 'ensemble'}, "the features of layer 'layer2_0' need a surrogate with one network, got 2"),
     ],
 )
 def test_arguments_are_checked(change, message):
@@ -168,9 +168,9 @@ def test_arguments_are_checked(change, message):
 def test_parts_are_checked():
     targeted = attack(targeted=True)
     for parts in ((targeted, attack()), (attack(), targeted)):
-        with pytest.raises(InputError, match="must be a GradientAttack without targets, got attack 'test'"):
+        with pytest.raises(InputError, match="must be an untargeted GradientAttack, got attack 'test'"):
             IntermediateLevelAttack(*parts, 'fc')
-    with pytest.raises(InputError, match="first of 'ila' must be a GradientAttack without targets, got 3"):
+    with pytest.raises(InputError, match="first of 'ila' must be an untargeted GradientAttack, got 3"):
         IntermediateLevelAttack(3, attack(), 'fc')
     with pytest.raises(InputError, match="layer of 'ila' must be the name of a layer, got 2"):
         IntermediateLevelAttack(attack(), attack(), 2)

@@ -1,4 +1,4 @@
-"""Closed forms on a linear model: with the logit loss the gradient is the same everywhere, so attacks end in a corner."""
+"""Closed forms for a linear model: with the logit loss, the gradient is the same everywhere, so attacks end in a corner."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""One table of invariants for all attacks: every recipe, and free combinations, on small residual networks."""
+"""Invariants of all attacks: every recipe, and other combinations of components, on small residual networks."""
 
 import functools
 
@@ -33,7 +33,7 @@ OPTIONS = {
     'shift+rap': {'options': {'shift': {'copies': 2}, 'rap': {'inner_steps': 1}}},
 }
 NAMES = [*attacks.ATTACKS, 'mi+di+ti+sgm', 'ni+vt+si+ghost', 'shift+rap']
-IN_BFLOAT16 = ('bim', 'apgd', 'mi+di+ti+sgm')  # on a surrogate computed in it
+IN_BFLOAT16 = ('bim', 'apgd', 'mi+di+ti+sgm')  # on a surrogate that computes in bfloat16
 ONLY_LINF = {'pi_fgsm'}
 NOT_TARGETED = {'ila'}
 
@@ -50,7 +50,7 @@ def make(name, eps=EPS, norm='linf', steps=3, **more):
 
 @pytest.fixture(scope='module')
 def bench():
-    """A trained network, another checkpoint of it, images and labels that it knows, keys and a pool."""
+    """A trained network, another checkpoint of it, images that it classifies correctly with their labels, keys and a pool."""
     module = models.MODELS.make('resnet', num_classes=CLASSES, stage_sizes=(1, 1), widths=(4, 6))
     generator = np.random.default_rng(0)
     prototypes = generator.uniform(0.2, 0.8, size=(CLASSES, *SHAPE))
@@ -99,7 +99,7 @@ def norms(name):
     ('name', 'dtype'), [*((name, 'float32') for name in NAMES), *((name, 'bfloat16') for name in IN_BFLOAT16)]
 )
 def test_the_images_stay_in_the_budget_and_do_not_depend_on_batch_order_or_devices(bench, name, dtype):
-    norm = norms(name)[-1]  # l2 where there is one: no sign can flip on rounding
+    norm = norms(name)[-1]  # l2 if supported, since there no sign can flip due to rounding
     eps = EPS if norm == 'linf' else 0.5
     attack, images = make(name, eps, norm), bench[2]
     surrogate = bench[0].replace(module=bench[0].module.clone(dtype=jnp.dtype(dtype)))
@@ -138,7 +138,7 @@ def test_checkpoints_share_a_compilation_and_jit_changes_nothing(bench, name):
     assert np.any(first != other)
     under_jit = jax.jit(lambda c, x, y, k: attack(c, x, y, k, **pool_of(attack, bench)))
     again = under_jit(bench[0], bench[2][:8], bench[3][:8], bench[4][:8])
-    # A sign may flip where the gradient is near zero and the program was compiled otherwise.
+    # A sign may flip where the gradient is near zero, since the program was compiled differently.
     assert np.mean(np.abs(np.asarray(again) - first) < 1e-6) > 0.99
 
 
@@ -176,7 +176,7 @@ def test_targeted_attacks_lower_the_loss_to_the_target(bench, name):
 
 
 @pytest.mark.parametrize('name', ['bim', 'ila', 'apgd'])
-def test_target_labels_where_none_are_wanted(bench, name):
+def test_target_labels_for_an_untargeted_attack_are_refused(bench, name):
     with pytest.raises(InputError, match='is not targeted: it takes no target_labels'):
         run(make(name), bench[0], bench, target_labels=bench[3])
 

@@ -15,8 +15,8 @@ SIZE, CLASSES = 8, 4
 
 @pytest.fixture(scope='module', autouse=True)
 def double_precision():
-    """Signs of gradients near zero then agree; float32 would flip some of them."""
-    torch.set_num_threads(1)  # its threads and those of XLA would wait for each other
+    """Makes the signs of gradients near zero agree; in float32, some of them would flip."""
+    torch.set_num_threads(1)  # otherwise its threads and those of XLA would wait for each other
     with jax.enable_x64(True):
         yield
 
@@ -104,7 +104,7 @@ def test_deterministic_attacks_give_the_same_images(theirs, ours, name):
     np.testing.assert_allclose(np.asarray(found) * 255, expected * 255, atol=1e-4, rtol=0)
 
 
-# eps is lowered where all would succeed, so that a difference would show.
+# A small eps keeps success below 100 %, so that a difference would show.
 STOCHASTIC = {
     'pgd': lambda network, eps: torchattacks.PGD(network, eps=eps),
     'vmi_fgsm': lambda network, eps: torchattacks.VMIFGSM(network, eps=eps),

@@ -127,7 +127,7 @@ def _set(path, value):
         (_set('surrogates.resnet.num_classes', 3), 'num_classes of model .* cannot be set in a config'),
         (_set('surrogates.resnet.dtype', object()), 'a config may hold only plain values'),
         (_set('targets.vit', None), "target 'vit' needs a mapping of options, got None"),
-        (_set('attacks.bim', {'eps': 0.1}), 'the spec of attack needs a mapping with name, got'),
+        (_set('attacks.bim', {'eps': 0.1}), 'the spec of attack must be a mapping with a name, got'),
         (_set('attacks.bim.eps', 0.003), 'eps 0.003 is below 1/255'),
         (_set('surrogates', {'../up': {'name': 'mlp'}}), r"only letters, digits, _ and \., got '../up'"),
         (_set('data', {}), "unknown data set 'None'; known: arrays, cifar10, digits"),

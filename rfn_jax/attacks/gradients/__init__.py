@@ -1,1 +1,1 @@
-"""Estimates of the gradient, and what turns gradients into directions of steps."""
+"""Gradient estimates, and transformations that turn gradients into the directions of steps."""

@@ -1,7 +1,7 @@
 """Directions: optax gradient transformations that turn the gradient of the loss into the direction of a step.
 
-Each works on every example on its own, so the result does not depend on the batch. The engine hands them the gradient to
-ascend and adds `step_size` times what they return. Compose them with `optax.chain`.
+Each of them treats every example separately, so the result does not depend on the batch. The engine passes them the gradient
+to ascend and adds `step_size` times what they return. Compose them with `optax.chain`.
 
 Axes: `B` examples, `H W` rows and columns, `C` channels.
 """
@@ -17,7 +17,7 @@ from rfn_jax.core import checks, numerics
 
 
 def steepest(norm: str) -> optax.GradientTransformation:
-    r"""The direction of steepest ascent of unit size in a norm.
+    r"""The direction of steepest ascent, with length 1 in a norm.
 
     .. math:: sign(g) \;\; (linf), \qquad g / \|g\|_2 \;\; (l2)
 
@@ -42,19 +42,19 @@ class AccumulateState(NamedTuple):
     """State of `accumulate`.
 
     Attributes:
-      momentum: The accumulated gradient `[B, H, W, C]`, in float32 at least.
+      momentum: The accumulated gradient `[B, H, W, C]`, in at least float32.
     """
 
     momentum: jax.Array
 
 
 def accumulate(decay: float = 1.0) -> optax.GradientTransformation:
-    r"""Momentum over gradients that are normalized image by image, as in MI-FGSM.
+    r"""Momentum over gradients that are normalized for each image separately, as in MI-FGSM.
 
     .. math:: m \leftarrow \mu m + \frac{g}{mean(|g|)}
 
-    The mean absolute value is the L1 norm of the paper over the size of the image, as in the authors' code; the scale
-    makes no difference to `steepest`, and the mean is over one image, never over the batch.
+    The mean absolute value is the paper's L1 norm divided by the size of the image, as in the authors' code; this scale
+    makes no difference to `steepest`. The mean is taken over one image, never over the batch.
 
     Args:
       decay: :math:`\mu`, at least 0.
@@ -63,7 +63,7 @@ def accumulate(decay: float = 1.0) -> optax.GradientTransformation:
       An optax transformation of arrays `[B, H, W, C]`.
 
     Raises:
-      InputError: `decay` is not a finite number of at least 0.
+      InputError: `decay` is not a finite number that is at least 0.
 
     References:
       Dong et al., `Boosting Adversarial Attacks with Momentum <https://arxiv.org/abs/1710.06081>`_, 2018.

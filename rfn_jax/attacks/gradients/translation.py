@@ -1,4 +1,4 @@
-"""Translation invariance by a kernel: the gradient convolved, in place of many shifted images.
+"""Translation invariance by a kernel: the gradient is convolved, instead of using many shifted images.
 
 Axes: `B` examples, `H W` rows and columns, `C` channels.
 """
@@ -24,22 +24,21 @@ def translation_kernel(size: int = 15, nsig: float = 3.0, *, kind: str = 'gaussi
         \end{cases}
         \qquad i = -k, ..., k, \quad size = 2 k + 1
 
-    The gradient beyond the image is 0. Being a transformation of the gradient it comes before the momentum, as in the
+    Outside the image, the gradient is taken to be 0. The kernel is applied to the gradient before the momentum, as in the
     paper: `optax.chain(translation_kernel(), accumulate(), steepest('linf'))`.
 
     Args:
-      size: Rows and columns of the kernel in pixels, odd, at least 1. 15 as in the paper; targeted attacks take 5.
-      nsig: For `'gaussian'`: standard deviations from the center to the edge, above 0. 3 as in the code of the authors,
-        in TransferAttack and in torchattacks, which makes the standard deviation of 15 pixels 7/3 pixels.
+      size: Rows and columns of the kernel in pixels, odd, at least 1. 15 as in the paper; targeted attacks use 5.
+      nsig: For `'gaussian'`: number of standard deviations from the center to the edge, above 0. 3 is the value in the
+        authors' code, TransferAttack and torchattacks; for 15 pixels, it gives a standard deviation of 7/3 pixels.
       kind: `'gaussian'`, `'linear'` or `'uniform'`. The linear kernel is that of the paper and of torchattacks, not the
         nearly flat one of TransferAttack.
 
     Returns:
-      A stateless optax transformation of arrays `[B, H, W, C]`. Applied to gradients smaller than the kernel, it raises
-      InputError.
+      A stateless optax transformation of arrays `[B, H, W, C]`. It raises InputError for gradients smaller than the kernel.
 
     Raises:
-      InputError: `size` or `nsig` is out of its range, or `kind` is unknown.
+      InputError: `size` or `nsig` is out of range, or `kind` is unknown.
 
     References:
       Dong et al., `Evading Defenses to Transferable Adversarial Examples by Translation-Invariant Attacks
@@ -54,7 +53,7 @@ def translation_kernel(size: int = 15, nsig: float = 3.0, *, kind: str = 'gaussi
                 f'a translation kernel of {size} pixels is larger than the images of {height} x {width} pixels: use an '
                 f'odd size of at most {min(height, width)}'
             )
-        # The kernel is an outer product: one band matrix for each axis.
+        # The kernel is an outer product, so one band matrix per axis applies it.
         rows, columns = (sum(w * np.eye(n, k=i - size // 2) for i, w in enumerate(profile)) for n in (height, width))
         compute_type = jnp.promote_types(gradient.dtype, jnp.float32)
         convolved = jnp.einsum(
@@ -70,10 +69,10 @@ def translation_kernel(size: int = 15, nsig: float = 3.0, *, kind: str = 'gaussi
 
 
 def kernel_profile(size: int, *, nsig: float, kind: str) -> np.ndarray:
-    """The line `[size]`, of sum 1, whose outer product with itself is the kernel of `translation_kernel`.
+    """The vector `[size]` with sum 1 whose outer product with itself is the kernel of `translation_kernel`.
 
     Raises:
-      InputError: As `translation_kernel`.
+      InputError: As in `translation_kernel`.
     """
     if checks.integer('size', size, at_least=1) % 2 == 0:
         raise errors.InputError(f'size must be odd, got {size!r}')

@@ -1,1 +1,1 @@
-"""Input transforms: what is done to the images before the surrogate sees them."""
+"""Input transforms: changes to the images before the surrogate sees them."""

@@ -1,6 +1,6 @@
-"""Block shuffle and rotation: the parts of an image in another order, each turned a little.
+"""Block shuffle and rotation: the blocks of an image in a different order, each rotated a little.
 
-Axes: `B` examples, `H W` rows and columns, `C` channels, `N` strips of an image and blocks of a strip.
+Axes: `B` examples, `H W` rows and columns, `C` channels, `N` strips per image and blocks per strip.
 """
 
 from typing import NamedTuple
@@ -13,15 +13,15 @@ from rfn_jax.core import checks, errors
 
 
 class Arrangement(NamedTuple):
-    """How one image is cut, shuffled and turned; strips and blocks are numbered as they lie in the original.
+    """How an image is cut, shuffled and rotated; strips and blocks are numbered in the order of the original.
 
     Attributes:
-      upright: Whether the strips are upright (of whole columns), and not flat (of whole rows); bool.
+      upright: Whether the strips are vertical (whole columns) instead of horizontal (whole rows); bool.
       lengths: Pixels across each strip, int32 `[N]`; a strip may be empty.
       order: The strips in their new order, int32 `[N]`.
       block_lengths: Pixels along each block of each strip, int32 `[N, N]`.
       block_orders: The blocks of each strip in their new order, int32 `[N, N]`.
-      angles: Angle of each block of each strip in radians, `[N, N]`.
+      angles: Rotation angle of each block of each strip in radians, `[N, N]`.
     """
 
     upright: jax.Array
@@ -33,28 +33,28 @@ class Arrangement(NamedTuple):
 
 
 def block_shuffle_rotate(copies: int = 20, blocks: int = 3, max_angle: float = 24.0) -> transforms.InputTransform:
-    r"""Block shuffle and rotation (BSR): the image is cut into blocks, which change places and are turned.
+    r"""Block shuffle and rotation (BSR): the image is cut into blocks, which are shuffled and rotated.
 
-    The image is cut into `blocks` strips, either rows or columns, and each strip into `blocks` blocks; cuts are random
-    shares of the length, in proportion to U(1, 2), for each strip anew. Strips change places, and blocks inside their
-    strips. Each block is turned about its center by an angle of its own,
+    The image is cut into `blocks` strips, either of rows or of columns, and each strip into `blocks` blocks. The lengths are
+    random shares, proportional to draws from U(1, 2), drawn separately for each strip. The strips are shuffled, and so are
+    the blocks within each strip. Each block is rotated about its center by its own angle,
 
     .. math:: \beta \sim U(-\tau, \tau),
 
-    with bilinear interpolation and 0 where nothing of the block comes to lie. Cuts and order are those of the authors'
-    code in TransferAttack; there a whole strip is turned by one angle, and all images of a batch are treated alike. Here,
-    as in the paper, each block has its angle, and each example draws of its own.
+    with bilinear interpolation; pixels that the rotated block does not cover are 0. Cuts and order are as in the authors'
+    code in TransferAttack, which rotates a whole strip by one angle and uses the same draws for all images of a batch. Here,
+    as in the paper, each block has its own angle, and each example has its own draws.
 
     Args:
-      copies: Number of copies with draws of their own, at least 1. 20 as in TransferAttack and torchattack.
-      blocks: Number of strips, and of blocks in a strip, at least 1. 3 as in TransferAttack and torchattack.
+      copies: Number of copies, each with its own draws, at least 1. 20 as in TransferAttack and torchattack.
+      blocks: Number of strips per image and of blocks per strip, at least 1. 3 as in TransferAttack and torchattack.
       max_angle: :math:`\tau` in degrees, in [0, 180]. 24 as in TransferAttack.
 
     Returns:
-      An input transform of `copies` copies. Applied to images with fewer rows or columns than blocks, it raises InputError.
+      An input transform with `copies` copies. It raises InputError for images with fewer rows or columns than blocks.
 
     Raises:
-      InputError: `copies`, `blocks` or `max_angle` is out of its range.
+      InputError: `copies`, `blocks` or `max_angle` is out of range.
 
     References:
       Wang et al., `Boosting Adversarial Transferability by Block Shuffle and Rotation
@@ -64,31 +64,31 @@ def block_shuffle_rotate(copies: int = 20, blocks: int = 3, max_angle: float = 2
     blocks = checks.integer('blocks', blocks, at_least=1)
     checks.number('max_angle', max_angle, at_least=0, at_most=180)
 
-    def apply(given: transforms.Input) -> jax.Array:
-        height, width = given.images.shape[1:3]
+    def apply(inputs: transforms.Input) -> jax.Array:
+        height, width = inputs.images.shape[1:3]
         if blocks > min(height, width):
             raise errors.InputError(f'images of {height} x {width} pixels cannot be cut into {blocks} strips')
 
-        def one(image: jax.Array, key: jax.Array) -> jax.Array:
+        def rearrange_one(image: jax.Array, key: jax.Array) -> jax.Array:
             return rearrange(image, draw_arrangement(key, height, width, blocks, max_angle))
 
-        return jax.vmap(one)(given.images, given.keys)
+        return jax.vmap(rearrange_one)(inputs.images, inputs.keys)
 
     return transforms.InputTransform('block_shuffle_rotate', apply, copies)
 
 
 def draw_arrangement(key: jax.Array, height: int, width: int, blocks: int, max_angle: float) -> Arrangement:
-    """Draws how an image of `height` rows and `width` columns is cut into `blocks` strips, shuffled and turned.
+    """Draws how an image of `height` rows and `width` columns is cut into `blocks` strips, shuffled and rotated.
 
     Args:
-      key: One key.
+      key: A scalar key.
       height: H.
       width: W.
       blocks: N.
       max_angle: Largest angle in degrees.
 
     Returns:
-      The draws.
+      The arrangement.
     """
     side_key, cut_key, order_key, angle_key = jax.random.split(key, 4)
     upright = jax.random.bernoulli(side_key)
@@ -112,45 +112,45 @@ def draw_arrangement(key: jax.Array, height: int, width: int, blocks: int, max_a
     )
 
 
-class _Line(NamedTuple):
-    """Where the pixels of a line `[S]` of shuffled parts come from: part, place inside, start and length of the part."""
+class _Sources(NamedTuple):
+    """Where the pixels of a line `[S]` of shuffled parts come from: the part, the offset in it, its start and its length."""
 
     part: jax.Array
-    inside: jax.Array
+    offset: jax.Array
     start: jax.Array
     length: jax.Array
 
 
-def _line(lengths: jax.Array, order: jax.Array, size: int) -> _Line:
+def _trace_line(lengths: jax.Array, order: jax.Array, size: int) -> _Sources:
     ends = jnp.cumsum(lengths[order])
     pixels = jnp.arange(size)
-    place = jnp.minimum(jnp.sum(pixels[:, None] >= ends, axis=1), len(ends) - 1)
-    part = order[place]
+    position = jnp.minimum(jnp.sum(pixels[:, None] >= ends, axis=1), len(ends) - 1)
+    part = order[position]
     starts = jnp.cumsum(lengths) - lengths
-    return _Line(part, pixels - (ends[place] - lengths[part]), starts[part], lengths[part])
+    return _Sources(part, pixels - (ends[position] - lengths[part]), starts[part], lengths[part])
 
 
 def rearrange(image: jax.Array, arrangement: Arrangement) -> jax.Array:
-    """An image `[H, W, C]` cut, shuffled and turned as an `Arrangement` says; each pixel is one bilinear sample.
+    """Cuts, shuffles and rotates an image `[H, W, C]` according to an arrangement; each pixel is one bilinear sample.
 
-    The sample of a pixel at (u, v) from the center of its block, u across the strips and v along them, is taken at
-    (u cos - v sin, u sin + v cos); pixels outside the block count as 0.
+    The pixel at (u, v) relative to the center of its block, with u across the strips and v along them, is sampled at
+    (u cos - v sin, u sin + v cos), where pixels outside the block count as 0.
     """
     height, width, _ = image.shape
     size = max(height, width)
-    outer = _line(arrangement.lengths, arrangement.order, size)
-    inner = jax.vmap(lambda lengths, order: _line(lengths, order, size))(
+    outer = _trace_line(arrangement.lengths, arrangement.order, size)
+    inner = jax.vmap(lambda lengths, order: _trace_line(lengths, order, size))(
         arrangement.block_lengths, arrangement.block_orders
     )
     y, x = jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing='ij')
     across, along = jnp.where(arrangement.upright, x, y), jnp.where(arrangement.upright, y, x)
     strip = outer.part[across]
-    outer = _Line(*(field[across] for field in outer))
-    inner = _Line(*(field[strip, along] for field in inner))
+    outer = _Sources(*(field[across] for field in outer))
+    inner = _Sources(*(field[strip, along] for field in inner))
 
     angle = arrangement.angles[strip, inner.part]
     center_u, center_v = (outer.length - 1) / 2, (inner.length - 1) / 2
-    u, v = outer.inside - center_u, inner.inside - center_v
+    u, v = outer.offset - center_u, inner.offset - center_v
     source_u = u * jnp.cos(angle) - v * jnp.sin(angle) + center_u
     source_v = u * jnp.sin(angle) + v * jnp.cos(angle) + center_v
 

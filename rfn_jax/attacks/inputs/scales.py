@@ -1,4 +1,4 @@
-"""Scale invariance: copies of the images at lower and lower contrast.
+"""Scale invariance: copies of the images with lower and lower contrast.
 
 Axes: `B` examples, `H W` rows and columns, `C` channels.
 """
@@ -11,20 +11,20 @@ from rfn_jax.core import checks
 
 
 def scale_copies(copies: int = 5) -> transforms.InputTransform:
-    r"""Scale invariance (SI): copy i is the image over a power of two.
+    r"""Scale invariance (SI): copy i is the image divided by a power of two.
 
     .. math:: T_i(x) = x / 2^i, \qquad i = 0, ..., m - 1
 
-    The gradient is with respect to x, as in the paper: that of copy i has a factor of :math:`2^{-i}`.
+    As in the paper, the gradient is with respect to x, so that of copy i has a factor of :math:`2^{-i}`.
 
     Args:
       copies: :math:`m`, at least 1. 5 as in the paper, TransferAttack and torchattacks.
 
     Returns:
-      An input transform of `copies` copies, without draws.
+      An input transform with `copies` copies; it draws nothing.
 
     Raises:
-      InputError: `copies` is not an integer of at least 1.
+      InputError: `copies` is not an integer that is at least 1.
 
     References:
       Lin et al., `Nesterov Accelerated Gradient and Scale Invariance for Adversarial Attacks
@@ -32,8 +32,8 @@ def scale_copies(copies: int = 5) -> transforms.InputTransform:
     """
     copies = checks.integer('copies', copies, at_least=1)
 
-    def apply(given: transforms.Input) -> jax.Array:
-        factors = jnp.asarray([0.5**i for i in range(copies)], given.images.dtype)
-        return given.images * factors[given.copy]
+    def apply(inputs: transforms.Input) -> jax.Array:
+        factors = jnp.asarray([0.5**i for i in range(copies)], inputs.images.dtype)
+        return inputs.images * factors[inputs.copy]
 
     return transforms.InputTransform('scale_copies', apply, copies)

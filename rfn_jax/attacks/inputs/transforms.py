@@ -1,6 +1,6 @@
-"""What an input transform is: a function of images and keys that may make several copies of them.
+"""The interface of input transforms: functions of images and keys that may produce several copies.
 
-The transforms of the literature have a file each: `resizing.py`, `shifts.py`, `scales.py`, `mixing.py`, `spectrum.py`,
+Each transform of the literature has its own file: `resizing.py`, `shifts.py`, `scales.py`, `mixing.py`, `spectrum.py` and
 `blocks.py`.
 
 Axes: `B` examples, `P` images of a pool, `H W` rows and columns, `C` channels.
@@ -15,7 +15,7 @@ from rfn_jax.core import errors
 
 
 class Pool(NamedTuple):
-    """Images that transforms may mix into those under attack, the same for all examples.
+    """Images that transforms may mix into the attacked ones, the same for all examples.
 
     Attributes:
       images: Float `[P, H, W, C]` in [0, 1].
@@ -27,14 +27,14 @@ class Pool(NamedTuple):
 
 
 class Input(NamedTuple):
-    """What a transform is applied to.
+    """The input of a transform.
 
     Attributes:
       images: `[B, H, W, C]`.
       labels: True classes `[B]`.
       keys: Keys `[B]`, new at every step and for every copy.
       base_keys: Keys `[B]`, new at every step and the same for all copies.
-      copy: Number of the copy, int32, below `copies` of the transform.
+      copy: Number of the copy, int32, less than the transform's `copies`.
       pool: Images to mix in, or None.
     """
 
@@ -47,13 +47,13 @@ class Input(NamedTuple):
 
 
 class InputTransform(NamedTuple):
-    """A transform of the images before the surrogate, over whose copies the gradient is averaged.
+    """A transform that is applied to the images before the surrogate; the gradient is averaged over its copies.
 
     Attributes:
-      name: What to call it in messages.
-      apply: Function of an `Input` to images `[B, H, W, C]`.
-      copies: Number of copies; with several transforms all combinations are made.
-      needs_pool: Whether `Input.pool` must be there.
+      name: Name for messages.
+      apply: Function from an `Input` to images `[B, H, W, C]`.
+      copies: Number of copies; with several transforms, all combinations are computed.
+      needs_pool: Whether it needs `Input.pool`.
     """
 
     name: str
@@ -63,16 +63,14 @@ class InputTransform(NamedTuple):
 
 
 def as_transform(function: InputTransform | Callable[[jax.Array, jax.Array], jax.Array]) -> InputTransform:
-    """An `InputTransform`, also of a plain function of images and keys.
+    """Turns a plain function of images and keys into an `InputTransform`; returns an `InputTransform` unchanged.
 
     Raises:
-      InputError: It is neither.
+      InputError: `function` is neither.
     """
     if isinstance(function, InputTransform):
         return function
     if not callable(function):
-        raise errors.InputTypeError(
-            f'transforms must be a tuple of functions or InputTransforms, got {function!r} in it'
-        )
+        raise errors.InputTypeError(f'each of the transforms must be a function or an InputTransform, got {function!r}')
     name = getattr(function, '__name__', 'transform')
-    return InputTransform(name, lambda given: function(given.images, given.keys))
+    return InputTransform(name, lambda inputs: function(inputs.images, inputs.keys))

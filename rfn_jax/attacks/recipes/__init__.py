@@ -1,5 +1,6 @@
-"""Named attacks: compositions of components as plain functions, and the table of them.
+"""Named attacks: compositions of components as plain functions, and the table that lists them.
 
-Each function takes the options of its components, with their defaults, and those that all compositions share: `Shared`
-for one step, `Iterative` for several. It returns the attack, and raises `InputError` where a value is out of its range.
+Each function takes the options of its components, with their defaults, and the options that all compositions share:
+`Shared` for attacks of one step, `Iterative` for attacks of several. It returns the attack, and raises `InputError` if a
+value is out of range.
 """

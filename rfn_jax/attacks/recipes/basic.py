@@ -1,4 +1,4 @@
-"""Steps along the gradient: with momentum, a random start, a kernel or patches."""
+"""Attacks that step along the gradient, with momentum, a random start, a kernel or patches."""
 
 from typing import Unpack
 
@@ -7,7 +7,7 @@ from rfn_jax.attacks.recipes.shared import Iterative, Shared
 
 
 def fgsm(**shared: Unpack[Shared]) -> engine.GradientAttack:
-    """Fast gradient sign method: one step of length `eps` (with `l2`, along the normalized gradient).
+    """Fast gradient sign method: one step of length `eps` (with `'l2'`, along the normalized gradient).
 
     Goodfellow et al. 2015, https://arxiv.org/abs/1412.6572
     """
@@ -23,7 +23,7 @@ def bim(**shared: Unpack[Iterative]) -> engine.GradientAttack:
 
 
 def pgd(**shared: Unpack[Iterative]) -> engine.GradientAttack:
-    """Projected gradient descent: `bim` from a random point of the budget.
+    """Projected gradient descent: `bim` from a random point in the budget.
 
     Madry et al. 2018, https://arxiv.org/abs/1706.06083
     """
@@ -51,7 +51,7 @@ def ti_fgsm(
     Args:
       decay: Decay of the momentum, at least 0.
       size: Rows and columns of the kernel, an odd number.
-      nsig: Standard deviations from the middle of the kernel to its edge.
+      nsig: Number of standard deviations from the center of the kernel to its edge.
       kind: `'gaussian'`, `'linear'` or `'uniform'`.
     """
     ti = {'size': size, 'nsig': nsig, 'kind': kind}
@@ -59,7 +59,7 @@ def ti_fgsm(
 
 
 def pi_fgsm(*, amplification: float = 10.0, kernel_size: int = 3, **shared: Unpack[Iterative]) -> engine.GradientAttack:
-    """Patch-wise steps: what would leave the budget is spread over the pixels around.
+    """Patch-wise steps: the part of a change that exceeds the budget is spread over the surrounding pixels.
 
     Gao et al. 2020, https://arxiv.org/abs/2007.06765
 

@@ -7,7 +7,7 @@ from rfn_jax.attacks.recipes.shared import Iterative
 
 
 def ni_fgsm(*, decay: float = 1.0, **shared: Unpack[Iterative]) -> engine.GradientAttack:
-    """Nesterov iterative method: the gradient is taken where the momentum leads.
+    """Nesterov iterative method: the gradient is computed at the point to which the momentum leads.
 
     Lin et al. 2020, https://arxiv.org/abs/1908.06281
 
@@ -20,15 +20,15 @@ def ni_fgsm(*, decay: float = 1.0, **shared: Unpack[Iterative]) -> engine.Gradie
 def vmi_fgsm(
     *, decay: float = 1.0, beta: float = 1.5, neighbors: int = 20, around: str = 'image', **shared: Unpack[Iterative]
 ) -> engine.GradientAttack:
-    """Variance tuning: the gradient is corrected by its difference to that of neighbors at the step before.
+    """Variance tuning: the gradient is corrected by how those of neighbors differed from it at the previous step.
 
     Wang and He 2021, https://arxiv.org/abs/2103.15571
 
     Args:
       decay: Decay of the momentum, at least 0.
       beta: Radius of the neighborhood, as a multiple of `eps`.
-      neighbors: Neighbors over which gradients are averaged.
-      around: Where the neighbors are: around the `'inner'` point (the one looked ahead at), or the `'image'`.
+      neighbors: Number of neighbors over which gradients are averaged.
+      around: Where the neighbors are: around the `'image'`, or around the `'inner'` point (that of the look-ahead).
     """
     vt = {'beta': beta, 'neighbors': neighbors, 'around': around}
     return composition.compose('mi+vt', name='vmi_fgsm', options={'mi': {'decay': decay}, 'vt': vt}, **shared)
@@ -52,14 +52,14 @@ def vni_fgsm(
 def pgn(
     *, decay: float = 1.0, beta: float = 3.0, neighbors: int = 20, balance: float = 0.5, **shared: Unpack[Iterative]
 ) -> engine.GradientAttack:
-    """Penalized gradient norm: the gradient is averaged over neighbors and points one step downhill from them.
+    """Penalized gradient norm: the gradient is averaged over neighbors and over points one step downhill from them.
 
     Ge et al. 2023, https://arxiv.org/abs/2306.05225
 
     Args:
       decay: Decay of the momentum, at least 0.
       beta: Radius of the neighborhood, as a multiple of `eps`.
-      neighbors: Neighbors over which gradients are averaged.
+      neighbors: Number of neighbors over which gradients are averaged.
       balance: Weight of the gradient one step downhill, in [0, 1].
     """
     pgn = {'beta': beta, 'neighbors': neighbors, 'balance': balance}
@@ -69,13 +69,13 @@ def pgn(
 def emi_fgsm(
     *, samples: int = 11, radius: float = 7.0, decay: float = 1.0, **shared: Unpack[Iterative]
 ) -> engine.GradientAttack:
-    """Enhanced momentum: the gradient is averaged over points along the gradient of the step before.
+    """Enhanced momentum: the gradient is averaged over points along the gradient of the previous step.
 
     Wang et al. 2021, https://arxiv.org/abs/2103.10609
 
     Args:
-      samples: Points along the gradient before, at least 2.
-      radius: How far the points may be, in steps.
+      samples: Number of points along the previous gradient, at least 2.
+      radius: Largest distance of the points from the image, in steps.
       decay: Decay of the momentum, at least 0.
     """
     return composition.compose(
@@ -92,16 +92,16 @@ def rap(
     late_start: int | None = None,
     **shared: Unpack[Iterative],
 ) -> engine.GradientAttack:
-    """Reverse adversarial perturbation: the gradient is taken where the loss is lowest around the image.
+    """Reverse adversarial perturbation: the gradient is computed where the loss is lowest around the image.
 
     Qin et al. 2022, https://arxiv.org/abs/2210.05968
 
     Args:
       decay: Decay of the momentum, at least 0.
-      radius: How far the perturbation may be; `eps` if None.
-      inner_step_size: Length of a step of the reverse perturbation; `radius / inner_steps` if None.
-      inner_steps: Steps of the reverse perturbation.
-      late_start: Steps before the first reverse perturbation; a quarter of all if None.
+      radius: Largest size of the reverse perturbation; by default, `eps`.
+      inner_step_size: Length of a step of the reverse perturbation; by default, `radius / inner_steps`.
+      inner_steps: Number of steps of the reverse perturbation.
+      late_start: Number of steps before the first reverse perturbation; by default, a quarter of all steps.
     """
     return composition.compose(
         'mi+rap',

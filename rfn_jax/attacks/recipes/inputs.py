@@ -14,14 +14,14 @@ def di_fgsm(
     method: str = 'bilinear',
     **shared: Unpack[Iterative],
 ) -> engine.GradientAttack:
-    """Diverse inputs: at each step the image is resized and padded at random.
+    """Diverse inputs: at each step, the image is resized and padded at random.
 
     Xie et al. 2019, https://arxiv.org/abs/1803.06978
 
     Args:
       decay: Decay of the momentum, at least 0.
-      rate: Largest (above 1) or smallest (below 1) size of the resized image, as a share of its size.
-      probability: How often an image is resized.
+      rate: Largest (if above 1) or smallest (if below 1) size of the resized image, relative to the size of the image.
+      probability: How often an image is resized, in [0, 1].
       method: `'bilinear'` or `'nearest'`.
     """
     di = {'rate': rate, 'probability': probability, 'method': method}
@@ -29,13 +29,13 @@ def di_fgsm(
 
 
 def si_ni_fgsm(*, decay: float = 1.0, copies: int = 5, **shared: Unpack[Iterative]) -> engine.GradientAttack:
-    """Scale invariance: the gradient is averaged over darker copies of the image; with Nesterov momentum.
+    """Scale invariance: with Nesterov momentum, the gradient is averaged over darker copies of the image.
 
     Lin et al. 2020, https://arxiv.org/abs/1908.06281
 
     Args:
       decay: Decay of the momentum, at least 0.
-      copies: Copies over which the gradient is averaged.
+      copies: Number of copies over which the gradient is averaged.
     """
     return composition.compose(
         'ni+si', name='si_ni_fgsm', options={'ni': {'decay': decay}, 'si': {'copies': copies}}, **shared
@@ -51,15 +51,15 @@ def admix(
     other_classes: bool = True,
     **shared: Unpack[Iterative],
 ) -> engine.GradientAttack:
-    """Admix: the gradient is averaged over mixtures with other images, and their scale copies.
+    """Admix: the gradient is averaged over scaled copies of mixtures with other images.
 
     Wang et al. 2021, https://arxiv.org/abs/2102.00436
 
     Args:
       decay: Decay of the momentum, at least 0.
-      mixes: Images of the pool that are mixed in, one in each copy.
-      scales: Scale copies of each mixture.
-      portion: Share of the image that is mixed in.
+      mixes: Number of images from the pool that are mixed in, one in each mixture.
+      scales: Number of scaled copies of each mixture.
+      portion: How much of the other image is added, in [0, 1].
       other_classes: Whether only images of other classes are mixed in.
     """
     return composition.compose(
@@ -76,15 +76,15 @@ def admix(
 def ssa(
     *, decay: float = 1.0, copies: int = 20, rho: float = 0.5, sigma: float | None = None, **shared: Unpack[Iterative]
 ) -> engine.GradientAttack:
-    """Spectrum simulation: the gradient is averaged over copies with noise, whose frequencies are scaled at random.
+    """Spectrum simulation: the gradient is averaged over noisy copies whose frequencies are scaled at random.
 
     Long et al. 2022, https://arxiv.org/abs/2207.05382
 
     Args:
       decay: Decay of the momentum, at least 0.
-      copies: Copies over which the gradient is averaged.
+      copies: Number of copies over which the gradient is averaged.
       rho: Largest relative change of a frequency.
-      sigma: Standard deviation of the noise; `eps` if None.
+      sigma: Standard deviation of the noise; by default, `eps`.
     """
     ssa = {'copies': copies, 'rho': rho, 'sigma': sigma}
     return composition.compose('mi+ssa', name='ssa', options={'mi': {'decay': decay}, 'ssa': ssa}, **shared)
@@ -99,8 +99,8 @@ def bsr(
 
     Args:
       decay: Decay of the momentum, at least 0.
-      copies: Copies over which the gradient is averaged.
-      blocks: Blocks in each direction.
+      copies: Number of copies over which the gradient is averaged.
+      blocks: Number of blocks in each direction.
       max_angle: Largest rotation of a block, in degrees.
     """
     bsr = {'copies': copies, 'blocks': blocks, 'max_angle': max_angle}

@@ -1,4 +1,4 @@
-"""Momentum attacks that act inside of the network."""
+"""Momentum attacks that act inside the network."""
 
 from typing import Unpack
 
@@ -7,13 +7,13 @@ from rfn_jax.attacks.recipes.shared import Iterative, Shared
 
 
 def sgm(*, decay: float = 1.0, gamma: float = 0.2, **shared: Unpack[Iterative]) -> engine.GradientAttack:
-    """Skip gradient method: gradients through residual branches are scaled down.
+    """Skip gradient method: the gradients through residual branches are scaled down.
 
     Wu et al. 2020, https://arxiv.org/abs/2002.05990
 
     Args:
       decay: Decay of the momentum, at least 0.
-      gamma: Factor of the gradient through residual branches, in [0, 1].
+      gamma: Factor for the gradients through residual branches, in [0, 1].
     """
     return composition.compose(
         'mi+sgm', name='sgm', options={'mi': {'decay': decay}, 'sgm': {'gamma': gamma}}, **shared
@@ -23,21 +23,21 @@ def sgm(*, decay: float = 1.0, gamma: float = 0.2, **shared: Unpack[Iterative]) 
 def ghost(
     *, decay: float = 1.0, skip_scale: float = 0.22, dropout: float = 0.0, **shared: Unpack[Iterative]
 ) -> engine.GradientAttack:
-    """Ghost networks: the surrogate is eroded at random at each step.
+    """Ghost networks: the surrogate is perturbed at random at each step.
 
     Li et al. 2020, https://arxiv.org/abs/1812.03413
 
     Args:
       decay: Decay of the momentum, at least 0.
       skip_scale: Largest relative change of a skip connection.
-      dropout: Dropout after activations.
+      dropout: Dropout rate after activations.
     """
     ghost = {'skip_scale': skip_scale, 'dropout': dropout}
     return composition.compose('mi+ghost', name='ghost', options={'mi': {'decay': decay}, 'ghost': ghost}, **shared)
 
 
 def linbp(*, from_layer: str, decay: float = 1.0, **shared: Unpack[Iterative]) -> engine.GradientAttack:
-    """Linear backpropagation: later activations are linear in the backward pass.
+    """Linear backpropagation: the later activations are linear in the backward pass.
 
     Guo et al. 2020, https://arxiv.org/abs/2012.03528
 
@@ -60,19 +60,19 @@ def ila(
     norm: str = 'linf',
     decay: float = 1.0,
 ) -> intermediate_level.IntermediateLevelAttack:
-    """Intermediate-level attack: MI-FGSM, then steps along its change of the features of a layer.
+    """Intermediate level attack: MI-FGSM, followed by steps along the change that it made to the features of a layer.
 
     Args:
       layer: Name of the layer, such as `'layer2_0'` of a ResNet.
       eps: Radius of the budget.
-      step_size: Length of a step; `eps / 10` if None.
-      first_steps: Steps of MI-FGSM.
-      steps: Steps of the second stage, from the original.
+      step_size: Length of a step; by default, `eps / 10`.
+      first_steps: Number of steps of MI-FGSM.
+      steps: Number of steps of the second stage, which starts from the original.
       norm: `'linf'` or `'l2'`.
       decay: Decay of the momentum of the first stage.
 
     Raises:
-      InputError: A value is out of its range.
+      InputError: A value is out of range.
 
     Huang et al. 2019, https://arxiv.org/abs/1907.10823
     """

@@ -4,7 +4,7 @@ from typing import TypedDict
 
 
 class Shared(TypedDict, total=False):
-    """Options of all compositions, which hand them on to `compose`; it says their defaults.
+    """Options of all compositions, which pass them on to `compose`; their defaults are those of `compose`.
 
     Attributes:
       eps: Radius of the budget.
@@ -12,7 +12,7 @@ class Shared(TypedDict, total=False):
       loss: `'cross_entropy'`, `'margin'` or `'logit'`.
       targeted: Whether the attack is called with target labels.
       restarts: Number of runs, of which the best is kept for each example.
-      chunk_size: Copies or neighbors that are computed together.
+      chunk_size: How many copies or neighbors are computed together.
     """
 
     eps: float
@@ -24,10 +24,10 @@ class Shared(TypedDict, total=False):
 
 
 class Iterative(Shared, total=False):
-    """Options of all compositions of several steps.
+    """Options of all compositions with several steps.
 
     Attributes:
-      step_size: Length of a step; `eps / 10` if None.
+      step_size: Length of a step; by default, `eps / 10`.
       steps: Number of steps.
     """
 

@@ -1,8 +1,8 @@
-"""The table of named attacks, and attacks by name.
+"""The table of named attacks, and functions that make attacks by name.
 
-The defaults of budget and steps are those of the paper that this project reproduces (arXiv 2304.02688): L-infinity, eps =
-4/255, steps of eps/10, 50 of them, images in [0, 1]. The options of each attack default to those of its own paper, or of
-its authors' code; `presets.py` has those of other libraries.
+The default budget and steps are those of the paper that this project reproduces (arXiv 2304.02688): L-infinity, eps = 4/255,
+50 steps of eps/10, images in [0, 1]. The options of each attack default to those of its own paper or of its authors' code;
+`presets.py` has those of other libraries.
 """
 
 from collections.abc import Mapping
@@ -42,15 +42,15 @@ for recipe in (
 
 
 def make(name: str, *, preset: str | None = None, **options: object) -> attack.Attack:
-    """The attack of a name, or of components with `+` between them, such as `'mi+di+ti+sgm'`.
+    """Makes an attack by its name, or from components joined with `+`, such as `'mi+di+ti+sgm'`.
 
     Args:
-      name: A name of `ATTACKS`, or components as `compose` takes them.
-      preset: Where the defaults come from: a name of `PRESETS`.
-      **options: Options of the attack, which go before those of the preset.
+      name: A name from `ATTACKS`, or components as for `compose`.
+      preset: A name from `PRESETS`, whose defaults are used.
+      **options: Options of the attack, which override those of the preset.
 
     Raises:
-      InputError: A name or an option is unknown, missing, of the wrong type or out of its range.
+      InputError: A name or an option is unknown, missing, of the wrong type or out of range.
     """
     if isinstance(name, str) and ('+' in name or (name in components.COMPONENTS and name not in ATTACKS)):
         if preset is not None:
@@ -60,11 +60,11 @@ def make(name: str, *, preset: str | None = None, **options: object) -> attack.A
 
 
 def make_from(spec: Mapping[str, Any]) -> attack.Attack:
-    """The attack of a spec of a config: a mapping with `name`, perhaps `preset`, and options; see `make`.
+    """Makes the attack that a config specifies: a mapping with `name`, optionally `preset`, and options; see `make`.
 
     Raises:
-      InputError: As `make`; also if the spec is not a mapping with a name.
+      InputError: As in `make`, or the spec is not a mapping with a name.
     """
     if not isinstance(spec, Mapping) or not isinstance(spec.get('name'), str):
-        raise errors.InputError(f'the spec of attack needs a mapping with name, got {spec!r}')
+        raise errors.InputError(f'the spec of attack must be a mapping with a name, got {spec!r}')
     return make(**spec)

@@ -1,1 +1,1 @@
-"""Surrogates made of others: ensembles, cycles of checkpoints, and networks that are changed inside."""
+"""Surrogates made of others: ensembles, cycles of checkpoints, and networks with internal changes."""

@@ -1,4 +1,4 @@
-"""Surrogates of several networks: all of them at every step, or one of many checkpoints after another (LGV).
+"""Surrogates made of several networks: all of them at every step, or one checkpoint per step (LGV).
 
 Axes: `B` examples, `H W` rows and columns, `C` channels, `K` classes, `M` members.
 """
@@ -22,21 +22,21 @@ FUSIONS = ('logits', 'probabilities', 'losses')
 
 @struct.dataclass
 class Ensemble(attack.SteppedSurrogate):
-    r"""Several surrogates of the same classes as one: `ensemble(images)`.
+    r"""Several surrogates with the same classes, combined into one: `ensemble(images)`.
 
     .. math:: z = \frac1M \sum_m z_m \;\text{(logits)}, \qquad
        z = \log \frac1M \sum_m \mathrm{softmax}(z_m) \;\text{(probabilities)}, \qquad
        z = (z_1, \dots, z_M) \;\text{(losses)}
 
-    Members are computed one after another, also where they are of one architecture.
+    The members are computed one after another, even if they have the same architecture.
 
     Attributes:
-      members: Classifiers, or any surrogates that are pytrees, of the same or of different architectures; at least one.
+      members: Classifiers, or any surrogates that are pytrees, with the same or different architectures; at least one.
       fuse: What is averaged: `'logits'`, as in the ensembles of Dong et al.; `'probabilities'`, as in those of Liu et al.;
-        or `'losses'`, by the attack, to which the ensemble gives logits `[M, B, K]`.
+        or `'losses'`, which are averaged by the attack, for which the ensemble returns logits `[M, B, K]`.
 
     Raises:
-      InputError: There is no member, `fuse` is unknown, or members differ in the number of classes.
+      InputError: There are no members, `fuse` is unknown, or the members differ in the number of classes.
 
     References:
       Liu et al., `Delving into Transferable Adversarial Examples and Black-box Attacks
@@ -53,7 +53,7 @@ class Ensemble(attack.SteppedSurrogate):
             raise errors.InputError('members of an ensemble must be a tuple of surrogates, got one surrogate')
         if isinstance(self.members, list):
             object.__setattr__(self, 'members', tuple(self.members))
-        if isinstance(self.members, tuple):  # jax also makes ensembles of other things
+        if isinstance(self.members, tuple):  # jax also creates ensembles whose members are other objects
             if not self.members:
                 raise errors.InputError('an ensemble needs at least one member, got none')
             _check_classes([m.num_classes for m in self.members if isinstance(m, classifier_lib.Classifier)])
@@ -63,22 +63,22 @@ class Ensemble(attack.SteppedSurrogate):
         return tuple(self.members)
 
     def at_step(self, images: jax.Array, keys: jax.Array, step: jax.Array | int) -> jax.Array:
-        """Logits `[B, K]`, or `[M, B, K]` to fuse losses; members that vary get keys of their own."""
-        each = []
+        """Returns logits `[B, K]`, or `[M, B, K]` to fuse losses; each member that varies gets its own keys."""
+        member_logits = []
         for index, member in enumerate(self.members):
             member_keys = keys_lib.fold(keys, index) if attack.varies(member) else keys
-            each.append(attack.logits(member, images, member_keys, step))
-        shapes = [z.shape for z in each]
+            member_logits.append(attack.logits(member, images, member_keys, step))
+        shapes = [z.shape for z in member_logits]
         if any(len(shape) != 2 for shape in shapes):
             raise errors.InputError(f'members of an ensemble must return logits [B, K], got shapes {shapes}')
         _check_classes([shape[-1] for shape in shapes])
-        logits = jnp.stack(each)
+        logits = jnp.stack(member_logits)
         if self.fuse == 'logits':
             return jnp.mean(logits, axis=0)
         if self.fuse == 'probabilities':
-            log_of_sum = jax.nn.logsumexp(jax.nn.log_softmax(logits), axis=0)
-            log_of_mean: jax.Array = log_of_sum - np.log(len(self.members)).astype(logits.dtype)
-            return log_of_mean
+            log_sum = jax.nn.logsumexp(jax.nn.log_softmax(logits), axis=0)
+            log_mean: jax.Array = log_sum - np.log(len(self.members)).astype(logits.dtype)
+            return log_mean
         return logits
 
 
@@ -91,11 +91,11 @@ def _check_classes(counts: Sequence[int]) -> None:
 
 @struct.dataclass
 class CheckpointCycle(attack.SteppedSurrogate):
-    """Checkpoints of one architecture, one at every step; see `checkpoint_cycle`.
+    """Checkpoints of one architecture, one for each step; see `checkpoint_cycle`.
 
     Attributes:
       stacked: A classifier whose variables are those of all checkpoints, stacked along a new first axis.
-      order: Numbers of the checkpoints in the order of their use, int32.
+      order: Numbers of the checkpoints in the order in which they are used, int32.
     """
 
     stacked: classifier_lib.Classifier
@@ -104,11 +104,11 @@ class CheckpointCycle(attack.SteppedSurrogate):
     varies = True
 
     def inner(self) -> tuple[attack.Surrogate, ...]:
-        """The checkpoints, of which one is called at a time, as one classifier."""
+        """The checkpoints as one classifier, since only one of them is called at a time."""
         return (self.stacked,)
 
     def at_step(self, images: jax.Array, keys: jax.Array, step: jax.Array | int) -> jax.Array:
-        """Logits `[B, K]` of the checkpoint `order[step % n]`; nothing is drawn from the keys."""
+        """Returns the logits `[B, K]` of the checkpoint `order[step % n]`; nothing is drawn from the keys."""
         del keys
         index = self.order[step % len(self.order)]
         take = functools.partial(jax.lax.dynamic_index_in_dim, index=index, keepdims=False)
@@ -117,23 +117,24 @@ class CheckpointCycle(attack.SteppedSurrogate):
 
 
 def checkpoint_cycle(classifiers: Sequence[classifier_lib.Classifier], *, seed: int = 0) -> CheckpointCycle:
-    r"""A surrogate that is another checkpoint at every step, as in LGV.
+    r"""Makes a surrogate that uses a different checkpoint at each step, as in LGV.
 
     .. math:: z_t(x) = f_{\theta_{\pi(t \bmod n)}}(x)
 
-    with a random order :math:`\pi` that is drawn once. An attack of fewer steps than checkpoints does not see them all.
+    with a random order :math:`\pi` that is drawn once. An attack with fewer steps than checkpoints does not use all of them.
 
     Args:
-      classifiers: Checkpoints of one architecture, at least one; LGV's are 40, from training with a high constant learning
+      classifiers: Checkpoints of one architecture, at least one. LGV uses 40, from training with a high constant learning
         rate.
       seed: Seed of the order, at least 0.
 
     Returns:
-      A pytree that holds copies of all checkpoints; an attack on it is compiled once for all cycles of as many checkpoints
-      of the architecture.
+      A pytree that holds copies of all checkpoints. An attack on it is compiled once for all cycles with the same
+      architecture and number of checkpoints.
 
     Raises:
-      InputError: There is no checkpoint, one is not a `Classifier` or of another architecture, or `seed` is out of range.
+      InputError: There are no checkpoints, one is not a `Classifier` or has a different architecture, or `seed` is out of
+        range.
 
     References:
       Gubri et al., `LGV: Boosting Adversarial Example Transferability from Large Geometric Vicinity
@@ -150,8 +151,10 @@ def checkpoint_cycle(classifiers: Sequence[classifier_lib.Classifier], *, seed: 
 
     for index, classifier in enumerate(classifiers):
         if not isinstance(classifier, classifier_lib.Classifier):
-            raise errors.InputError(f'checkpoint {index} of a cycle is no Classifier but a {type(classifier).__name__}')
+            raise errors.InputError(
+                f'checkpoint {index} of a cycle is not a Classifier but a {type(classifier).__name__}'
+            )
         if signature(classifier) != signature(classifiers[0]):
-            raise errors.InputError(f'checkpoint {index} of a cycle has another architecture than checkpoint 0')
+            raise errors.InputError(f'checkpoint {index} of a cycle differs from checkpoint 0 in architecture')
     order = np.random.default_rng(seed).permutation(len(classifiers)).astype(np.int32)
     return CheckpointCycle(jax.tree.map(lambda *leaves: jnp.stack(leaves), *classifiers), jnp.asarray(order))

@@ -1,4 +1,4 @@
-"""LinBP: gradients that pass the ReLUs (and ReLU6s) of the later layers as if they were not there."""
+"""LinBP: gradients that pass through the ReLUs (and ReLU6s) of the later layers unchanged."""
 
 import contextlib
 import functools
@@ -16,11 +16,11 @@ from rfn_jax.models import hooks
 
 @struct.dataclass
 class LinearBackprop(attack.SteppedSurrogate):
-    """A surrogate whose ReLUs and ReLU6s pass gradients unchanged from a layer on.
+    """A surrogate whose ReLUs and ReLU6s, from a certain layer on, leave gradients unchanged.
 
     Attributes:
       surrogate: The surrogate.
-      from_layer: Name of the first layer of which this is so.
+      from_layer: Name of the first layer with such ReLUs.
     """
 
     surrogate: attack.Surrogate
@@ -32,53 +32,53 @@ class LinearBackprop(attack.SteppedSurrogate):
 
     @property
     def evaluations(self) -> int:
-        """Two for each gradient of the surrogate, as all residual branches from the layer on are differentiated twice.
+        """Two for each gradient of the surrogate, since all residual branches from the layer on are differentiated twice.
 
-        This is an upper bound, which the first layer of a residual network comes close to; a network without residual
-        sums, such as a VGG, is differentiated once.
+        This is an upper bound, almost reached if the layer is the first of a residual network; a network without residual
+        sums, such as a VGG, is differentiated only once.
         """
         return 2 * attack.evaluations(self.surrogate)
 
     def at_step(self, images: jax.Array, keys: jax.Array, step: jax.Array | int) -> jax.Array:
-        """The logits of the surrogate."""
-        with _Backward(self.from_layer).intercept() as backward:
+        """Returns the logits of the surrogate."""
+        with _Interceptor(self.from_layer).intercept() as interceptor:
             logits = attack.logits(self.surrogate, images, keys, step)
-        if not backward.count:
+        if not interceptor.count:
             raise errors.InputError(
-                f'linear_backprop needs ReLUs from layer {self.from_layer!r} on, and the surrogate has none'
+                f'linear_backprop needs ReLUs from layer {self.from_layer!r} on, but the surrogate has none'
             )
         return logits
 
 
-class _Backward:
-    """What the interceptions know of the place in the network."""
+class _Interceptor:
+    """The interceptions, and their record of which part of the network is running."""
 
     def __init__(self, from_layer: str):
         self.from_layer = from_layer
         self.active = False
-        self.branch: str | None = None  # inside of a residual branch that is called twice: 'true' or 'linear'
+        self.branch: str | None = None  # inside a residual branch that is called twice: 'true' or 'linear'
         self.count = 0
 
     @contextlib.contextmanager
-    def intercept(self) -> Iterator['_Backward']:
+    def intercept(self) -> Iterator['_Interceptor']:
         with (
-            hooks.intercept(nn.Module, self._network),
-            hooks.intercept_layer(self.from_layer, self._start),
-            hooks.intercept(hooks.Residual, self._residual),
-            hooks.intercept((hooks.Relu, hooks.Relu6), self._relu),
+            hooks.intercept(nn.Module, self._call_network),
+            hooks.intercept_layer(self.from_layer, self._call_layer),
+            hooks.intercept(hooks.Residual, self._call_residual),
+            hooks.intercept((hooks.Relu, hooks.Relu6), self._call_relu),
         ):
             yield self
 
-    def _network(self, call: Callable[..., Any], module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    def _call_network(self, call: Callable[..., Any], module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         if not module.path:
-            self.active = False  # another network may have been before
+            self.active = False  # another network may have run before
         return call(*args, **kwargs)
 
-    def _start(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def _call_layer(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self.active = True
         return call(*args, **kwargs)
 
-    def _relu(
+    def _call_relu(
         self,
         call: Callable[..., jax.Array],
         module: hooks.Relu | hooks.Relu6,
@@ -90,7 +90,7 @@ class _Backward:
         self.count += 1
         return call(x, functools.partial(linear, function or module.function))
 
-    def _residual(
+    def _call_residual(
         self,
         call: Callable[..., jax.Array],
         module: nn.Module,
@@ -100,11 +100,11 @@ class _Backward:
     ) -> jax.Array:
         def rescaled(x: jax.Array) -> jax.Array:
             true, linear = _fork(x)
-            return _merge(self._inside('true', branch, true), self._inside('linear', branch, linear))
+            return _merge(self._call_branch('true', branch, true), self._call_branch('linear', branch, linear))
 
         return call(x, rescaled if self.active and self.branch is None else branch, skip)
 
-    def _inside(self, which: str, branch: hooks.Function, x: jax.Array) -> jax.Array:
+    def _call_branch(self, which: str, branch: hooks.Function, x: jax.Array) -> jax.Array:
         self.branch = which
         try:
             return branch(x)
@@ -113,28 +113,30 @@ class _Backward:
 
 
 def linear_backprop(from_layer: str) -> Callable[[attack.Surrogate], LinearBackprop]:
-    r"""Linear backpropagation (LinBP): from a layer on, ReLUs pass the gradient as the identity does, and ReLU6s too.
+    r"""Linear backpropagation (LinBP): from a certain layer on, ReLUs and ReLU6s have the gradient of the identity.
 
-    The forward pass, and so the loss, is as before. In a residual block the gradient through the branch is scaled back to
-    the norm that it has with ReLUs, for each example, so that the ratio to the skip stays:
+    The forward pass, and thus the loss, does not change. In a residual block, the gradient through the branch is rescaled,
+    for each example, to the norm that it has with ordinary ReLUs, so that its ratio to that of the skip does not change:
 
     .. math:: g_i = g_{i+1} \frac{\partial s_i}{\partial z_i} + \alpha_i\, g_{i+1} \frac{\partial f_i^{lin}}{\partial z_i},
        \qquad \alpha_i = \Big\| g_{i+1} \frac{\partial f_i}{\partial z_i} \Big\|_2 \Big/
        \Big\| g_{i+1} \frac{\partial f_i^{lin}}{\partial z_i} \Big\|_2 .
 
     As in the authors' code, the ReLU after the sum of a block keeps its own gradient. Branches are differentiated twice.
-    Other activations keep their gradients, those inside of squeeze-and-excitation as well; a concatenation rescales nothing.
+    Other activations keep their gradients, and so do those inside squeeze-and-excitation. Nothing is rescaled at
+    concatenations.
 
     Args:
       from_layer: Name of the first layer with linear ReLUs, a direct submodule of the network (`hooks.layers` lists them).
-        The authors take `'layer3_1'` of a ResNet-50, and about the middle of a VGG.
+        The authors use `'layer3_1'` of a ResNet-50, and a layer near the middle of a VGG.
 
     Returns:
-      A function of a `Classifier`, or of another surrogate made of them, to a surrogate.
+      A function from a `Classifier`, or a surrogate made of Classifiers, to a surrogate.
 
     Raises:
-      InputError: `from_layer` is not a string; of the function: interceptions do not reach the surrogate; of the surrogate:
-        the network has no layer of this name, or neither ReLU nor ReLU6 from there on.
+      InputError: `from_layer` is not a string. The returned function raises it if interceptions do not reach the surrogate,
+        and the resulting surrogate raises it if the network has no layer of this name, or has neither a ReLU nor a ReLU6
+        from there on.
 
     References:
       Guo et al., `Backpropagating Linearly Improves Transferability of Adversarial Examples
@@ -151,7 +153,7 @@ def linear_backprop(from_layer: str) -> Callable[[attack.Surrogate], LinearBackp
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def linear(function: hooks.Function, x: jax.Array) -> jax.Array:
-    """`function(x)`, an array of the shape and type of x, with the gradient of the identity."""
+    """`function(x)`, an array with the shape and dtype of x, but with the gradient of the identity."""
     return function(x)
 
 
@@ -160,7 +162,7 @@ linear.defvjp(lambda function, x: (function(x), None), lambda function, _, g: (g
 
 @jax.custom_vjp
 def _fork(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """x twice; the gradient is that of the second, with the norm of the first's, for each example."""
+    """Returns x twice; for each example, the gradient is that of the second, rescaled to the norm of that of the first."""
     return x, x
 
 
@@ -175,7 +177,7 @@ _fork.defvjp(lambda x: ((x, x), None), _fork_backward)
 
 @jax.custom_vjp
 def _merge(true: jax.Array, linear: jax.Array) -> jax.Array:
-    """The value that both have, with its gradient for both."""
+    """Returns the first of two equal values; its gradient is passed to both."""
     return true
 
 

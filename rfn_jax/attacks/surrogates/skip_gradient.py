@@ -1,4 +1,4 @@
-"""SGM: gradients through a residual network that prefer the skip connections."""
+"""SGM: gradients of a residual network that favor the skip connections."""
 
 from collections.abc import Callable
 
@@ -28,10 +28,10 @@ class SkipGradient(attack.SteppedSurrogate):
         return (self.surrogate,)
 
     def at_step(self, images: jax.Array, keys: jax.Array, step: jax.Array | int) -> jax.Array:
-        """The logits of the surrogate."""
+        """Returns the logits of the surrogate."""
         count = 0
 
-        def scaled(
+        def scale_branch(
             call: Callable[..., jax.Array],
             module: nn.Module,
             x: jax.Array,
@@ -42,35 +42,35 @@ class SkipGradient(attack.SteppedSurrogate):
             count += 1
             return call(x, lambda x: scale_gradient(branch(x), self.gamma), skip)
 
-        with hooks.intercept((hooks.Residual, hooks.Concatenation), scaled):
+        with hooks.intercept((hooks.Residual, hooks.Concatenation), scale_branch):
             logits = attack.logits(self.surrogate, images, keys, step)
         if not count:
-            raise errors.InputError('skip_gradient needs skip connections, and the surrogate has none')
+            raise errors.InputError('skip_gradient needs skip connections, but the surrogate has none')
         return logits
 
 
 def skip_gradient(gamma: float = 0.2) -> Callable[[attack.Surrogate], SkipGradient]:
-    r"""Skip gradient method (SGM): gradients decay along residual branches, and not along skips.
+    r"""Skip gradient method (SGM): gradients decay along residual branches, but not along skips.
 
-    Where a block computes :math:`z_{i+1} = z_i + f_i(z_i)`, the gradient of the loss at its input is taken as
+    If a block computes :math:`z_{i+1} = z_i + f_i(z_i)`, the gradient of the loss with respect to its input is replaced by
 
-    .. math:: g_i = g_{i+1} \Big(1 + \gamma \frac{\partial f_i}{\partial z_i}\Big);
+    .. math:: g_i = g_{i+1} \Big(1 + \gamma \frac{\partial f_i}{\partial z_i}\Big).
 
-    the forward pass, and so the loss, is as before. The layers of a DenseNet, where the skip is a concatenation, are treated
-    alike. A transformer has two such sums in a block, behind its attention and behind its perceptron. The authors' PyTorch
-    code puts a power of gamma on every ReLU instead, and divides by the standard deviation of the gradient after every
-    block; this is the definition of the paper.
+    The forward pass, and thus the loss, does not change. The layers of a DenseNet, where the skip is a concatenation, are
+    treated in the same way. A block of a transformer has two such sums, after its attention and after its perceptron. This
+    follows the definition in the paper; the authors' PyTorch code instead applies a power of gamma at each ReLU, and divides
+    by the standard deviation of the gradient after each block.
 
     Args:
-      gamma: Factor, in [0, 1]; 1 is the plain gradient, and 0 leaves the skips alone. 0.2 is the paper's for ResNets (0.5
-        for DenseNets).
+      gamma: Factor, in [0, 1]; 1 gives the plain gradient, and 0 keeps only the skips. The paper uses 0.2 for ResNets and 0.5
+        for DenseNets.
 
     Returns:
-      A function of a `Classifier`, or of another surrogate made of them, to a surrogate.
+      A function from a `Classifier`, or a surrogate made of Classifiers, to a surrogate.
 
     Raises:
-      InputError: `gamma` is out of its range; of the function: interceptions do not reach the surrogate; of the surrogate:
-        the network has no skip connections.
+      InputError: `gamma` is out of range. The returned function raises it if interceptions do not reach the surrogate, and
+        the resulting surrogate raises it if the network has no skip connections.
 
     References:
       Wu et al., `Skip Connections Matter: On the Transferability of Adversarial Examples Generated with ResNets
@@ -86,11 +86,11 @@ def skip_gradient(gamma: float = 0.2) -> Callable[[attack.Surrogate], SkipGradie
 
 
 def scale_gradient(x: jax.Array, factor: float) -> jax.Array:
-    """x itself, with gradients multiplied by a number."""
+    """Returns x unchanged, but multiplies its gradient by a number."""
 
     @jax.custom_vjp
-    def scaled(x: jax.Array) -> jax.Array:
+    def identity(x: jax.Array) -> jax.Array:
         return x
 
-    scaled.defvjp(lambda x: (x, None), lambda _, g: (g * factor,))
-    return scaled(x)
+    identity.defvjp(lambda x: (x, None), lambda _, g: (g * factor,))
+    return identity(x)

@@ -1,4 +1,4 @@
-"""A short attack with momentum in l2, around whatever gradient estimate is tested, and its step in NumPy."""
+"""A short l2 attack with momentum around the gradient estimate to be tested, and its step in NumPy."""
 
 import numpy as np
 import optax
@@ -11,7 +11,7 @@ MU = 0.9
 
 
 def make(estimate, *, steps, decay=MU, **parts):
-    """The attack; `parts` are other arguments of `Attack`."""
+    """The attack; `parts` are other arguments of `GradientAttack`."""
     direction = optax.chain(accumulate(decay), steepest('l2'))
     options = {'step_size': ALPHA, 'direction': direction} | parts
     return GradientAttack(name='test', limits=Budget(EPS, 'l2'), steps=steps, gradient=estimate, **options)

@@ -1,4 +1,4 @@
-"""What holds for every gradient estimate in an attack; each has its textbook in a file of its own."""
+"""What holds for every gradient estimate in an attack; the comparisons with textbook versions are in separate files."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from rfn_jax.attacks.gradients.variance import variance_tuned
 
 STEPS = 3
 NEAR = 0.3
-# With the gradients that they take in three steps.
+# Each with the number of gradients that it takes in three steps.
 ESTIMATES = {
     'look_ahead': (look_ahead(ALPHA), 3),
     'variance': (variance_tuned(NEAR, 3), 3 * (1 + 3)),
@@ -38,7 +38,7 @@ def make(name, **parts):
 
 
 @every
-def test_the_evaluations_are_those_that_happen_each_with_keys_of_its_own(name, arguments):
+def test_the_evaluations_are_counted_correctly_and_each_has_its_own_keys(name, arguments):
     seen = []
 
     def counted(images, keys):

@@ -17,7 +17,7 @@ def make(estimate, *, steps=4, **parts):
 
 @pytest.mark.parametrize('mu', [0.0, 0.9, 1.0])
 def test_it_equals_ni_fgsm_image_by_image(mu, arguments, gradient_at):
-    # Lin et al. 2020, (5) and (6), with the mean absolute value in the place of the L1 norm.
+    # Lin et al. 2020, (5) and (6), with the mean absolute value instead of the L1 norm.
     expected = []
     for original, y in zip(arguments[1].astype(np.float64), arguments[2], strict=True):
         x, m = original, np.zeros_like(original)
@@ -52,5 +52,5 @@ def test_the_inner_estimate_gets_the_point_ahead_and_its_own_state(arguments):
 @pytest.mark.parametrize('count', [0, 2])
 def test_the_direction_must_hold_one_momentum(count, arguments):
     direction = optax.chain(*[accumulate()] * count, steepest('l2'))
-    with pytest.raises(InputError, match=f'it needs accumulate in it, once, got {count} momenta'):
+    with pytest.raises(InputError, match=f'must contain accumulate exactly once, got {count} momenta'):
         make(look_ahead(ALPHA), direction=direction)(*arguments)

@@ -46,7 +46,7 @@ def test_it_equals_the_paper_image_by_image(beta, eps, kernel_size):
             )
             np.testing.assert_array_equal(direction[i] * ALPHA, change)
             projected += np.sum(change != ALPHA * beta * np.sign(gradient[i]))
-    assert 100 < projected < gradients.size  # so the projection happens, and not always
+    assert 100 < projected < gradients.size  # the projection happens, but not always
 
 
 @pytest.mark.parametrize('before', [(), (accumulate(0.9),)])
@@ -75,7 +75,7 @@ def test_it_is_a_direction_for_the_engine(before, problem):
 @pytest.mark.parametrize('steps', [10, 7, 50])
 @pytest.mark.parametrize('eps', [4 / 255, 8 / 255, 16 / 255, 0.3])
 def test_an_amplification_of_exactly_eps_leaves_nothing_to_project(eps, steps):
-    # With amplification = steps the first step is eps long, but for rounding: its sign must not be taken for an excess.
+    # With amplification = steps, the first step is eps long up to rounding, which must not be mistaken for an excess.
     gradient = np.random.default_rng(1).normal(size=(1, 8, 8, 3)).astype(np.float32)
     transformation = patchwise(eps / steps, eps, amplification=steps)
     direction, _ = transformation.update(gradient, transformation.init(jnp.zeros_like(gradient)))
@@ -83,7 +83,7 @@ def test_an_amplification_of_exactly_eps_leaves_nothing_to_project(eps, steps):
 
 
 def test_excess_that_cancels_is_not_projected():
-    # To the left of the middle a pixel is beyond eps by as much as one to the right of it, with the other sign.
+    # The pixel left of the middle exceeds eps by as much as the one right of it, with the opposite sign.
     gradient = np.zeros((1, 3, 3, 1), np.float32)
     gradient[0, 1, 0], gradient[0, 1, 2] = 1, -1
     transformation = patchwise(0.01, 0.007, amplification=1.0)
@@ -101,7 +101,7 @@ def test_a_zero_gradient_gives_a_zero_direction():
     np.testing.assert_array_equal(state.amplification, 0)
 
 
-def test_each_image_is_on_its_own():
+def test_each_image_is_treated_separately():
     gradient = np.random.default_rng(2).normal(size=(3, 4, 4, 1)).astype(np.float32)
     transformation = patchwise(0.01, 0.02, amplification=5.0)
     alone = [transformation.update(g[None], transformation.init(jnp.zeros((1, 4, 4, 1))))[0][0] for g in gradient]

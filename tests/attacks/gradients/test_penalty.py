@@ -15,7 +15,7 @@ def make(estimate, *, steps=3, **parts):
 
 
 def textbook(arguments, gradient_at, *, count, delta):
-    """Algorithm 1 of Ge et al. 2023, with the mean in the place of the sum of absolute values; the library's draws."""
+    """Algorithm 1 of Ge et al. 2023, with the mean instead of the sum of absolute values, and the library's draws."""
     result = []
     for original, y, key in zip(arguments[1].astype(np.float64), *arguments[2:], strict=True):
         x, m = original, np.zeros_like(original)

@@ -63,7 +63,7 @@ def test_the_gradient_is_convolved_channel_by_channel_with_zeros_around(shape, k
             np.testing.assert_allclose(result[b, :, :, c], ndimage, atol=1e-6)
 
 
-def test_the_kernel_of_the_default_is_that_of_fifteen_pixels():
+def test_the_default_kernel_has_fifteen_pixels():
     impulse = np.zeros((1, 31, 31, 1), np.float32)
     impulse[0, 15, 15] = 1
     result = np.asarray(convolve(impulse))[0, :, :, 0]

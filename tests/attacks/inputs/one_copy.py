@@ -1,4 +1,4 @@
-"""An input transform applied to images outside of an attack, as its first copy."""
+"""Applies the first copy of an input transform to images, outside an attack."""
 
 import functools
 

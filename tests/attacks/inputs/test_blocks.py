@@ -26,7 +26,7 @@ def arrangement(draws, i):
 
 
 def turned(block, angle):
-    """A block `[h, w]` turned about its center, bilinear, zeros around, by SciPy."""
+    """A block `[h, w]` rotated about its center by SciPy, bilinear and with zeros around it."""
     matrix = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     center = (np.array(block.shape) - 1) / 2
     return scipy.ndimage.affine_transform(
@@ -39,7 +39,7 @@ def cut(array, lengths, axis):
 
 
 def textbook(image, a):
-    """The image `[H, W, C]` cut into strips and blocks, turned, and put together again."""
+    """The image `[H, W, C]` cut into strips and blocks, rotated, and reassembled."""
     channels = []
     for channel in np.moveaxis(image.astype(np.float64), -1, 0):
         if a.upright:

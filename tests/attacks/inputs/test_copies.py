@@ -22,9 +22,9 @@ def test_mean_over_is_the_mean_whether_or_not_the_chunk_divides_the_count(count,
 
 @pytest.mark.parametrize('spoilt', [np.nan, np.inf])
 @pytest.mark.parametrize('chunk_size', [2, 3, 10])
-def test_what_does_not_exist_beyond_the_last_copy_cannot_leak(chunk_size, spoilt):
+def test_values_beyond_the_last_copy_cannot_leak(chunk_size, spoiled):
     count = 5
-    beyond = np.concatenate([VALUES[:count], np.full((20, 3, 2), spoilt, np.float32)])
+    beyond = np.concatenate([VALUES[:count], np.full((20, 3, 2), spoiled, np.float32)])
     mean = copies.mean_over(count, lambda i: jnp.asarray(beyond)[i], chunk_size=chunk_size)
     np.testing.assert_allclose(mean, VALUES[:count].mean(0), atol=1e-6)
     # Nor through a gradient, where 0 times infinity would be NaN.

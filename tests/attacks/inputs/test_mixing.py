@@ -12,7 +12,7 @@ from rfn_jax.core.errors import InputError
 
 GENERATOR = np.random.default_rng(0)
 COUNT = 3000
-# Image i of the pool is i + 1 everywhere, so that a copy shows what was mixed in.
+# All values of image i of the pool are i + 1, so that a copy shows what was mixed in.
 POOL = transforms.Pool(
     np.broadcast_to(np.arange(1.0, 7.0, dtype=np.float32)[:, None, None, None], (6, 3, 4, 2)),
     np.array([0, 1, 1, 2, 2, 2], np.int32),
@@ -26,7 +26,7 @@ def apply(transform, inputs):
 
 def given(images, labels, copy, *, seed=0, pool=POOL):
     keys, base_keys = (jax.random.split(key, len(images)) for key in jax.random.split(jax.random.key(seed)))
-    keys = jax.vmap(jax.random.fold_in, (0, None))(keys, copy)  # as in the engine: of their own for each copy
+    keys = jax.vmap(jax.random.fold_in, (0, None))(keys, copy)  # separate keys for each copy, as in the engine
     return transforms.Input(images, np.asarray(labels, np.int32), keys, base_keys, np.int32(copy), pool)
 
 
@@ -49,7 +49,7 @@ def test_the_partner_is_any_image_of_another_class_equally_often():
         assert scipy.stats.chisquare(seen[others]).pvalue > 1e-3
 
 
-def test_the_partner_may_be_of_the_same_class_if_so_wished_or_if_there_is_no_other():
+def test_the_partner_may_be_of_the_same_class_on_request_or_if_there_is_no_other():
     drawn = partners(mixing.admix(portion=0.5, other_classes=False), np.full(COUNT, 2), portion=0.5)
     assert scipy.stats.chisquare(np.bincount(drawn, minlength=6)).pvalue > 1e-3
     lonely = transforms.Pool(POOL.images[3:], POOL.labels[3:])
@@ -57,7 +57,7 @@ def test_the_partner_may_be_of_the_same_class_if_so_wished_or_if_there_is_no_oth
     assert scipy.stats.chisquare(np.bincount(drawn, minlength=3)).pvalue > 1e-3
 
 
-def test_all_scales_of_a_mix_have_one_partner_and_each_mix_one_of_its_own():
+def test_all_scales_of_a_mix_share_a_partner_and_each_mix_has_its_own():
     images = GENERATOR.uniform(size=(60, 3, 4, 2)).astype(np.float32)
     labels = np.arange(60) % 3
     transform = mixing.admix(mixes=3, scales=4, portion=0.2)
@@ -112,5 +112,5 @@ def test_an_attack_with_admix_asks_for_a_pool(problem):
         steps=1,
         transforms=(mixing.admix(1, 1),),
     )
-    with pytest.raises(InputError, match=r"attack 'admix' mixes other images in: it needs pool=\(images, labels\)"):
+    with pytest.raises(InputError, match=r"attack 'admix' mixes in other images: it needs pool=\(images, labels\)"):
         attack(problem.surrogate, problem.images, problem.labels, jax.random.key(0))

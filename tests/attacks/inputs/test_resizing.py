@@ -85,7 +85,7 @@ def test_large_sizes_are_interpolated_exactly(method):
         ((100, 60), 1.15, ((100, 60), (115, 69))),
     ],
 )
-def test_the_range_of_sizes_is_that_of_the_peers(shape, rate, expected):
+def test_the_range_of_sizes_is_that_of_other_libraries(shape, rate, expected):
     assert resizing.size_range(shape, rate) == expected
 
 
@@ -104,13 +104,13 @@ def test_sizes_and_places_are_drawn_uniformly_from_their_ranges():
     assert set(wide) == set(range(12, 20))
     np.testing.assert_array_equal(tall, 6 + (wide - 12) // 2)  # one draw for both axes
     top, left = rows.argmax(1), columns.argmax(1)
-    for size in (6, 7, 8):  # the last place, at the far edge, is left out, as in the peers
+    for size in (6, 7, 8):  # the last position, at the far edge, is left out, as in other libraries
         assert scipy.stats.chisquare(np.bincount(top[tall == size], minlength=10 - size)).pvalue > 1e-3
         assert top[tall == size].max() == 10 - size - 1
     for size in range(12, 20):
         assert set(left[wide == size]) == set(range(20 - size))
     both = tall == 6
-    assert abs(np.corrcoef(top[both], left[both])[0, 1]) < 0.1  # the axes have places of their own
+    assert abs(np.corrcoef(top[both], left[both])[0, 1]) < 0.1  # each axis has its own position
 
 
 def test_sizes_above_the_image_are_drawn_too():
@@ -152,8 +152,8 @@ def test_the_defaults_are_those_of_transferattack():
 @pytest.mark.parametrize(
     ('shape', 'rate', 'message'),
     [
-        ((8, 8), 1.1, r'rate 1\.1 leaves no size to draw for images of 8 x 8 pixels: use a rate at least 1\.125'),
-        ((20, 9), 1.1, r'rate 1\.1 leaves no size to draw for images of 20 x 9 pixels: use a rate at least 1\.111'),
+        ((8, 8), 1.1, r'rate 1\.1 leaves no size to draw for images of 8 x 8 pixels: use a rate of at least 1\.125'),
+        ((20, 9), 1.1, r'rate 1\.1 leaves no size to draw for images of 20 x 9 pixels: use a rate of at least 1\.111'),
         ((5, 5), 0.1, r'rate 0\.1 leaves no size to draw for images of 5 x 5 pixels: use a rate in \[0\.2, 1\)'),
     ],
 )

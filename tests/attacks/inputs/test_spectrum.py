@@ -37,7 +37,7 @@ def test_the_transform_equals_the_textbook_with_the_same_draws(norm):
             np.testing.assert_allclose(transformed[..., c], scipy.fft.idctn(frequencies, norm=norm), atol=2e-6)
 
 
-def test_factors_are_uniform_and_a_new_one_for_each_value():
+def test_factors_are_uniform_and_drawn_separately_for_each_value():
     rho, images = 0.3, np.full((100, 4, 5, 2), 0.5, np.float32) + GENERATOR.normal(size=(100, 4, 5, 2))
     images = images.astype(np.float32)
     result = apply(spectrum.spectrum_simulation(1, rho, 0.0), images, jax.random.split(jax.random.key(1), 100))

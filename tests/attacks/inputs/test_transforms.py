@@ -1,4 +1,4 @@
-"""What holds for every input transform, and how the engine combines several; each has its textbook in a file of its own."""
+"""What holds for every input transform, and how the engine combines several; comparisons with textbooks are elsewhere."""
 
 import functools
 
@@ -70,7 +70,7 @@ def test_shape_and_type_are_kept(name, shape, dtype):
     result = apply(name, inputs)
     assert result.shape == (7, *shape)
     assert result.dtype == dtype
-    # Only the result, and not the work on the way, is rounded to few digits.
+    # Only the result is rounded to low precision, not the intermediate values.
     exact = apply(name, inputs._replace(images=inputs.images.astype(jnp.float32)))
     step = 2 * float(jnp.finfo(dtype).eps)
     np.testing.assert_allclose(result.astype(jnp.float32), exact, rtol=step, atol=step)
@@ -94,7 +94,7 @@ def test_jit_changes_nothing(name):
 
 @every
 def test_the_gradient_is_that_of_an_affine_function_of_the_images(name):
-    # With its draws made, each transform is affine: the derivative is a difference, exactly.
+    # For fixed draws, each transform is affine, so the derivative is exactly a difference.
     inputs = given((8, 6, 2))
     generator = np.random.default_rng(2)
     change, cotangent = (jnp.asarray(generator.normal(size=inputs.images.shape), jnp.float32) for _ in range(2))
@@ -124,7 +124,9 @@ def test_draws_are_new_for_every_step_and_copy(name):
     def changed(**parts):
         return np.sum(np.any(np.asarray(result != apply(name, first._replace(**parts))), axis=(1, 2, 3)))
 
-    least = 3 if name.startswith('input_diversity') else 7  # with a probability, so not all
+    least = (
+        3 if name.startswith('input_diversity') else 7
+    )  # only some, since the transform is applied with a probability
     assert changed(keys=other.keys, copy=jnp.int32(2)) >= least
     by_step = changed(keys=other.keys, base_keys=other.base_keys)
     if name == 'scale_copies':
@@ -244,5 +246,5 @@ def test_a_plain_function_of_images_and_keys_is_a_transform_of_one_copy():
     inputs = given((6, 6, 1))
     np.testing.assert_array_equal(transform.apply(inputs), noise(inputs.images, inputs.keys))
     assert transforms.as_transform(transform) is transform
-    with pytest.raises(InputError, match='transforms must be a tuple of functions or InputTransforms, got 3 in it'):
+    with pytest.raises(InputError, match='each of the transforms must be a function or an InputTransform, got 3'):
         transforms.as_transform(3)

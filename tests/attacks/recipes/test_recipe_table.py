@@ -1,4 +1,4 @@
-"""The table of named attacks: what they are made of, and what `make` makes of names and options."""
+"""The table of named attacks: their components, and how `make` handles names and options."""
 
 import inspect
 import re
@@ -10,7 +10,7 @@ from rfn_jax.attacks import ATTACKS, COMPONENTS
 from rfn_jax.core import options
 from rfn_jax.core.errors import InputError
 
-# The components of each; the rest are attacks of their own.
+# The components of each attack; the other attacks are not compositions.
 PARTS = {
     'bim': '', 'fgsm': '', 'pgd': 'rs', 'mi_fgsm': 'mi', 'ni_fgsm': 'ni', 'vmi_fgsm': 'mi+vt', 'vni_fgsm': 'ni+vt',
     'di_fgsm': 'mi+di', 'ti_fgsm': 'mi+ti', 'si_ni_fgsm': 'ni+si', 'admix': 'mi+admix', 'ssa': 'mi+ssa',
@@ -21,17 +21,17 @@ ITERATIVE = {'eps', 'step_size', 'steps', 'norm', 'loss', 'targeted', 'restarts'
 
 
 def own_options(factory):
-    """The options of a recipe or component with their defaults and types; without those that it only hands on."""
+    """The options of a recipe or component with their defaults and types; without those that it only passes on."""
     parameters = inspect.signature(factory).parameters.values()
     return {p.name: (p.default, p.annotation) for p in parameters if p.name not in ('frame', 'shared')}
 
 
-def test_every_attack_is_there():
+def test_every_attack_is_in_the_table():
     assert set(ATTACKS) == {*PARTS, 'ila', 'apgd'}
 
 
 @pytest.mark.parametrize('name', PARTS)
-def test_a_recipe_has_the_options_of_its_components_with_their_defaults_and_says_what_they_are(name):
+def test_a_recipe_has_the_options_of_its_components_with_their_defaults_and_documents_them(name):
     recipe = ATTACKS[name]
     parts = [COMPONENTS[part] for part in PARTS[name].split('+') if part]
     assert own_options(recipe) == {k: v for part in parts for k, v in own_options(part).items()}
@@ -78,7 +78,7 @@ def test_specs_of_configs():
     attack = attacks.make_from({'name': 'mi_fgsm', 'preset': 'torchattacks', 'eps': 4 / 255})
     assert (attack.limits.eps, attack.step_size, attack.steps) == (4 / 255, 2 / 255, 10)
     for spec in ('bim', {}, {'name': 3}):
-        with pytest.raises(InputError, match='the spec of attack needs a mapping with name'):
+        with pytest.raises(InputError, match='the spec of attack must be a mapping with a name'):
             attacks.make_from(spec)
 
 

@@ -1,4 +1,4 @@
-"""The basic recipes in every norm: slow textbook twins and invariants; `test_suite.py` has those of all attacks."""
+"""The basic recipes in every norm: slow textbook twins, and invariants (those of all attacks are in `test_suite.py`)."""
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ every_attack = pytest.mark.parametrize(('name', 'norm'), list(TABLE))
 def textbook(name, norm, gradient, starts, originals, labels):
     """The attack of the papers, image by image in float64: x_{t+1} = clip(x_t + alpha * direction).
 
-    `gradient(x, y)` is that of the loss J(x, y) at one image. No gradient that a sign is taken of may be near zero.
+    `gradient(x, y)` is that of the loss J(x, y) at one image. Gradients whose sign is used must not be near zero.
     """
     eps = EPS[norm]
     alpha, steps = (eps, 1) if name == 'fgsm' else (eps / 4, STEPS)
@@ -58,7 +58,7 @@ def textbook(name, norm, gradient, starts, originals, labels):
 
 
 def starting_points(name, norm, images, keys):
-    """Where the twin starts: key 0 of each example is for the start."""
+    """Where the twin starts; the start uses key 0 of each example."""
     if name != 'pgd':
         return images
     start_keys = jnp.stack([jax.random.fold_in(key, 0) for key in keys])
@@ -102,7 +102,7 @@ def test_recipe_equals_its_twin_on_a_network_with_the_gradient_of_jax(name, norm
 
 @pytest.fixture(scope='module')
 def network_gradient(problem):
-    """The gradient of the cross-entropy of one image, compiled once, outside of any loop."""
+    """The gradient of the cross-entropy of one image, compiled once, outside any loop."""
 
     @jax.jit
     def gradient(x, y):

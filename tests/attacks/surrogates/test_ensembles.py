@@ -60,7 +60,7 @@ def test_an_attack_maximizes_the_fused_loss(fuse):
     np.testing.assert_allclose(attack(steps=1)(Ensemble(members, fuse), IMAGES, LABELS, KEYS), expected, atol=1e-6)
 
 
-def test_members_that_vary_get_keys_of_their_own_and_the_step():
+def test_members_that_vary_get_their_own_keys_and_the_step():
     network, other = small_networks.classifier('resnet'), small_networks.classifier('mlp')
     ghost, cycle = ghost_network(0.3)(network), checkpoint_cycle([other, small_networks.classifier('mlp', 1)])
     ensemble = Ensemble((ghost, other, cycle, ghost), 'losses')
@@ -85,7 +85,9 @@ def test_interceptions_reach_an_ensemble_of_classifiers_only():
         small_networks.gradient(Ensemble((sgm(network), sgm(network))), IMAGES, COTANGENT)[0],
         atol=1e-6,
     )
-    with pytest.raises(InputError, match='skip_gradient needs a Classifier, or surrogates made of them, got Ensemble'):
+    with pytest.raises(
+        InputError, match='skip_gradient needs a Classifier, or a surrogate made of Classifiers, got Ensemble'
+    ):
         sgm(Ensemble((network, FUNCTION)))
     np.testing.assert_allclose(
         small_networks.logits_of(Ensemble((network, FUNCTION))), small_networks.logits_of(network) / 2, atol=1e-6
@@ -119,7 +121,7 @@ def test_classes_of_other_surrogates_are_checked_at_the_call():
         attack()(nested, IMAGES, LABELS, KEYS)
 
 
-def test_a_cycle_takes_the_checkpoints_one_after_another_in_an_order_of_its_seed():
+def test_a_cycle_uses_the_checkpoints_one_after_another_in_an_order_that_depends_on_the_seed():
     checkpoints = [small_networks.classifier('mlp', seed) for seed in range(5)]
     z = np.stack([small_networks.logits_of(checkpoint) for checkpoint in checkpoints])
 
@@ -137,7 +139,7 @@ def test_a_cycle_takes_the_checkpoints_one_after_another_in_an_order_of_its_seed
     assert len(set(orders)) > 1
 
 
-def test_an_attack_on_a_cycle_takes_its_step_on_the_checkpoint_of_the_step_without_a_new_compilation():
+def test_each_step_of_an_attack_on_a_cycle_uses_the_checkpoint_of_that_step_without_recompilation():
     network, traces = small_networks.counted('mlp')
     checkpoints = [small_networks.classifier('mlp', seed, network) for seed in range(6)]
     cycles = [checkpoint_cycle(checkpoints[:3]), checkpoint_cycle(checkpoints[3:], seed=5)]
@@ -170,7 +172,7 @@ def test_checkpoints_are_checked():
     with pytest.raises(InputError, match='a cycle of checkpoints needs at least one, got none'):
         checkpoint_cycle([])
     for other in (wider, small_networks.classifier('vgg'), network.replace(mean=(0.1,))):
-        with pytest.raises(InputError, match='checkpoint 1 of a cycle has another architecture than checkpoint 0'):
+        with pytest.raises(InputError, match='checkpoint 1 of a cycle differs from checkpoint 0 in architecture'):
             checkpoint_cycle([network, other])
-    with pytest.raises(InputError, match='checkpoint 0 of a cycle is no Classifier but a Partial'):
+    with pytest.raises(InputError, match='checkpoint 0 of a cycle is not a Classifier but a Partial'):
         checkpoint_cycle([jax.tree_util.Partial(lambda x: x)])

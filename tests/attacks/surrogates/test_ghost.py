@@ -18,7 +18,7 @@ def fold(keys, number):
 
 
 def plain_ghost(network, images, keys, scale, rate):
-    """The ghost network of each example by itself; hooks are numbered in the order in which they are called."""
+    """The ghost networks, one example at a time; hooks are numbered in the order in which they are called."""
     stem, blocks, head = small_networks.resnet_parts(network)
 
     def one(image, key):
@@ -92,7 +92,9 @@ def test_factors_are_uniform_and_independent_of_each_other():
     assert values.max() < 1.4**2 + 1e-3
     variance = 0.8**2 / 12
     assert values.mean() == pytest.approx(1, abs=5 * np.sqrt(2 * variance / 4000))
-    assert values.var() == pytest.approx(2 * variance + variance**2, rel=0.1)  # of a product of two independent ones
+    assert values.var() == pytest.approx(
+        2 * variance + variance**2, rel=0.1
+    )  # the variance of a product of two independent factors
 
 
 def test_dropout_keeps_the_mean_of_activations():
@@ -149,7 +151,7 @@ def test_every_kind_of_activation_is_dropped(kind, activations):
         np.testing.assert_allclose(after, np.where(kept, before / 0.75, 0), atol=1e-5)
 
 
-def test_members_of_an_ensemble_are_eroded_apart():
+def test_members_of_an_ensemble_are_eroded_separately():
     network = small_networks.classifier('resnet')
     ghost = ghost_network(0.3)
     twice = small_networks.logits_of(ghost(Ensemble((network, network), 'losses')), IMAGES, KEYS)
@@ -160,7 +162,7 @@ def test_members_of_an_ensemble_are_eroded_apart():
     np.testing.assert_allclose(apart[1], small_networks.logits_of(ghost(network), IMAGES, fold(KEYS, 1)), atol=1e-6)
 
 
-def test_a_ghost_of_a_ghost_has_keys_of_its_own():
+def test_a_ghost_of_a_ghost_has_its_own_keys():
     network = small_networks.classifier('resnet')
     inner, outer = ghost_network(0.3), ghost_network(0.2)
     found = small_networks.logits_of(outer(inner(network)))

@@ -30,14 +30,14 @@ def linear6(x):
 
 
 def rescaled(true, straight, x, g):
-    """The gradient through the second function, with the norms of that through the first."""
+    """The gradient through the second function, rescaled to the norm of that through the first."""
     gradients = [jax.vjp(function, x)[1](g)[0] for function in (true, straight)]
     norms = [jnp.sqrt(jnp.sum(part**2, axis=(1, 2, 3), keepdims=True)) for part in gradients]
     return norms[0] / norms[1] * gradients[1]
 
 
 @pytest.mark.parametrize(('kind', 'expected'), [(hooks.Relu, [0, 0, 3, 7]), (hooks.Relu6, [0, 0, 3, 6])])
-def test_a_linear_relu_has_the_values_of_one_and_the_gradient_of_the_identity(kind, expected):
+def test_a_linear_relu_has_the_values_of_a_relu_and_the_gradient_of_the_identity(kind, expected):
     class Single(nn.Module):
         @nn.compact
         def __call__(self, x, train):
@@ -148,7 +148,7 @@ def test_in_an_ensemble_every_member_starts_at_its_own_layer():
 
 
 def test_the_forward_pass_of_a_branch_is_computed_once():
-    # XLA merges what the two evaluations have in common: the forward pass, and the gradients of the last convolutions.
+    # XLA merges what both evaluations have in common: the forward pass, and the gradients of the last convolutions.
     before = jax.config.read('jax_disable_most_optimizations')
     jax.config.update('jax_disable_most_optimizations', False)
     try:
@@ -173,10 +173,10 @@ def test_the_forward_pass_of_a_branch_is_computed_once():
             'layer3_1',
             "unknown layer 'layer3_1'; the layers are conv1, bn1, relu1, layer1_0, layer2_0, fc",
         ),
-        ('resnet', 'fc', "linear_backprop needs ReLUs from layer 'fc' on, and the surrogate has none"),
-        ('vit', 'block0', "linear_backprop needs ReLUs from layer 'block0' on, and the surrogate has none"),
-        # The ReLU inside of a gate does not count.
-        ('mobilenet_v3_small', 'features_2', "needs ReLUs from layer 'features_2' on, and the surrogate has none"),
+        ('resnet', 'fc', "linear_backprop needs ReLUs from layer 'fc' on, but the surrogate has none"),
+        ('vit', 'block0', "linear_backprop needs ReLUs from layer 'block0' on, but the surrogate has none"),
+        # The ReLU inside a gate does not count.
+        ('mobilenet_v3_small', 'features_2', "needs ReLUs from layer 'features_2' on, but the surrogate has none"),
     ],
 )
 def test_layers_without_relus_after_them_are_refused(kind, layer, message):

@@ -64,5 +64,5 @@ def test_it_composes_with_ghosts_and_in_ensembles():
 
 def test_a_network_without_residual_sums_is_refused():
     for kind in ('vgg', 'mlp'):
-        with pytest.raises(InputError, match='skip_gradient needs skip connections, and the surrogate has none'):
+        with pytest.raises(InputError, match='skip_gradient needs skip connections, but the surrogate has none'):
             attack(skip_gradient())(small_networks.classifier(kind), IMAGES, LABELS, KEYS)

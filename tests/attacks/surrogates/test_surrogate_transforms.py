@@ -1,4 +1,4 @@
-"""What holds for every surrogate that is made of others, and what their gradients cost."""
+"""What holds for every surrogate that is made of others, and how many network gradients it takes."""
 
 import collections
 
@@ -25,7 +25,7 @@ every = pytest.mark.parametrize('name', TRANSFORMS)
 
 
 @every
-def test_in_an_attack_it_gives_the_attack_on_the_transformed_surrogate_at_every_step(name):
+def test_an_attack_with_a_transform_is_the_attack_on_the_transformed_surrogate_at_every_step(name):
     network, transform = small_networks.classifier('resnet'), TRANSFORMS[name]
     found = attack(transform)(network, IMAGES, LABELS, KEYS)
     expected = small_networks.plain_attack(transform(network), IMAGES, LABELS, KEYS)
@@ -52,26 +52,26 @@ def test_checkpoints_share_a_compilation(name):
 @every
 def test_functions_are_refused(name):
     for surrogate in (FUNCTION, Ensemble((small_networks.classifier('mlp'), FUNCTION)), nn.Dense(3), None, Plain()):
-        message = f'{name} needs a Classifier, or surrogates made of them, got {type(surrogate).__name__}$'
+        message = f'{name} needs a Classifier, or a surrogate made of Classifiers, got {type(surrogate).__name__}$'
         with pytest.raises(InputError, match=message):
             TRANSFORMS[name](surrogate)
 
 
 class Plain(SteppedSurrogate):
-    """A surrogate of its own, with a new image at every step."""
+    """A surrogate made of no other, whose images change at every step."""
 
     def at_step(self, images, keys, step):
         del keys
         return (images + step).reshape(len(images), -1)
 
 
-def test_surrogates_say_whether_they_are_others_at_other_steps():
+def test_surrogates_say_whether_they_vary_from_step_to_step():
     network = small_networks.classifier('resnet')
     sgm, ghost = TRANSFORMS['skip_gradient'], TRANSFORMS['ghost_network']
     mixed = Ensemble((network, sgm(checkpoint_cycle([network]))))
     for surrogate in (Plain(), ghost(network), sgm(ghost(network)), mixed):
         assert attack_lib.varies(surrogate)
-        with pytest.raises(InputTypeError, match=r'changes from step to step: it needs at_step\(images, keys, step\)'):
+        with pytest.raises(InputTypeError, match=r'changes from step to step: call at_step\(images, keys, step\)'):
             surrogate(IMAGES)
     for surrogate in (sgm(network), Ensemble((network, sgm(network))), network, FUNCTION):
         assert not attack_lib.varies(surrogate)
@@ -83,7 +83,7 @@ SEEN = collections.Counter()
 
 @jax.custom_vjp
 def counted(x):
-    """x, and each backward pass through it is counted."""
+    """Returns x; each backward pass through it is counted."""
     return x
 
 
@@ -135,7 +135,7 @@ PAIRS += [('ensemble', 'vmi_fgsm'), ('ensemble', 'apgd'), ('ensemble', 'linbp'),
 
 
 @pytest.mark.parametrize(('surrogate', 'name'), PAIRS)
-def test_evaluations_are_the_gradients_of_networks_that_happen(surrogate, name):
+def test_evaluations_are_the_network_gradients_that_are_computed(surrogate, name):
     (make, of_surrogate), (crafting, of_attack) = SURROGATES[surrogate], ATTACKS[name]
     SEEN.clear()
     crafting(make(), IMAGES[:2], LABELS[:2], KEYS[:2])
