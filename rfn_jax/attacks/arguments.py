@@ -31,7 +31,8 @@ def check_images(images: jax.Array) -> None:
     if not len(images):
         raise errors.InputError('an attack needs at least one image, got none')
     if not isinstance(images, jax.core.Tracer):
-        smallest, largest = float(jnp.min(images)), float(jnp.max(images))  # NaN if any value is
+        with jax.ensure_compile_time_eval():  # concrete images may be used inside a function under jit
+            smallest, largest = float(jnp.min(images)), float(jnp.max(images))  # NaN if any value is
         if not (smallest >= 0 and largest <= 1):
             raise errors.InputError(
                 f'images must be in [0, 1] without NaN, got values from {smallest:g} to {largest:g}; the normalization '

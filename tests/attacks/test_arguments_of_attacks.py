@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from rfn_jax.attacks import arguments, bim
+from rfn_jax.attacks import admix, arguments, bim
 from rfn_jax.core.errors import InputError, RunError
 
 BIM = bim(steps=2)
@@ -28,6 +28,16 @@ def test_one_nan_among_the_images_is_found(problem):
     images[3, 2, 1, 0] = np.nan
     with pytest.raises(InputError, match='without NaN'):
         BIM(problem.surrogate, images, problem.labels, jax.random.key(0))
+
+
+@pytest.mark.parametrize('attack', [BIM, admix(steps=2)], ids=lambda attack: attack.name)
+def test_concrete_images_may_be_used_inside_a_function_under_jit(attack, problem):
+    pool = {'pool': (problem.images, problem.labels)} if attack.needs_pool else {}
+
+    def run(key):
+        return attack(problem.surrogate, problem.images, problem.labels, key, **pool)
+
+    np.testing.assert_array_equal(jax.jit(run)(jax.random.key(0)), run(jax.random.key(0)))
 
 
 @pytest.mark.parametrize(

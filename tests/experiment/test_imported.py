@@ -197,7 +197,9 @@ def test_a_network_for_other_images_is_reported_before_anything_runs(config, tmp
     vit = {'name': 'vit', 'patch_size': 4, 'width': 8, 'depth': 1, 'heads': 2, 'mlp_width': 8}
     save(tmp_path / 'vit', vit, shape=(16, 16, 1))
     config['targets']['imported'] = {'network': str(tmp_path / 'vit')}
-    with pytest.raises(errors.InputError, match=r'was made for images of shape \(16, 16, 1\), and does not accept images'):
+    with pytest.raises(
+        errors.InputError, match=r'was made for images of shape \(16, 16, 1\), and does not accept images'
+    ):
         opening(config, tmp_path / 'work')
     assert not (tmp_path / 'work').exists()
 
