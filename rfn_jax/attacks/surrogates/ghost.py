@@ -110,8 +110,8 @@ def ghost_network(skip_scale: float = 0.22, dropout: float = 0.0) -> Callable[[a
     one factor per block; it is drawn with the key of the example, so that it does not depend on the batch.
 
     Args:
-      skip_scale: :math:`\Lambda`, in [0, 1). The authors' code uses 0.22 for ResNet-50 (and 0.16 and 0.12 for ResNet-101 and
-        152), and so does LGV.
+      skip_scale: :math:`\Lambda`, in [0, 1). 0.22 is the value in the authors' code for ResNet-50 (0.16 and 0.12 for
+        ResNet-101 and 152), and in LGV.
       dropout: :math:`p`, in [0, 1); 0 by default, since residual networks are eroded at their skips. The authors use 0.006
         for Inception-v3.
 
