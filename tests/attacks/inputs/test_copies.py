@@ -20,7 +20,7 @@ def test_mean_over_is_the_mean_whether_or_not_the_chunk_divides_the_count(count,
     assert mean['value'].dtype == jnp.float32
 
 
-@pytest.mark.parametrize('spoilt', [np.nan, np.inf])
+@pytest.mark.parametrize('spoiled', [np.nan, np.inf])
 @pytest.mark.parametrize('chunk_size', [2, 3, 10])
 def test_values_beyond_the_last_copy_cannot_leak(chunk_size, spoiled):
     count = 5
