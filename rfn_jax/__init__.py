@@ -1,6 +1,6 @@
 """Transferable adversarial examples from surrogates trained in large flat neighborhoods (RFN / l-SAM).
 
-Rooms load when they are first used, so that importing the package costs nothing and `rfn-jax --help` does not wait for jax.
+Subpackages load when they are first used: importing the package costs nothing, and `rfn-jax --help` does not wait for jax.
 """
 
 import importlib
@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from rfn_jax import (
         attacks,
         bench,
-        core,
         data,
         experiment,
         models,
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from rfn_jax.storage import load
 
 __all__ = [
-    'Classifier', 'attacks', 'bench', 'core', 'data', 'experiment', 'load', 'models', 'optim', 'report', 'rfn_sam',
+    'Classifier', 'attacks', 'bench', 'data', 'experiment', 'load', 'models', 'optim', 'report', 'rfn_sam',
     'storage', 'training', 'transfer',
 ]  # fmt: skip
 

@@ -72,6 +72,7 @@ def import_weights(arguments: Sequence[str]) -> int:
     networks.check_missing_or_empty(values.out)
     state = weights.read_state_dict(values.weights, entry=values.entry)
     console = console_lib.Console()
+    # Another word would change the first variables of every network.
     key = rng.key_for(0, 'initialise')
     classifier = models.initialize(module, key, image_shape, num_classes=num_classes, **normalization)
     converted = weights.from_state_dict(

@@ -1,1 +1,1 @@
-"""The foundation of all other rooms: numerics, losses, random keys, registries, sharding, safe files, the console."""
+"""The foundation of all other subpackages: numerics, losses, random keys, registries, sharding, safe files, the console."""

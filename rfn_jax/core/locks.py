@@ -16,8 +16,8 @@ def held(path: os.PathLike[str] | str) -> Iterator[None]:
     """Holds the lock `path` while the body runs.
 
     The file says which process holds the lock. The operating system releases the lock when that process ends, however it
-    ends, and a file left behind by a process on this host is taken over. In a bucket (`gs://`), and on a file system without
-    locks, nothing is locked: there, do not give two processes the same work.
+    ends, and a file left behind by a process on this host, or in another container on it, is taken over. In a bucket
+    (`gs://`), and on a file system without locks, nothing is locked: there, do not give two processes the same work.
 
     Args:
       path: The file; it is created, along with its folder, and deleted afterwards.
@@ -37,7 +37,10 @@ def held(path: os.PathLike[str] | str) -> Iterator[None]:
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            # Someone may have deleted the file, and another process have created it anew.
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                path.unlink()
         os.close(descriptor)
 
 
@@ -46,11 +49,13 @@ def _acquire(path: pathlib.Path) -> int:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         _lock(path, descriptor)
-        host = socket.gethostname()
-        if (holder := _read_holder(path)).get('host', host) != host:
+        here = {'host': socket.gethostname(), 'boot': _boot(), 'pid': os.getpid()}
+        holder = _read_holder(path)
+        same_system = bool(here['boot']) and holder.get('boot') == here['boot']
+        if not same_system and holder.get('host', here['host']) != here['host']:
             raise _held_error(path, holder)
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps({'host': host, 'pid': os.getpid()}).encode(), 0)
+        os.pwrite(descriptor, json.dumps(here).encode(), 0)
     except BaseException:
         os.close(descriptor)
         raise
@@ -76,7 +81,17 @@ def _read_holder(path: pathlib.Path) -> dict:
         return {}
 
 
+def _boot() -> str:
+    """The identifier of the running system, which all its containers share; empty where there is none."""
+    try:
+        return pathlib.Path('/proc/sys/kernel/random/boot_id').read_text(encoding='ascii').strip()
+    except OSError:
+        return ''
+
+
 def _held_error(path: pathlib.Path, holder: dict) -> errors.RunError:
+    if not holder:
+        return errors.RunError(f'{path} has just been acquired by another process, which does the same work')
     who = f'process {holder.get("pid", "unknown")} on host {holder.get("host", "unknown")}'
     return errors.RunError(
         f'{path} is held by {who}, which is doing the same work: wait until it is done, or delete that file if the process '

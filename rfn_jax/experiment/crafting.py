@@ -113,7 +113,7 @@ def craft(plan: plan_lib.Plan, workdir: workdir_lib.Workdir) -> None:
         if len(missing):
             crafted = _craft(job, missing, inputs)
             storage.save_adversarial_set(crafted if existing is None else existing.merge(crafted), job.directory)
-            _finished_batches(job, missing).clear()
+        _finished_batches(job, missing).clear()  # also those of a run that was stopped after it saved the set
 
 
 def _craft(job: Job, examples: data.ImageDataset, inputs: inputs_lib.Inputs) -> storage.AdversarialSet:
@@ -135,4 +135,4 @@ def _craft(job: Job, examples: data.ImageDataset, inputs: inputs_lib.Inputs) -> 
 
 
 def _finished_batches(job: Job, examples: data.ImageDataset) -> storage.FinishedBatches:
-    return storage.FinishedBatches(job.directory / 'parts', {**job.origin, 'ids': examples.ids.tolist()})
+    return storage.FinishedBatches(job.directory / 'batches', {**job.origin, 'ids': examples.ids.tolist()})

@@ -12,8 +12,8 @@ from rfn_jax.experiment import inputs as inputs_lib
 SHOWN = 8
 
 
-def write(inputs: inputs_lib.Inputs, jobs: list[crafting.Job], eligible: data.ImageDataset) -> None:
-    """Writes `examples.csv` (predictions) and `examples.npz` (images) for the first surrogate, attack and seed.
+def contents(inputs: inputs_lib.Inputs, jobs: list[crafting.Job], eligible: data.ImageDataset) -> dict[str, bytes]:
+    """Contents of `examples.npz` (images) and `examples.csv` (predictions) for the first surrogate, attack and seed.
 
     The examples are the first eligible ones of as many classes as possible, so they are not picked by their outcome.
 
@@ -21,9 +21,6 @@ def write(inputs: inputs_lib.Inputs, jobs: list[crafting.Job], eligible: data.Im
       inputs: The inputs of the experiment.
       jobs: All adversarial sets.
       eligible: The eligible test images, unchanged.
-
-    Raises:
-      RunError: A file cannot be written.
     """
     positions = _one_of_each_class(eligible.labels)
     shown = eligible.take(positions)
@@ -46,8 +43,7 @@ def write(inputs: inputs_lib.Inputs, jobs: list[crafting.Job], eligible: data.Im
                     _row(crafted, name, kind, *values, shown.class_names)
                     for values in zip(shown.ids, shown.labels, clean[name], adversarial[name], strict=True)
                 ]
-    io.write_bytes(inputs.workdir.result('examples.npz'), io.npz_bytes(**arrays))
-    tables.write(inputs.workdir.result('examples.csv'), transfer.ExampleRow, rows)
+    return {'examples.npz': io.npz_bytes(**arrays), 'examples.csv': tables.content(transfer.ExampleRow, rows)}
 
 
 def _one_of_each_class(labels: np.ndarray) -> np.ndarray:

@@ -51,15 +51,18 @@ def measure(plan: plan_lib.Plan, workdir: workdir_lib.Workdir) -> None:
     inputs = inputs_lib.Inputs(plan, workdir)
     eligible = inputs.test_examples()
     jobs = list(crafting.jobs(inputs, selection.stopping_epochs(inputs)))
+    selected = {name: digests.of_file(workdir.result(name)) for name in selection.TABLES}
     for job in jobs:  # none may be missing when the first is measured
         job.images(eligible)
     _check_targets(inputs, jobs)
     workdir.record_config()
     workdir.define_imported(plan)
     last_record, inputs_digest = _last_record(workdir), _inputs_digest(inputs, jobs, eligible)
-    if last_record.get('inputs') != inputs_digest or not _are_unchanged(workdir, last_record.get('tables')):
-        _write_tables(inputs, jobs, eligible)
-    table_digests = {name: digests.of_file(workdir.result(name)) for name in (*TABLES, *selection.TABLES)}
+    measured = last_record.get('tables')
+    if last_record.get('inputs') != inputs_digest or not _are_unchanged(workdir, measured):
+        io.write_json(workdir.result(RECORD), {'tables': None})  # until all tables are there, they are not to be shown
+        measured = _write_tables(inputs, jobs, eligible)
+    table_digests = {name: measured[name] for name in TABLES} | selected
     record = {'config': plan.config_sha256, 'inputs': inputs_digest, 'tables': table_digests}
     if record != last_record:
         io.write_json(workdir.result(RECORD), record)
@@ -83,8 +86,8 @@ def _are_unchanged(workdir: workdir_lib.Workdir, recorded: object) -> bool:
         return False
 
 
-def _write_tables(inputs: inputs_lib.Inputs, jobs: list[crafting.Job], eligible: data.ImageDataset) -> None:
-    """Measures all adversarial sets, and writes the tables of this stage."""
+def _write_tables(inputs: inputs_lib.Inputs, jobs: list[crafting.Job], eligible: data.ImageDataset) -> dict[str, str]:
+    """Measures all adversarial sets, writes the tables of this stage, and returns their hashes."""
     workdir = inputs.workdir
     correct: dict[str, np.ndarray] = {}
     outcomes = []
@@ -100,11 +103,16 @@ def _write_tables(inputs: inputs_lib.Inputs, jobs: list[crafting.Job], eligible:
             outcomes.append(Outcome(job, on_targets, own[job.network.model], correct[digest]))
             advance(success=float(np.mean([s.mean() for s in on_targets.values()])))
     summary, gains = _compare(outcomes, inputs.plan.baselines)
-    tables.write(workdir.result('transfer.csv'), transfer.TransferRow, _transfer_rows(outcomes))
-    tables.write(workdir.result('natural.csv'), transfer.NaturalRow, _natural_rows(inputs, outcomes))
-    tables.write(workdir.result('summary.csv'), transfer.SummaryRow, summary)
-    tables.write(workdir.result('gains.csv'), transfer.GainRow, gains)
-    examples.write(inputs, jobs, eligible)
+    contents = {
+        'transfer.csv': tables.content(transfer.TransferRow, _transfer_rows(outcomes)),
+        'natural.csv': tables.content(transfer.NaturalRow, _natural_rows(inputs, outcomes)),
+        'summary.csv': tables.content(transfer.SummaryRow, summary),
+        'gains.csv': tables.content(transfer.GainRow, gains),
+        **examples.contents(inputs, jobs, eligible),
+    }
+    for name, content in contents.items():
+        io.write_bytes(workdir.result(name), content)
+    return {name: digests.of_bytes(content) for name, content in contents.items()}
 
 
 def _check_targets(inputs: inputs_lib.Inputs, jobs: list[crafting.Job]) -> None:

@@ -122,6 +122,7 @@ def _initial_classifier(network: plan_lib.Network, inputs: inputs_lib.Inputs) ->
     info = inputs.splits.info
     if network.start:
         return storage.load(network.start.network, network.start.epoch, image_shape=info.image_shape)
+    # Another word would change the first variables of every network.
     key = rng.key_for(inputs.plan.seed, f'initialise {network.role} {network.model}', network.seed)
     shared = {'num_classes': info.num_classes, 'mean': info.mean, 'std': info.std}
     return models.initialize(network.module(info.num_classes), key, info.image_shape, **shared)

@@ -8,7 +8,7 @@ from rfn_jax.core import checks, digests, errors, options
 from rfn_jax.experiment import plan, roles
 from rfn_jax.experiment import sections as sections_lib
 
-NAME = re.compile(r'[A-Za-z0-9_.]+')
+NAME = re.compile(r'(?!\.+$)[A-Za-z0-9_.]+')
 
 
 def read(config: Mapping) -> plan.Plan:
@@ -29,7 +29,9 @@ def read(config: Mapping) -> plan.Plan:
             raise errors.InputError(f'{name} must have at least one entry')
         for entry in config[name]:
             if not NAME.fullmatch(entry):
-                raise errors.InputError(f'the names in {name} may contain only letters, digits, _ and ., got {entry!r}')
+                raise errors.InputError(
+                    f'the names in {name} may contain only letters, digits, _ and ., and not dots alone, got {entry!r}'
+                )
     checks.integer('seeds', sections.seeds, at_least=1)
     checks.integer('seed', sections.seed, at_least=0, at_most=2**32 - 1)
     data.SOURCES[str(sections.data.get('name'))]  # raises for an unknown name before anything is read

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from rfn_jax import models, training
-from rfn_jax.core import options
+from rfn_jax.core import errors, options
 from rfn_jax.experiment import definitions, plan
 from rfn_jax.experiment import sections as sections_lib
 
@@ -26,6 +26,8 @@ def targets(sections: sections_lib.Sections) -> list[plan.Network]:
                 networks.append(plan.Network(role, name, 'imported', 0, None, None, start, definition))
                 continue
             target = options.call(what, sections_lib.Target, entry)
+            if 'rho' in target.optim:
+                raise errors.InputError(f'{what} is trained with SGD, which has no rho: remove it from its optim')
             recipe = _recipe(sections, {**sections.optim, **target.optim}, TARGET_TRAINING)
             own = {'model': target.model, 'optim': definitions.fixed_values('optim', target.optim)}
             definition = definitions.of_trained_network(sections, {f'{role}s.{name}': own})

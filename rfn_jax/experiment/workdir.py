@@ -1,6 +1,6 @@
 """The work directory of an experiment: where its files are, and the networks in it.
 
-config.json, environment.json, layout.json     the last config, its environment, and the layout version
+config.json, environment.json, layout.json     the last config, the environment of the first stage, the layout version
 targets/, validation_targets/, surrogates/     network directories, each with its definition.json
 adversarial/<surrogate>/<attack>/              adversarial sets
 results/                                       tables

@@ -64,6 +64,10 @@ class Optimizer(optax.GradientTransformationExtraArgs):  # type: ignore[misc]  #
         return optax.GradientTransformationExtraArgs(*functions)
 
 
-jax.tree_util.register_pytree_node(
-    Optimizer, lambda tx: ((tx.minimizer, tx.descent), None), lambda _, children: Optimizer(*children)
-)
+def _unflatten(_: None, children: tuple[Any, Any]) -> Any:
+    # JAX also unflattens with placeholders, from which no optimizer can be made.
+    are_components = all(isinstance(child, optax.GradientTransformation) for child in children)
+    return Optimizer(*children) if are_components else tuple(children)
+
+
+jax.tree_util.register_pytree_node(Optimizer, lambda tx: ((tx.minimizer, tx.descent), None), _unflatten)

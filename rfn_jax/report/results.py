@@ -172,14 +172,18 @@ def _check_measured(workdir: epath.Path, config: dict) -> None:
     if not (results / 'measured.json').exists():
         return
     record = _read_dict(results / 'measured.json')
+    if not isinstance(record.get('tables'), dict):
+        raise _error_with_remedy(f'{results} was not measured to the end')
     if record.get('config') != digests.of_plain(config):
         raise _error_with_remedy(
             f'{results} was measured with a config other than the one in {workdir / "config.json"}'
         )
-    if not isinstance(record.get('tables'), dict):
-        raise _error_with_remedy(f'{results / "measured.json"} is damaged: it has no tables')
     for name, digest in record['tables'].items():
-        if digests.of_file(results / name) != digest:
+        try:
+            same = digests.of_file(results / name) == digest
+        except errors.InputError as error:
+            raise _error_with_remedy(str(error)) from error
+        if not same:
             raise _error_with_remedy(f'{results / name} has changed since {results} was measured')
 
 

@@ -1,7 +1,6 @@
 """Finished batches of adversarial images on disk, so that a long crafting run can resume where it was stopped."""
 
 import contextlib
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -10,15 +9,14 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from rfn_jax.core import errors, io
+from rfn_jax.core import digests, errors, io
 
 
 class FinishedBatches:
-    """The finished batches of one adversarial set: `<directory>/<number>.npz`, next to a description of their origin.
+    """The finished batches of one adversarial set: `<directory>/<number>.npz`, each with the hash of its origin.
 
     Args:
-      directory: A folder used for nothing else; created when the first batch is saved. Batches of another origin in it are
-        deleted.
+      directory: A folder used for nothing else; created when the first batch is saved.
       origin: What they are made from: plain JSON values.
 
     Raises:
@@ -27,23 +25,21 @@ class FinishedBatches:
 
     def __init__(self, directory: os.PathLike[str] | str, origin: Mapping[str, Any]):
         self.directory = epath.Path(directory)
-        self._origin = json.loads(json.dumps(origin))
+        self._origin = digests.of_plain(origin)
         if self.directory.is_dir() and (others := [p.name for p in self.directory.iterdir() if not _is_ours(p.name)]):
             raise errors.InputError(f'{self.directory} holds {others[0]}, which is not a batch of an adversarial set')
-        try:
-            same = io.read_json(self.directory / 'origin.json') == self._origin
-        except errors.InputError:
-            same = False
-        if not same:
-            self.clear()
 
     def load(self, number: int, ids: np.ndarray, image_shape: tuple[int, ...]) -> np.ndarray | None:
-        """Returns the images of a batch, uint8 `[B, H, W, C]`; None if they are missing, damaged or not of these examples."""
+        """Returns the images of a batch, uint8 `[B, H, W, C]`.
+
+        None if they are missing or damaged, of other examples, or made from something else.
+        """
         try:
             content = (self.directory / f'{number}.npz').read_bytes()
             with io.npz_arrays(content) as arrays:
                 images = arrays['images']
                 same = np.array_equal(arrays['ids'], ids) and images.shape == (len(ids), *image_shape)
+                same = same and str(arrays['origin']) == self._origin
                 return images if same and images.dtype == np.uint8 else None
         except io.DAMAGED:
             return None
@@ -54,9 +50,8 @@ class FinishedBatches:
         Raises:
           RunError: The directory cannot be written.
         """
-        if not (self.directory / 'origin.json').exists():
-            io.write_json(self.directory / 'origin.json', self._origin)
-        io.write_bytes(self.directory / f'{number}.npz', io.npz_bytes(images=images, ids=ids))
+        content = io.npz_bytes(images=images, ids=ids, origin=np.array(self._origin))
+        io.write_bytes(self.directory / f'{number}.npz', content)
 
     def clear(self) -> None:
         """Deletes all batches and nothing else; call it once the complete set is saved."""
@@ -69,4 +64,4 @@ class FinishedBatches:
 
 
 def _is_ours(name: str) -> bool:
-    return re.fullmatch(r'(origin\.json|\d+\.npz)|\.(origin\.json|\d+\.npz)\..*', name) is not None
+    return re.fullmatch(r'\d+\.npz|\.\d+\.npz\..*', name) is not None

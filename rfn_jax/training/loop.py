@@ -35,7 +35,8 @@ def fit(
     A run that was stopped, at any point, resumes from the newest readable checkpoint that holds the state of the optimizer
     and ends with the same weights, bit for bit if the platform and the number of devices are the same and XLA is
     deterministic, as it is on the CPU. A checkpoint that cannot be read is reported and moved aside. A missing checkpoint is
-    made again, from the newest earlier state or from the start, and training stops after the last missing one. If no
+    made again, from the newest earlier state or from the start, and training stops after the last missing one. Such a
+    repair saves nothing until it reaches the first missing epoch; if it is stopped before that, it starts again. If no
     checkpoint is missing, nothing is done.
 
     Args:

@@ -15,7 +15,7 @@ class Program:
     """The optimizer and the compiled step for an architecture and a recipe.
 
     Attributes:
-      recipe: The hyper-parameters.
+      recipe: The hyperparameters.
       steps_per_epoch: Steps in an epoch, by which schedules count epochs.
       steps_per_call: Maximum number of steps in a call of `step`; if 1, batches have no axis of steps.
       mesh: The devices.
@@ -40,7 +40,7 @@ def program(
 
     Args:
       classifier: A classifier of the architecture, with its normalization; its variables are not used.
-      recipe: The hyper-parameters.
+      recipe: The hyperparameters.
       steps_per_epoch: Steps in an epoch.
       mesh: Mesh with the axis `'data'`; its size must divide the batch size.
       streaming: Whether batches are streamed; if so, a call makes one step unless the recipe says otherwise.

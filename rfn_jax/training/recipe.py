@@ -1,4 +1,4 @@
-"""How a network is trained: the hyper-parameters of a run, which are checked together."""
+"""How a network is trained: the hyperparameters of a run, which are checked together."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ class Recipe:
         must divide that number, and also the number of examples that `optim.esam` keeps unless that is at most
         `micro_batch_size`.
       shard_parameters: Whether parameters and the state of the optimizer are sharded over the devices, for large networks;
-        the result is the same.
+        the result is the same up to rounding, so it cannot be changed for a network that exists.
       steps_per_call: Number of steps that the host launches together, in one `lax.scan`; the result is the same. By default a
         whole epoch on an accelerator, where each launch takes time, and 1 on the CPU.
       streaming: Whether images are decoded while the devices work instead of being stored on the devices; the result is the

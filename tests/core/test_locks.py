@@ -33,7 +33,8 @@ def other_process(path):
 def test_a_lock_says_who_holds_it_and_is_gone_afterwards(tmp_path):
     path = tmp_path / 'folder' / 'training.lock'
     with locks.held(path):
-        assert json.loads(path.read_text()) == {'host': socket.gethostname(), 'pid': os.getpid()}
+        holder = json.loads(path.read_text())
+        assert (holder['host'], holder['pid']) == (socket.gethostname(), os.getpid())
     assert not path.exists()
     with pytest.raises(ZeroDivisionError), locks.held(path):
         raise ZeroDivisionError
@@ -69,6 +70,25 @@ def test_a_lock_of_another_host_is_reported(tmp_path):
     path.unlink()  # as the message advises
     with locks.held(path):
         pass
+
+
+def test_a_lock_of_another_container_on_this_host_is_taken_over(tmp_path):
+    path = tmp_path / 'training.lock'
+    with locks.held(path):
+        left = json.loads(path.read_text())
+    if not left['boot']:
+        pytest.skip('this system has no boot identifier')
+    path.write_text(json.dumps({**left, 'host': 'a-container'}))
+    with locks.held(path):
+        assert json.loads(path.read_text())['host'] == socket.gethostname()
+
+
+def test_a_holder_whose_file_was_deleted_leaves_that_of_its_successor(tmp_path):
+    path = tmp_path / 'training.lock'
+    with locks.held(path):
+        path.unlink()  # as the message advises
+        path.write_text('of a successor')
+    assert path.read_text() == 'of a successor'
 
 
 @pytest.mark.parametrize('content', ['', '{', '[1]', '{"pid": 1}'])

@@ -129,7 +129,12 @@ def _set(path, value):
         (_set('targets.vit', None), "target 'vit' needs a mapping of options, got None"),
         (_set('attacks.bim', {'eps': 0.1}), 'the spec of attack must be a mapping with a name, got'),
         (_set('attacks.bim.eps', 0.003), 'eps 0.003 is below 1/255'),
-        (_set('surrogates', {'../up': {'name': 'mlp'}}), r"only letters, digits, _ and \., got '../up'"),
+        (
+            _set('surrogates', {'../up': {'name': 'mlp'}}),
+            r"only letters, digits, _ and \., and not dots alone, got '../up'",
+        ),
+        (_set('surrogates', {'..': {'name': 'mlp'}}), r"and not dots alone, got '\.\.'"),
+        (_set('targets.vit.optim.rho', 0.4), "target 'vit' is trained with SGD, which has no rho"),
         (_set('data', {}), "unknown data set 'None'; known: arrays, cifar10, digits"),
         (_set('augmentation', {'crop_padding': 'x'}), "crop_padding of augmentation must be int, got 'x'"),
         (_set('attacks.bim.eps', 16), r'eps must be at most 1, .* got 16; did you mean 16/255'),

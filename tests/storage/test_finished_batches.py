@@ -19,8 +19,11 @@ def test_a_batch_is_loaded_only_for_the_same_examples_and_origin(tmp_path):
     assert finished.load(1, IDS, SHAPE) is None
     assert finished.load(0, IDS[::-1], SHAPE) is None
     assert finished.load(0, IDS[:2], SHAPE) is None
-    assert storage.FinishedBatches(tmp_path / 'parts', {'seed': 2}).load(0, IDS, SHAPE) is None
-    assert not (tmp_path / 'parts').exists()
+    other = storage.FinishedBatches(tmp_path / 'parts', {'seed': 2})
+    assert other.load(0, IDS, SHAPE) is None
+    other.save(0, IDS, IMAGES[::-1])  # as by another process with another config
+    assert finished.load(0, IDS, SHAPE) is None
+    np.testing.assert_array_equal(other.load(0, IDS, SHAPE), IMAGES[::-1])
 
 
 def test_only_batches_are_deleted(tmp_path):
