@@ -137,10 +137,30 @@ def run_tests(clone: pathlib.Path, mutant: Mutant, seconds: float | None) -> str
     path.write_text(mutate_code(code, operator, mutant.occurrence), encoding='utf-8')
     folder = clone / 'tests' / pathlib.Path(mutant.module).parts[1]
     named = sorted(folder.rglob(f'test_*{path.stem}*.py'))
+    marker = '' if seconds is None else 'not slow'
     command = [
-        sys.executable, '-m', 'pytest', '-x', '-q', '-n', '0', '-p', 'no:cacheprovider', '-m', 'not slow', *named, folder
-    ]  # fmt: skip
-    environment = {**os.environ, 'PYTHONPATH': str(clone), 'PYTHONDONTWRITEBYTECODE': '1'}
+        sys.executable,
+        '-m',
+        'pytest',
+        '-x',
+        '-q',
+        '-n',
+        '0',
+        '-p',
+        'no:cacheprovider',
+        '-m',
+        marker,
+        *named,
+        folder,
+    ]
+    environment = {
+        **os.environ,
+        'PYTHONPATH': str(clone),
+        'PYTHONDONTWRITEBYTECODE': '1',
+        'JAX_COMPILATION_CACHE_DIR': str(clone.parent / 'compiled'),
+        'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+        'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
+    }
     try:
         run = subprocess.run(command, cwd=clone, env=environment, timeout=seconds, capture_output=True, check=False)
     except subprocess.TimeoutExpired:
