@@ -4,6 +4,7 @@ import hashlib
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 
@@ -43,9 +44,11 @@ def example_keys(key: jax.Array, ids: ArrayLike) -> jax.Array:
 
     Args:
       key: A scalar key.
-      ids: Integers `[B]`, the ids of the examples in their data set.
+      ids: Integers `[B]`, the ids of the examples in their data set; only the lowest 32 bits count.
 
     Returns:
       Keys `[B]`.
     """
+    if isinstance(ids, np.ndarray):
+        ids = ids.astype(np.uint32)
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.asarray(ids, jnp.uint32))

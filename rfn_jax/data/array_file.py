@@ -92,7 +92,7 @@ def arrays(
     )
 
 
-def pinned(spec: Mapping[str, object]) -> dict[str, object]:
+def pinned_file(spec: Mapping[str, object]) -> dict[str, object]:
     """Returns a spec of the source with the absolute path of its file, and with its hash unless the spec already has one.
 
     Raises:

@@ -16,7 +16,7 @@ class ImageDataset:
     Attributes:
       images: uint8 `[N, H, W, C]`.
       labels: int32 `[N]` in `[0, K)`.
-      ids: int64 `[N]`, the position of each example in its source.
+      ids: int64 `[N]`, at least 0; see `Record.id`.
       class_names: The names of the K classes.
       source: Where the images come from, such as `'cifar10/test'`; together with an id it identifies an image.
     """
@@ -47,7 +47,7 @@ class ImageDataset:
         return len(self.images)
 
     def __getitem__(self, position: int) -> sources.Record:
-        return sources.Record(self.images[position], self.labels[position], self.ids[position].astype(np.uint32))
+        return sources.Record(self.images[position], self.labels[position], self.ids[position])
 
     @property
     def num_classes(self) -> int:

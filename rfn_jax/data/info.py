@@ -23,3 +23,9 @@ class DataInfo:
     def num_classes(self) -> int:
         """Number of classes K."""
         return len(self.class_names)
+
+
+def natural_statistics(channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The mean and standard deviation of each channel of ImageNet, which pretrained networks expect; of its mean if gray."""
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    return (mean, std) if channels == 3 else ((0.449,), (0.226,))

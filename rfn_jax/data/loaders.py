@@ -28,7 +28,7 @@ class Batch:
     Attributes:
       images: uint8 `[B, H, W, C]`.
       labels: int32 `[B]`.
-      ids: uint32 `[B]`, from which the augmentation keys are derived.
+      ids: uint32 `[B]`, the lowest 32 bits of the ids, from which the augmentation keys are derived.
     """
 
     images: jax.Array

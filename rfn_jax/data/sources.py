@@ -20,7 +20,8 @@ class Record(NamedTuple):
     Attributes:
       image: uint8 `[H, W, C]`.
       label: int32, in `[0, K)`.
-      id: uint32; together with the name of its source it identifies the example, and it seeds the random draws for it.
+      id: int64, at least 0; together with the name of its source it identifies the example, and its lowest 32 bits seed the
+        random draws for it.
     """
 
     image: np.ndarray
@@ -33,9 +34,11 @@ class Source(Protocol):
 
     Attributes:
       source: Where the images come from, such as `'cifar10/test'`.
+      ids: The ids of the examples, int64 `[N]`, known without reading an image.
     """
 
     source: str
+    ids: np.ndarray
 
     def __len__(self) -> int: ...
 

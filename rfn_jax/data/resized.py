@@ -1,0 +1,36 @@
+"""A source whose images are brought to one size when they are accessed."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from rfn_jax.data import sources
+
+
+class ResizedSource:
+    """The examples of a source with images of any size, each brought to the size of the data set.
+
+    Args:
+      originals: The source; it also has the attribute `labels`, if the labels are known without reading the images.
+      transform: Function from an image uint8 `[H, W, C]` to the resized one, such as `ResizeAndCrop`.
+    """
+
+    def __init__(self, originals: sources.Source, transform: Callable[[np.ndarray], np.ndarray]):
+        self.originals, self._transform = originals, transform
+
+    @property
+    def source(self) -> str:
+        """Where the images come from."""
+        return self.originals.source
+
+    @property
+    def ids(self) -> np.ndarray:
+        """The ids of the examples, int64 `[N]`."""
+        return self.originals.ids
+
+    def __len__(self) -> int:
+        return len(self.originals)
+
+    def __getitem__(self, position: int) -> sources.Record:
+        record = self.originals[position]
+        return record._replace(image=self._transform(record.image))
