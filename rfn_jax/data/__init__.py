@@ -2,7 +2,7 @@
 
 from rfn_jax.data.array_file import arrays
 from rfn_jax.data.augmentation import CropAndFlip
-from rfn_jax.data.batches import epoch_order, padded_batches, steps_per_epoch
+from rfn_jax.data.batches import epoch_order, steps_per_epoch
 from rfn_jax.data.dataset import ImageDataset
 from rfn_jax.data.decoding import decode
 from rfn_jax.data.folder_source import image_folder
@@ -10,7 +10,7 @@ from rfn_jax.data.handwritten import digits
 from rfn_jax.data.info import DataInfo
 from rfn_jax.data.loaders import Batch, Loader, ResidentLoader, StreamingLoader, is_large, loader
 from rfn_jax.data.pinning import LOCATIONS, pinned
-from rfn_jax.data.reading import in_memory, read_batches
+from rfn_jax.data.reading import in_memory, padded_batches, read_batches
 from rfn_jax.data.resized import ResizedSource
 from rfn_jax.data.resizing import ResizeAndCrop
 from rfn_jax.data.sources import SOURCES, Record, Source, Splits

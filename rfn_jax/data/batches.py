@@ -1,12 +1,8 @@
-"""The order of training examples, and batches for evaluation in which every example counts once."""
-
-from collections.abc import Iterator
+"""The order of training examples."""
 
 import jax
-import numpy as np
 
 from rfn_jax.core import errors, rng
-from rfn_jax.data import dataset
 
 
 def epoch_order(examples: int, batch_size: int, *, seed: int, epoch: int) -> jax.Array:
@@ -40,18 +36,3 @@ def steps_per_epoch(examples: int, batch_size: int) -> int:
             f'batch_size must be 1 to {examples}, the number of training examples, got {batch_size}'
         )
     return examples // batch_size
-
-
-def padded_batches(data: dataset.ImageDataset, batch_size: int) -> Iterator[tuple[dataset.ImageDataset, int]]:
-    """Yields batches of one size, the last one padded with copies of the last example, so that one compilation serves all.
-
-    Args:
-      data: The examples; their order is kept.
-      batch_size: Examples in a batch.
-
-    Yields:
-      `(batch, count)`: only the first `count` examples of the batch count.
-    """
-    for start in range(0, len(data), batch_size):
-        positions = np.arange(start, start + batch_size)
-        yield data.take(np.minimum(positions, len(data) - 1)), min(batch_size, len(data) - start)

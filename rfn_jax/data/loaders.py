@@ -142,7 +142,7 @@ class StreamingLoader:
         mine = order[:, sharding.local_rows(self.batch_size, self._mesh)]
         stacked = steps_per_call > 1
         placed = sharding.rows_sharding(self._mesh) if stacked else sharding.batch_sharding(self._mesh)
-        records = reading.read_batches(self._source, self._info, mine.ravel(), mine.shape[1])
+        records = reading.read_batches(self._source, mine.ravel(), mine.shape[1], image_shape=self._info.image_shape)
         for call in _split_calls(mine, steps_per_call):
             steps = [next(records) for _ in call]
             images, labels, ids = (np.stack(field) if stacked else field[0] for field in zip(*steps, strict=True))

@@ -1,6 +1,6 @@
 """Records of a source by position, decoded in the background by Grain, or a whole source read into memory."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -12,49 +12,89 @@ THREADS, BUFFERED = 4, 8  # decoding threads, and batches in the buffer
 
 
 def read_batches(
-    source: sources.Source, info: info_lib.DataInfo, positions: np.ndarray, batch_size: int
+    source: sources.Source,
+    positions: np.ndarray,
+    batch_size: int,
+    *,
+    image_shape: tuple[int, int, int] | None = None,
+    transform: Callable[[sources.Record], np.ndarray] | None = None,
 ) -> Iterator[sources.Record]:
     """Yields the records at the given positions, in that order.
 
     Args:
       source: The source that holds them.
-      info: The metadata of their data set.
       positions: Integers `[M]`.
       batch_size: Records in a batch; the last one may have fewer.
+      image_shape: `(H, W, C)` that each image must have; by default the shape of the first one that is read.
+      transform: Function from a record to the image to use in its place.
 
     Yields:
       Records with arrays `[B, H, W, C]`, `[B]` and `[B]`.
 
     Raises:
-      InputError: An image does not have the shape in `info`.
+      InputError: An image does not have that shape, or cannot be read.
     """
     import grain  # data sets in memory do not need it
 
+    if image_shape is None and len(positions):
+        image_shape = np.shape(source[int(positions[0])].image)
+
     def read(position: np.integer) -> sources.Record:
         record = source[int(position)]
-        _check_shape(np.shape(record.image), info, f'the image at position {position} of {source.source}')
+        if transform is not None:
+            record = record._replace(image=transform(record))
+        _check_shape(np.shape(record.image), image_shape, f'the image at position {position} of {source.source}')
         return record
 
     records = grain.MapDataset.source(positions).map(read).batch(batch_size)
     yield from records.to_iter_dataset(grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=BUFFERED))
 
 
-def in_memory(source: sources.Source, info: info_lib.DataInfo) -> dataset.ImageDataset:
-    """Reads and decodes all examples of a source.
+def in_memory(
+    source: sources.Source, info: info_lib.DataInfo, positions: np.ndarray | None = None
+) -> dataset.ImageDataset:
+    """Reads and decodes the examples of a source.
+
+    Args:
+      source: The source.
+      info: The metadata of its data set.
+      positions: Which examples to read, integers `[M]`; by default all.
 
     Raises:
-      InputError: An image does not have the shape in `info`.
+      InputError: An image does not have the shape in `info`, or cannot be read.
     """
     if isinstance(source, dataset.ImageDataset):
-        _check_shape(source.image_shape, info, f'each image of {source.source}')
-        return source
-    batches = list(read_batches(source, info, np.arange(len(source)), 256))
+        _check_shape(source.image_shape, info.image_shape, f'each image of {source.source}')
+        return source if positions is None else source.take(positions)
+    positions = np.arange(len(source)) if positions is None else np.asarray(positions)
+    batches = list(read_batches(source, positions, 256, image_shape=info.image_shape))
     images, labels, ids = (np.concatenate(field) for field in zip(*batches, strict=True))
     return dataset.ImageDataset(images, labels.astype(np.int32), ids.astype(np.int64), info.class_names, source.source)
 
 
-def _check_shape(shape: tuple[int, ...], info: info_lib.DataInfo, what: str) -> None:
-    if shape != info.image_shape:
+def padded_batches(source: sources.Source, batch_size: int) -> Iterator[tuple[sources.Record, int]]:
+    """Yields batches of one size, the last one padded with copies of the last example, so that one compilation serves all.
+
+    Args:
+      source: The examples, in memory or not; their order is kept.
+      batch_size: Examples in a batch.
+
+    Yields:
+      `(batch, count)`: records with arrays, as `read_batches` gives; only the first `count` examples of the batch count.
+    """
+    if isinstance(source, dataset.ImageDataset):
+        for start in range(0, len(source), batch_size):
+            positions = np.minimum(np.arange(start, start + batch_size), len(source) - 1)
+            yield source[positions], min(batch_size, len(source) - start)
+        return
+    for batch in read_batches(source, np.arange(len(source)), batch_size):
+        count = len(batch.label)
+        positions = np.minimum(np.arange(batch_size), count - 1)
+        yield sources.Record(*(field[positions] for field in batch)), count
+
+
+def _check_shape(shape: tuple[int, ...], expected: tuple[int, ...] | None, what: str) -> None:
+    if shape != expected:
         raise errors.InputError(
-            f'{what} is {list(shape)}, not {list(info.image_shape)}: all images of a data set must have the same shape'
+            f'{what} is {list(shape)}, not {list(expected or ())}: all images of a data set must have the same shape'
         )

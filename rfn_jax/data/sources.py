@@ -37,8 +37,15 @@ class Source(Protocol):
       ids: The ids of the examples, int64 `[N]`, known without reading an image.
     """
 
-    source: str
-    ids: np.ndarray
+    @property
+    def source(self) -> str:
+        """See the attributes."""
+        ...
+
+    @property
+    def ids(self) -> np.ndarray:
+        """See the attributes."""
+        ...
 
     def __len__(self) -> int: ...
 

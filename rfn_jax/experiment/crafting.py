@@ -86,7 +86,7 @@ def jobs(inputs: inputs_lib.Inputs, stopping_epochs: Mapping[tuple[str, str], in
                     'source': inputs.splits.test.source,
                 }
                 if entry.attack.needs_pool:
-                    origin['pool_sha256'] = inputs_lib.pool_sha256(transfer.default_pool(inputs.test))
+                    origin['pool_sha256'] = inputs_lib.pool_sha256(inputs.pool)
                 yield Job(network, crafted, entry, workdir.adversarial(network, training, name), origin)
 
 
@@ -127,7 +127,7 @@ def _craft(job: Job, examples: data.ImageDataset, inputs: inputs_lib.Inputs) -> 
             examples,
             key,
             **inputs.batching,
-            pool=transfer.default_pool(inputs.test),
+            pool=inputs.pool if job.attack.attack.needs_pool else None,
             finished_batches=_finished_batches(job, examples),
             advance=advance,
         )

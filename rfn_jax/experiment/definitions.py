@@ -6,11 +6,13 @@ Once a network exists, its definition can no longer change.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from rfn_jax import data
+
 # Keys that are not part of a definition: they differ between machines, or concern only other networks or the measurement,
 # and do not change a single bit of the weights. `shard_parameters` is not among them, because it changes the order in which
 # sums over the devices are rounded.
 CHANGEABLE = {
-    'data': ('data_dir', 'path', 'test_examples'),
+    'data': (*data.LOCATIONS, 'test_examples'),
     'optim': ('rho', 'steps_per_call', 'streaming'),  # trainings refer to rho, and contain its value
 }
 

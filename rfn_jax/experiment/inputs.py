@@ -1,10 +1,11 @@
 """The inputs of the stages: the data, the targets and the eligible examples of an experiment, each read when first used."""
 
 import functools
+from collections.abc import Mapping
 
 import numpy as np
 
-from rfn_jax import data, models, transfer
+from rfn_jax import data, models, training, transfer
 from rfn_jax.core import digests, errors, io
 from rfn_jax.experiment import plan as plan_lib
 from rfn_jax.experiment import workdir as workdir_lib
@@ -33,14 +34,23 @@ class Inputs:
         return data.in_memory(self.splits.train, self.splits.info)
 
     @functools.cached_property
-    def validation(self) -> data.ImageDataset:
-        """All validation images."""
-        return data.in_memory(self.splits.validation, self.splits.info)
+    def validation(self) -> data.Source:
+        """All validation images, in memory unless they are large."""
+        return self._in_memory_unless_large(self.splits.validation)
 
     @functools.cached_property
-    def test(self) -> data.ImageDataset:
-        """All test images."""
-        return data.in_memory(self.splits.test, self.splits.info)
+    def test(self) -> data.Source:
+        """All test images, in memory unless they are large."""
+        return self._in_memory_unless_large(self.splits.test)
+
+    @functools.cached_property
+    def pool(self) -> data.ImageDataset:
+        """The test images that attacks such as `admix` mix in."""
+        return self.read(self.test, transfer.pool_positions(self.test.ids))
+
+    def read(self, source: data.Source, positions: np.ndarray) -> data.ImageDataset:
+        """Some examples of a split, read into memory."""
+        return data.in_memory(source, self.splits.info, positions)
 
     @functools.cached_property
     def targets(self) -> dict[str, models.Classifier]:
@@ -78,9 +88,9 @@ class Inputs:
         origin = self._test_origin()
         ids = self._recorded_ids(origin)
         if ids is None:
-            natural = transfer.predictions(self.targets, self.test, **self.batching)
-            examples = transfer.eligible_examples(self.test, natural, at_most=self.plan.evaluation.examples)
-            ids = examples.ids.tolist()
+            evaluation = self.plan.evaluation
+            positions = self.eligible(self.targets, self.test, evaluation.examples, balanced=evaluation.balanced)
+            ids = self.test.ids[positions].tolist()
             io.write_json(self.workdir.result('test_examples.json'), {'origin': origin, 'ids': ids})
         return self._test_examples(ids)
 
@@ -98,6 +108,19 @@ class Inputs:
             )
         return self._test_examples(ids)
 
+    def eligible(
+        self, classifiers: Mapping[str, models.Classifier], source: data.Source, at_most: int, *, balanced: bool = False
+    ) -> np.ndarray:
+        """The positions of the eligible examples of a split; raises like `transfer.eligible_positions`."""
+        natural = training.predict_all(classifiers, source, **self.batching)
+        return transfer.eligible_positions(
+            natural.labels, natural.classes, at_most=at_most, source=source.source, balanced=balanced
+        )
+
+    def _in_memory_unless_large(self, source: data.Source) -> data.Source:
+        info = self.splits.info
+        return source if data.is_large(source, info) else data.in_memory(source, info)
+
     def _classifiers(self, role: str) -> dict[str, models.Classifier]:
         return {network.model: self.classifier(network, network.last_epoch) for network in self.plan.of_role(role)}
 
@@ -105,8 +128,9 @@ class Inputs:
         """What the choice of the test examples depends on."""
         targets = self.plan.of_role('target')
         return {
-            'data': {name: value for name, value in self.plan.data.items() if name not in ('data_dir', 'path')},
+            'data': {name: value for name, value in self.plan.data.items() if name not in data.LOCATIONS},
             'examples': self.plan.evaluation.examples,
+            'balanced': self.plan.evaluation.balanced,
             'targets': {network.model: self.digest(network, network.last_epoch) for network in targets},
             'source': self.splits.test.source,
         }
@@ -123,7 +147,7 @@ class Inputs:
 
     def _test_examples(self, ids: list[int]) -> data.ImageDataset:
         position = {number: index for index, number in enumerate(self.test.ids.tolist())}
-        return self.test.take([position[number] for number in ids])
+        return self.read(self.test, np.asarray([position[number] for number in ids]))
 
 
 def open_data(plan: plan_lib.Plan) -> data.Splits:

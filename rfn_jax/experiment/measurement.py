@@ -13,6 +13,7 @@ from rfn_jax.experiment import workdir as workdir_lib
 
 TABLES = ('transfer.csv', 'natural.csv', 'summary.csv', 'gains.csv', 'examples.csv', 'examples.npz')
 RECORD = 'measured.json'
+AT_ONCE = 16  # networks in one pass over the test images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,13 +24,11 @@ class Outcome:
       job: The adversarial set.
       targets: For each target, whether it misclassifies each adversarial image: booleans `[N]`.
       surrogate: The same for the surrogate itself.
-      correct: Whether the surrogate classifies each unchanged image of the whole test set correctly.
     """
 
     job: crafting.Job
     targets: dict[str, np.ndarray]
     surrogate: np.ndarray
-    correct: np.ndarray
 
     @property
     def gradient_evaluations(self) -> int:
@@ -89,23 +88,20 @@ def _are_unchanged(workdir: workdir_lib.Workdir, recorded: object) -> bool:
 def _write_tables(inputs: inputs_lib.Inputs, jobs: list[crafting.Job], eligible: data.ImageDataset) -> dict[str, str]:
     """Measures all adversarial sets, writes the tables of this stage, and returns their hashes."""
     workdir = inputs.workdir
-    correct: dict[str, np.ndarray] = {}
+    natural = _natural(inputs, jobs)
     outcomes = []
     with workdir.console.task('measure', len(jobs)) as advance:
         for job in jobs:
             surrogate = inputs.classifier(job.network, job.crafted.epoch)
             attacked = job.images(eligible)
             own = transfer.successes({job.network.model: surrogate}, attacked, eligible, **inputs.batching)
-            digest = job.origin['weights_sha256']
-            if digest not in correct:  # the same for all attacks on a checkpoint
-                correct[digest] = training.predict(surrogate, inputs.test, **inputs.batching) == inputs.test.labels
             on_targets = transfer.successes(inputs.targets, attacked, eligible, **inputs.batching)
-            outcomes.append(Outcome(job, on_targets, own[job.network.model], correct[digest]))
+            outcomes.append(Outcome(job, on_targets, own[job.network.model]))
             advance(success=float(np.mean([s.mean() for s in on_targets.values()])))
-    summary, gains = _compare(outcomes, inputs.plan.baselines)
+    summary, gains = _compare(outcomes, natural, inputs.plan.baselines)
     contents = {
         'transfer.csv': tables.content(transfer.TransferRow, _transfer_rows(outcomes)),
-        'natural.csv': tables.content(transfer.NaturalRow, _natural_rows(inputs, outcomes)),
+        'natural.csv': tables.content(transfer.NaturalRow, list(natural.values())),
         'summary.csv': tables.content(transfer.SummaryRow, summary),
         'gains.csv': tables.content(transfer.GainRow, gains),
         **examples.contents(inputs, jobs, eligible),
@@ -156,24 +152,35 @@ def _transfer_rows(outcomes: list[Outcome]) -> list[transfer.TransferRow]:
     return rows
 
 
-def _natural_rows(inputs: inputs_lib.Inputs, outcomes: list[Outcome]) -> list[transfer.NaturalRow]:
-    """Natural accuracy on the test images of the attacked surrogates, the targets and the validation targets."""
-    rows = {}
-    for outcome in outcomes:
-        crafted = outcome.job.crafted
-        about = {**outcome.job.network.about(crafted.epoch), 'training': crafted.training}
-        rows[tuple(about.values())] = transfer.NaturalRow.of(outcome.correct, **about)
-    for role, classifiers in (('target', inputs.targets), ('validation_target', inputs.validation_targets)):
-        predicted = transfer.predictions(classifiers, inputs.test, **inputs.batching)
-        for network in inputs.plan.of_role(role):
-            about = network.about(network.last_epoch)
-            correct = predicted[network.model] == inputs.test.labels
-            rows[tuple(about.values())] = transfer.NaturalRow.of(correct, **about)
-    return list(rows.values())
+def _natural(inputs: inputs_lib.Inputs, jobs: list[crafting.Job]) -> dict[tuple, transfer.NaturalRow]:
+    """Natural accuracy on the test images: that of the attacked surrogates, the targets and the validation targets."""
+    networks = {}
+    for job in jobs:
+        about = _about(job)
+        networks[tuple(about.values())] = (about, job.network, job.crafted.epoch)
+    for network in (*inputs.plan.of_role('target'), *inputs.plan.of_role('validation_target')):
+        about = network.about(network.last_epoch)
+        networks[tuple(about.values())] = (about, network, network.last_epoch)
+    by_digest = {inputs.digest(network, epoch): (network, epoch) for _, network, epoch in networks.values()}
+    measured = {}
+    for start in range(0, len(by_digest), AT_ONCE):
+        digests_at_once = list(by_digest)[start : start + AT_ONCE]
+        classifiers = {digest: inputs.classifier(*by_digest[digest]) for digest in digests_at_once}
+        predicted = training.predict_all(classifiers, inputs.test, **inputs.batching)
+        measured |= {digest: (predicted.correct(digest), predicted.in_top5[digest]) for digest in classifiers}
+    return {
+        key: transfer.NaturalRow.of(*measured[inputs.digest(network, epoch)], **about)
+        for key, (about, network, epoch) in networks.items()
+    }
+
+
+def _about(job: crafting.Job) -> dict[str, str | int]:
+    """The columns of `natural.csv` that describe the surrogate of an adversarial set."""
+    return {**job.network.about(job.crafted.epoch), 'training': job.crafted.training}
 
 
 def _compare(
-    outcomes: list[Outcome], baselines: tuple[str, ...]
+    outcomes: list[Outcome], natural: dict[tuple, transfer.NaturalRow], baselines: tuple[str, ...]
 ) -> tuple[list[transfer.SummaryRow], list[transfer.GainRow]]:
     """The rows of `summary.csv` and `gains.csv`: the mean of every training, and the gains over the baselines."""
     groups: dict[tuple, dict[str, list[Outcome]]] = {}
@@ -195,7 +202,9 @@ def _compare(
                     **transfer.mean_success(success[name]),
                     training=name,
                     white_box_rate=float(np.mean([outcome.surrogate.mean() for outcome in group])),
-                    natural_accuracy=float(np.mean([outcome.correct.mean() for outcome in group])),
+                    natural_accuracy=float(
+                        np.mean([natural[tuple(_about(outcome.job).values())].accuracy for outcome in group])
+                    ),
                     gradient_evaluations=group[0].gradient_evaluations,
                 )
             )

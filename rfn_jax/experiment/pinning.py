@@ -38,7 +38,7 @@ def pinned(config: Mapping) -> dict:
         for name, entry in entries.items() if isinstance(entries, dict) else ():
             if plan.is_reference(entry):
                 _pin(f'{section}.{name}', entry)
-    if isinstance(config.get('data'), dict) and config['data'].get('name') == 'arrays':
+    if isinstance(config.get('data'), dict):
         config['data'] = data.pinned(config['data'])
     return config
 

@@ -126,10 +126,12 @@ class EvaluationSettings:
     Attributes:
       examples: Maximum number of eligible test images.
       batch_size: Number of examples in a batch of an attack or of predictions.
+      balanced: Whether the eligible test images are chosen class by class, instead of in the order of the data.
     """
 
     examples: int
     batch_size: int
+    balanced: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

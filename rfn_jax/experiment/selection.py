@@ -37,8 +37,8 @@ def select(plan: plan_lib.Plan, workdir: workdir_lib.Workdir) -> None:
         if _read_figures(path).get('origin') != origin
     ]
     if missing:
-        natural = transfer.predictions(inputs.validation_targets, inputs.validation, **inputs.batching)
-        examples = transfer.eligible_examples(inputs.validation, natural, at_most=plan.validation.examples)
+        positions = inputs.eligible(inputs.validation_targets, inputs.validation, plan.validation.examples)
+        examples = inputs.read(inputs.validation, positions)
         for network, origin, path in missing:
             io.write_json(path, {'origin': origin, **_measure(inputs, network, examples)})
 
@@ -140,9 +140,10 @@ def _measure(
     attack = plan.validation_attack.attack
     key = rng.key_for(plan.seed, f'validate {network.model}', network.seed)
     epochs = plan.validation.epochs(network.recipe)
-    all_examples = inputs.validation
     classifiers = workdir.classifiers(network, epochs, inputs.splits.info.image_shape)
-    pool = transfer.default_pool(all_examples)
+    pool = None
+    if attack.needs_pool:
+        pool = inputs.read(inputs.validation, transfer.pool_positions(inputs.validation.ids))
     rows, natural = [], []
     with workdir.console.task(f'validate {network.title}', len(epochs)) as advance:
         for epoch, surrogate in zip(epochs, classifiers, strict=True):
@@ -164,7 +165,8 @@ def _measure(
             ]
             own = transfer.successes({network.model: surrogate}, images, examples, **inputs.batching)[network.model]
             rows.append(transfer.TransferRow.of(crafted, network.model, transfer.WHITE_BOX, own, **evaluations))
-            correct = training.predict(surrogate, all_examples, **inputs.batching) == all_examples.labels
-            natural.append(transfer.NaturalRow.of(correct, **network.about(epoch)))
-            advance(success=float(np.mean([s.mean() for s in success.values()])), accuracy=float(correct.mean()))
+            predicted = training.predict_all({'': surrogate}, inputs.validation, **inputs.batching)
+            row = transfer.NaturalRow.of(predicted.correct(''), predicted.in_top5[''], **network.about(epoch))
+            natural.append(row)
+            advance(success=float(np.mean([s.mean() for s in success.values()])), accuracy=row.accuracy)
     return {'transfer': list(map(dataclasses.asdict, rows)), 'natural': list(map(dataclasses.asdict, natural))}

@@ -1,7 +1,7 @@
 """Training: the state, the compiled step, the loop and its checkpoints, and evaluation."""
 
 from rfn_jax.training.checkpoints import CheckpointStore
-from rfn_jax.training.evaluation import accuracy, predict
+from rfn_jax.training.evaluation import Predictions, accuracy, predict, predict_all
 from rfn_jax.training.loop import fit, needed_epochs
 from rfn_jax.training.metrics import MetricsLog
 from rfn_jax.training.objectives import Objective, objective
@@ -12,6 +12,6 @@ from rfn_jax.training.statistics import reestimate_batch_stats
 from rfn_jax.training.step import train_step
 
 __all__ = [
-    'CheckpointStore', 'MetricsLog', 'Objective', 'Program', 'Recipe', 'TrainState', 'accuracy', 'create', 'fit',
-    'needed_epochs', 'objective', 'predict', 'program', 'reestimate_batch_stats', 'train_step',
+    'CheckpointStore', 'MetricsLog', 'Objective', 'Predictions', 'Program', 'Recipe', 'TrainState', 'accuracy', 'create',
+    'fit', 'needed_epochs', 'objective', 'predict', 'predict_all', 'program', 'reestimate_batch_stats', 'train_step',
 ]  # fmt: skip

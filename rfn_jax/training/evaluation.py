@@ -1,7 +1,11 @@
-"""Predictions of a classifier on a data set, with every example counted once.
+"""Predictions of classifiers on a data set, with every example counted once.
 
 Axes: `N` examples of the data set, `B` examples of a batch.
 """
+
+import collections
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,41 +15,93 @@ from jax.sharding import Mesh
 from rfn_jax import data, models
 from rfn_jax.core import sharding
 
+PENDING = 8  # batches that the devices may be behind, so that the images of a large data set do not pile up there
+TOP = 5
+
+
+class Predictions(NamedTuple):
+    """What classifiers predict for the examples of a data set.
+
+    Attributes:
+      labels: The true classes, int32 `[N]`.
+      classes: For each classifier, the predicted classes, int32 `[N]`.
+      in_top5: For each classifier, whether fewer than 5 other classes have a higher logit than the true one, booleans `[N]`.
+    """
+
+    labels: np.ndarray
+    classes: dict[str, np.ndarray]
+    in_top5: dict[str, np.ndarray]
+
+    def correct(self, name: str) -> np.ndarray:
+        """Whether a classifier predicts the true class of each example, booleans `[N]`."""
+        return self.classes[name] == self.labels
+
 
 @jax.jit
-def _predict(classifier: models.Classifier, images: jax.Array) -> jax.Array:
-    """Returns predicted classes int32 `[B]` for uint8 images `[B, H, W, C]`."""
-    return jnp.argmax(classifier(images.astype(jnp.float32) / 255), axis=-1).astype(jnp.int32)
+def _predict(classifier: models.Classifier, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The predicted classes int32 `[B]` and whether the labels are in the top 5, for uint8 images `[B, H, W, C]`."""
+    logits = classifier(images.astype(jnp.float32) / 255)
+    higher = logits > jnp.take_along_axis(logits, labels[:, None], axis=-1)
+    return jnp.argmax(logits, axis=-1).astype(jnp.int32), jnp.sum(higher, axis=-1) < TOP
 
 
-def predict(classifier: models.Classifier, examples: data.ImageDataset, *, batch_size: int, mesh: Mesh) -> np.ndarray:
-    """Returns the predicted class of each example.
+def predict_all(
+    classifiers: Mapping[str, models.Classifier], examples: data.Source, *, batch_size: int, mesh: Mesh
+) -> Predictions:
+    """Returns the predictions of several classifiers, after reading the examples once.
 
     Predictions are computed in float32, regardless of the type in which the network is trained and attacked, and without the
-    shorter mantissas that accelerators use for float32 by default, so that measurements do not depend on either.
+    shorter mantissas that accelerators use for float32 by default, so that measurements do not depend on either. Images of
+    a source that is not in memory are decoded as they are needed, and are not kept.
 
     Args:
-      classifier: A classifier for images of this shape.
+      classifiers: Classifiers for images of this shape, by name.
       examples: N examples.
       batch_size: Examples in a batch; rounded up to a multiple of the number of devices.
       mesh: Mesh with the axis `'data'`.
 
-    Returns:
-      int32 `[N]`.
+    Raises:
+      InputError: An image cannot be read.
     """
-    if isinstance(classifier, models.Classifier):
-        classifier = models.full_precision(classifier)
-    classifier = jax.device_put(classifier, sharding.replicated(mesh))
+    classifiers = {
+        name: jax.device_put(_in_float32(classifier), sharding.replicated(mesh))
+        for name, classifier in classifiers.items()
+    }
     batch_size = -(-batch_size // mesh.size) * mesh.size
+    labels: list[np.ndarray] = []
+    found: dict[str, list] = {name: [] for name in classifiers}
+    pending: collections.deque = collections.deque()
+
+    def collect():
+        results, count = pending.popleft()
+        for name, result in results.items():
+            found[name].append([np.asarray(values)[:count] for values in result])
+
     with jax.default_matmul_precision('float32'):
-        batches = [
-            (_predict(classifier, sharding.shard_batch(batch.images, mesh)), count)
-            for batch, count in data.padded_batches(examples, batch_size)
-        ]
-    return np.concatenate([np.asarray(predictions)[:count] for predictions, count in batches])
+        for batch, count in data.padded_batches(examples, batch_size):
+            images, truth = sharding.shard_batch((batch.image, batch.label.astype(np.int32)), mesh)
+            pending.append(({name: _predict(c, images, truth) for name, c in classifiers.items()}, count))
+            labels.append(batch.label[:count].astype(np.int32))
+            if len(pending) > PENDING:
+                collect()
+    while pending:
+        collect()
+    classes, in_top5 = (
+        {name: np.concatenate([batch[part] for batch in batches]) for name, batches in found.items()}
+        for part in range(2)
+    )
+    return Predictions(np.concatenate(labels), classes, in_top5)
 
 
-def accuracy(classifier: models.Classifier, examples: data.ImageDataset, *, batch_size: int, mesh: Mesh) -> float:
+def _in_float32(classifier: models.Classifier) -> models.Classifier:
+    return models.full_precision(classifier) if isinstance(classifier, models.Classifier) else classifier
+
+
+def predict(classifier: models.Classifier, examples: data.Source, *, batch_size: int, mesh: Mesh) -> np.ndarray:
+    """Returns the predicted class of each example, int32 `[N]`; see `predict_all`."""
+    return predict_all({'': classifier}, examples, batch_size=batch_size, mesh=mesh).classes['']
+
+
+def accuracy(classifier: models.Classifier, examples: data.Source, *, batch_size: int, mesh: Mesh) -> float:
     """Returns the fraction of examples whose label the classifier predicts (natural accuracy), in [0, 1]."""
-    predictions = predict(classifier, examples, batch_size=batch_size, mesh=mesh)
-    return float(np.mean(predictions == examples.labels))
+    return float(np.mean(predict_all({'': classifier}, examples, batch_size=batch_size, mesh=mesh).correct('')))

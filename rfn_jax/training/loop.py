@@ -17,7 +17,7 @@ from rfn_jax.training.recipe import Recipe
 def fit(
     classifier: models.Classifier,
     loader: data.Loader,
-    validation: data.ImageDataset,
+    validation: data.Source,
     program: programs.Program,
     *,
     directory: os.PathLike[str] | str,

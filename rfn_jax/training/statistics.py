@@ -4,6 +4,7 @@ Axes: `N` examples, `B` examples of a batch.
 """
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from rfn_jax.core import errors, numerics, rng, sharding
 
 
 def reestimate_batch_stats(
-    classifier: models.Classifier, examples: data.ImageDataset, *, batch_size: int, mesh: Mesh
+    classifier: models.Classifier, examples: data.Source, *, batch_size: int, mesh: Mesh
 ) -> models.Classifier:
     """Replaces the running statistics of a classifier with the mean of the statistics of batches.
 
@@ -45,16 +46,13 @@ def reestimate_batch_stats(
     params = jax.device_put(classifier.variables['params'], whole)
     update = functools.partial(_update, classifier.module, classifier.mean, classifier.std, params)
     zeros = jax.device_put(jax.tree.map(np.zeros_like, jax.device_get(stats)), whole)
-    batches = [
-        examples.images[start : start + batch_size] for start in range(0, len(examples) - batch_size + 1, batch_size)
-    ]
-    total = zeros
-    for batch in batches:
-        total = jax.tree.map(jnp.add, total, update(zeros, sharding.shard_batch(batch, mesh)))
+    total, count = zeros, len(examples) // batch_size
+    for batch, _ in itertools.islice(data.padded_batches(examples, batch_size), count):
+        images = sharding.shard_batch(batch.image, mesh)
+        total = jax.tree.map(jnp.add, total, update(zeros, images))
     # A layer returns m * old + (1 - m) * new. Starting from zero, with one batch twice, the second over the first is 1 + m.
-    first = sharding.shard_batch(batches[0], mesh)
-    once = update(zeros, first)
-    stats = jax.tree.map(lambda t, a, b: t / (len(batches) * _share_of_new(a, b)), total, once, update(once, first))
+    once = update(zeros, images)
+    stats = jax.tree.map(lambda t, a, b: t / (count * _share_of_new(a, b)), total, once, update(once, images))
     return classifier.replace(variables={**classifier.variables, 'batch_stats': stats})
 
 

@@ -14,7 +14,12 @@ POOL = 256
 
 def default_pool(examples: data.ImageDataset) -> data.ImageDataset:
     """The images that attacks such as `admix` mix in by default: the examples with the lowest ids, at most 256."""
-    return examples.take(np.argsort(examples.ids, kind='stable')[:POOL])
+    return examples.take(pool_positions(examples.ids))
+
+
+def pool_positions(ids: np.ndarray) -> np.ndarray:
+    """The positions of the examples of `default_pool`, given the ids `[N]` of all examples."""
+    return np.argsort(ids, kind='stable')[:POOL]
 
 
 def craft_images(
@@ -76,19 +81,19 @@ def craft_images(
     crafted = []
     for number, (batch, count) in enumerate(data.padded_batches(examples, batch_size)):
         finished = (
-            None if finished_batches is None else finished_batches.load(number, batch.ids[:count], examples.image_shape)
+            None if finished_batches is None else finished_batches.load(number, batch.id[:count], examples.image_shape)
         )
         if finished is None:
-            images = sharding.shard_batch(batch.images.astype(np.float32) / np.float32(255), mesh)
-            labels = sharding.shard_batch(batch.labels, mesh)
-            keys = jax.device_put(rng.example_keys(key, batch.ids), sharding.batch_sharding(mesh))
+            images = sharding.shard_batch(batch.image.astype(np.float32) / np.float32(255), mesh)
+            labels = sharding.shard_batch(batch.label, mesh)
+            keys = jax.device_put(rng.example_keys(key, batch.id), sharding.batch_sharding(mesh))
             if target_labels is not None:
                 rows = np.minimum(np.arange(batch_size) + number * batch_size, len(examples) - 1)
                 extra['target_labels'] = sharding.shard_batch(target_labels[rows].astype(np.int32), mesh)
             adversarial = np.asarray(attack(surrogate, images, labels, keys, **extra))
-            finished = attack.limits.quantize(adversarial, batch.images)[:count]
+            finished = attack.limits.quantize(adversarial, batch.image)[:count]
             if finished_batches is not None:
-                finished_batches.save(number, batch.ids[:count], finished)
+                finished_batches.save(number, batch.id[:count], finished)
         crafted.append(finished)
         advance()
     return np.concatenate(crafted)

@@ -93,6 +93,7 @@ class NaturalRow:
       seed: Number of its seed.
       epoch: Epoch of its checkpoint.
       accuracy: Fraction of the unchanged examples that it classifies correctly, in [0, 1].
+      top5_accuracy: Fraction of the unchanged examples whose class is among the 5 that it finds most likely.
       n: Number of examples.
     """
 
@@ -102,12 +103,14 @@ class NaturalRow:
     seed: int | None
     epoch: int | None
     accuracy: float
+    top5_accuracy: float
     n: int
 
     @classmethod
-    def of(cls, correct: np.ndarray, **about: Any) -> 'NaturalRow':
-        """The row for booleans `[N]` that say whether each unchanged example is classified correctly."""
-        return cls(**about, accuracy=float(correct.mean()), n=len(correct))
+    def of(cls, correct: np.ndarray, in_top5: np.ndarray, **about: Any) -> 'NaturalRow':
+        """The row for booleans `[N]` that say whether the class of each unchanged example is the first, or in the top 5."""
+        accuracy, top5_accuracy = float(correct.mean()), float(in_top5.mean())
+        return cls(**about, accuracy=accuracy, top5_accuracy=top5_accuracy, n=len(correct))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
