@@ -70,6 +70,7 @@ def cifar10(
       InputError: The data set is missing, or a number is out of range.
     """
     counts = {'train': train_examples, 'validation': validation_examples, 'test': test_examples}
+    _check_counts(counts)
     return sources.Splits(CIFAR10, **_splits(_builder('cifar10', data_dir), 'train', 'test', counts))
 
 
@@ -146,6 +147,7 @@ def tfds(
         'validation': validation_examples,
         'test': builder.info.splits[test_split].num_examples if test_examples is None else test_examples,
     }
+    _check_counts(counts)
     splits = _splits(builder, train_split, test_split, counts, channels)
     if transform is not None:
         splits = {name: resized.ResizedSource(split, transform) for name, split in splits.items()}
@@ -159,12 +161,15 @@ def tfds(
     return sources.Splits(info, **splits)
 
 
+def _check_counts(counts: dict[str, int]) -> None:
+    for name, count in counts.items():
+        checks.integer(f'{name}_examples', count, at_least=1)
+
+
 def _splits(
     builder: Any, train_split: str, test_split: str, counts: dict[str, int], channels: int = 3
 ) -> dict[str, TfdsSource]:
     """The three splits: the first and the last examples of one TFDS split, and the first ones of another."""
-    for name, count in counts.items():
-        checks.integer(f'{name}_examples', count, at_least=1)
     in_train, in_test = (builder.info.splits[split].num_examples for split in (train_split, test_split))
     if counts['train'] + counts['validation'] > in_train or counts['test'] > in_test:
         raise errors.InputError(
