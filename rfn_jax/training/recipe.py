@@ -49,9 +49,9 @@ class Recipe:
     weight_decay: float
     decay_epochs: tuple[float, ...]
     decay_factor: float
-    crop_padding: int
-    flip: bool
     minimizer: Mapping[str, object]
+    crop_padding: int = 0
+    flip: bool = False
     group_size: int | str | None = None
     micro_batch_size: int | None = None
     shard_parameters: bool = False
