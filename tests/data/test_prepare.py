@@ -106,6 +106,16 @@ def test_the_manifest_counts_hashes_and_names_the_options(folder, tmp_path):
     assert [path.name for path in (tmp_path / 'insects').iterdir()] == ['1.0.0']
 
 
+@pytest.mark.skipif('RFN_JAX_IMAGENET_SAMPLE' not in os.environ, reason='RFN_JAX_IMAGENET_SAMPLE is not set')
+def test_real_images_are_those_of_the_image_folder(tmp_path):
+    root = pathlib.Path(os.environ['RFN_JAX_IMAGENET_SAMPLE'])
+    options = {'classes': str(root / 'wnids.txt')}
+    manifest = prepare.prepare(prepare.folder.read(str(root), **options), str(tmp_path), 'insects')
+    assert {name: split['examples'] for name, split in manifest['splits'].items()} == {'train': 139, 'validation': 46}
+    theirs = SOURCES.make('image_folder', directory=str(root), image_size=8, **options)
+    assert_equal(opened(tmp_path).test, theirs.test)
+
+
 @pytest.mark.slow
 def test_the_bytes_do_not_depend_on_the_number_of_workers(folder, tmp_path):
     for workers in (1, 3):
