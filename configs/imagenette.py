@@ -2,10 +2,10 @@
 
     TFDS_DATA_DIR=... rfn-jax run --config=configs/imagenette.py --workdir=runs/imagenette
 
-Imagenette (https://github.com/fastai/imagenette) has 9469 training and 3925 test images. Prepare it with TFDS (`imagenette`),
-or unpack its archive and use `rfn-jax prepare`, or an image folder as it is: `--config.data.name=image_folder`. All targets are
-trained here on the same images; see `imagenet_rfn.py` for pretrained targets. No time and no score are given here, since
-this config has not been run to its end.
+Imagenette (https://github.com/fastai/imagenette) has 9469 training and 3925 test images. Prepare it with TFDS
+(`imagenette`), or unpack its archive and use `rfn-jax prepare`, or an image folder as it is:
+`--config.data.name=image_folder`. All targets are trained here on the same images; see `imagenet_rfn.py` for pretrained
+targets. No time and no score are given here, since this config has not been run to its end.
 """
 
 import ml_collections
