@@ -54,6 +54,7 @@ def objective(
     *,
     train: bool = True,
     micro_batch_size: int | None = None,
+    rematerialize: bool = False,
     gather: Callable[[Any], Any] = lambda params: params,
     place: Callable[[Any], Any] = lambda examples: examples,
 ) -> Objective:
@@ -81,6 +82,8 @@ def objective(
       micro_batch_size: b, which must divide the number of examples if it is smaller; None for no micro-batches. Micro-batch i
         holds the examples i, i + B/b, i + 2B/b, ..., so that every device has an equal share of each micro-batch if b is a
         multiple of the number of devices.
+      rematerialize: Whether the backward pass computes normalizations and activations again instead of storing them, which
+        saves memory; the results of convolutions and matrix products are stored in any case.
       gather: Function applied to the parameters before each evaluation; it sets their placement if they are sharded.
       place: Function applied to a subset of the examples before its gradient is computed; it sets their placement.
 
@@ -92,14 +95,20 @@ def objective(
       InputError: At an evaluation, b does not divide the number of examples.
     """
 
-    def mean_loss(params, images, labels, key):
-        logits, updated = module.apply(
-            {'params': gather(params), 'batch_stats': batch_stats},
+    def forward(params, images, key):
+        return module.apply(
+            {'params': params, 'batch_stats': batch_stats},
             images,
             train=train,
             mutable=['batch_stats', 'auxiliary_logits'] if train else [],
             rngs={} if key is None else {'dropout': key},
         )
+
+    if rematerialize:
+        forward = jax.checkpoint(forward, policy=_is_product)
+
+    def mean_loss(params, images, labels, key):
+        logits, updated = forward(gather(params), images, key)
         values = losses.cross_entropy(logits, labels)
         for auxiliary in jax.tree.leaves(updated.get('auxiliary_logits', {})):
             values += module.auxiliary_weight * losses.cross_entropy(auxiliary, labels)
@@ -142,6 +151,11 @@ def objective(
         return value_and_grad(params)[0].losses
 
     return Objective(value_and_grad, grad, all_losses)
+
+
+def _is_product(primitive, *_, **__) -> bool:
+    """Whether an operation is costly enough that its result is stored for the backward pass."""
+    return primitive.name in ('conv_general_dilated', 'dot_general')
 
 
 def _num_micro_batches(count: int, size: int | None) -> int:

@@ -65,6 +65,7 @@ def program(
         group_size=recipe.group_size,
         micro_batch_size=recipe.micro_batch_size,
         shard_state=recipe.shard_parameters,
+        rematerialize=recipe.rematerialize,
         scan=per_call > 1,
     )
     return Program(recipe, steps_per_epoch, per_call, mesh, tx, recipe.schedule(steps_per_epoch), compiled)

@@ -33,6 +33,8 @@ class Recipe:
         `micro_batch_size`.
       shard_parameters: Whether parameters and the state of the optimizer are sharded over the devices, for large networks;
         the result is the same up to rounding, so it cannot be changed for a network that exists.
+      rematerialize: Whether the backward pass computes normalizations and activations again instead of storing them: less
+        memory for more time. The result is the same up to rounding.
       steps_per_call: Number of steps that the host launches together, in one `lax.scan`; the result is the same. By default a
         whole epoch on an accelerator, where each launch takes time, and 1 on the CPU.
       streaming: Whether images are decoded while the devices work instead of being stored on the devices; the result is the
@@ -55,6 +57,7 @@ class Recipe:
     group_size: int | str | None = None
     micro_batch_size: int | None = None
     shard_parameters: bool = False
+    rematerialize: bool = False
     steps_per_call: int | None = None
     streaming: bool | None = None
 

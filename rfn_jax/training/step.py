@@ -31,6 +31,7 @@ def train_step(
     group_size: int | str | None = None,
     micro_batch_size: int | None = None,
     shard_state: bool = False,
+    rematerialize: bool = False,
     scan: bool = False,
 ) -> Step:
     """Builds the compiled step of a network and an optimizer, or several steps in one dispatch.
@@ -75,6 +76,7 @@ def train_step(
       shard_state: Whether the state is sharded over the devices, as by `sharding.of_state(state, mesh, shard=True)`, or
         replicated. Parameters are gathered for each evaluation; with groups, the whole state is gathered while they are
         computed.
+      rematerialize: Whether the backward pass computes again what is cheap, to save memory; see `objective`.
       scan: Whether a call makes k steps, in a `lax.scan` over a `Batch` with a leading axis k. The host is then not involved
         between steps, which matters on an accelerator with short steps; the result is the same.
 
@@ -109,6 +111,7 @@ def train_step(
             labels,
             jax.random.fold_in(key, group_index),
             micro_batch_size=micro_batch_size,
+            rematerialize=rematerialize,
             gather=gather if group_size is None else lambda params: params,
             place=place if group_size is None else groups.shard_over_members,
         )
