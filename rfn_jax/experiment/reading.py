@@ -40,7 +40,7 @@ def read(config: Mapping) -> plan.Plan:
         for target, other in sections.targets.items():
             if name == target or entry == other:
                 raise plan.reused_target_error(name, target)
-    options.call('augmentation', data.CropAndFlip, sections.augmentation)
+    options.call('augmentation', data.Augmentation, sections.augmentation)
     validation = options.call('validation', plan.ValidationSettings, sections.validation)
     evaluation = options.call('evaluation', plan.EvaluationSettings, sections.evaluation)
     checks.integer('validation.examples', validation.examples, at_least=1)
