@@ -48,6 +48,7 @@ setuptools.setup(
     },
     install_requires=[
         'absl-py',
+        'array-record',
         'chex',
         'etils[epath]',
         'flax>=0.12',

@@ -45,7 +45,12 @@ def _lines(kind: str) -> list[str]:
     if kind == 'presets':
         return [f'  {name:<16} {", ".join(table)}' for name, table in attacks.PRESETS.items()]
     shared = inspect.signature(attacks.compose).parameters if kind == 'attacks' else {}
-    return [f'  {name:<16} {_options(tables[kind][name], shared)}' for name in tables[kind]]
+    lines = [f'  {name:<16} {_options(tables[kind][name], shared)}' for name in tables[kind]]
+    if kind == 'datasets':
+        lines.append(
+            '  rfn-jax prepare makes a data set for tfds from an image folder or from the archives of ImageNet'
+        )
+    return lines
 
 
 def _models() -> list[str]:

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from rfn_jax.cli import bench, listing, settings, weights
+from rfn_jax.cli import bench, listing, prepare, settings, weights
 from rfn_jax.core import console as console_lib
 from rfn_jax.core import errors
 from rfn_jax.core.version import __version__
@@ -24,6 +24,7 @@ STAGES = {
 ALL_STAGES = ('train', 'select', 'craft', 'measure', 'report')
 OTHERS = {
     'bench': (bench.SUMMARY, bench.main),
+    'prepare': (prepare.SUMMARY, prepare.main),
     'import-weights': (weights.IMPORT_SUMMARY, weights.import_weights),
     'export-weights': (weights.EXPORT_SUMMARY, weights.export_weights),
     'list': (listing.SUMMARY, listing.main),
@@ -54,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
-        hint = '; run the same command again to continue' if arguments[:1] and arguments[0] in STAGES else ''
+        continues = arguments[:1] and arguments[0] in (*STAGES, 'prepare')
+        hint = '; run the same command again to continue' if continues else ''
         print(f'rfn-jax: interrupted{hint}', file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()

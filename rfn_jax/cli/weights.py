@@ -18,6 +18,11 @@ IMAGENET = {'mean': (0.485, 0.456, 0.406), 'std': (0.229, 0.224, 0.225)}
 # torchvision's weights of these models were trained on images in [-1, 1] (transform_input).
 CENTERED = {'mean': (0.5, 0.5, 0.5), 'std': (0.5, 0.5, 0.5)}
 CENTERED_MODELS = ('googlenet', 'inception_v3')
+# For images in [0, 255], the weights of EfficientNet-Lite were trained with mean 127 and standard deviation 128.
+LITE = {'mean': (127 / 255,) * 3, 'std': (128 / 255,) * 3}
+LITE_MODELS = tuple(f'efficientnet_lite{number}' for number in range(5))
+# Namings of files whose authors all use the default of the model.
+NORMALIZED_ALIKE = ('torchvision', 'torchvision_old', 'efficientnet_pytorch')
 
 
 def import_weights(arguments: Sequence[str]) -> int:
@@ -48,7 +53,7 @@ def import_weights(arguments: Sequence[str]) -> int:
     for name in ('mean', 'std'):
         help_text = (
             f'{name} of each channel, for images in [0, 1], that the weights were trained with; by default, those of '
-            'ImageNet.'
+            'the published weights of the model.'
         )
         flags.DEFINE_list(name, None, help_text, flag_values=values)
     help_text = 'Option of the model, such as depth=20; may be repeated.'
@@ -68,7 +73,7 @@ def import_weights(arguments: Sequence[str]) -> int:
     spec = {'name': values.model, **dict(_option(text) for text in values.option)}
     num_classes, image_shape = _classes_and_images(values, sizes.table().get(values.model))
     module = models.from_spec(spec, num_classes=num_classes)
-    normalization = _normalization(values, values.model in sizes.table() and not values.model.startswith(sizes.CIFAR))
+    normalization = _normalization(values, sizes.table().get(values.model))
     networks.check_missing_or_empty(values.out)
     state = weights.read_state_dict(values.weights, entry=values.entry)
     console = console_lib.Console()
@@ -78,10 +83,10 @@ def import_weights(arguments: Sequence[str]) -> int:
     converted = weights.from_state_dict(
         classifier, state, naming=values.naming, allow=values.allow, source=values.weights
     )
-    if values.mean is None and not converted.naming.startswith('torchvision'):
+    if values.mean is None and converted.naming not in NORMALIZED_ALIKE:
         raise errors.InputError(
-            f'{values.weights} has the naming {converted.naming!r}, whose authors may use another normalization than '
-            'torchvision; pass --mean and --std, such as --mean=0.485,0.456,0.406 --std=0.229,0.224,0.225'
+            f'{values.weights} has the naming {converted.naming!r}, whose authors may use another normalization than the '
+            'default; pass --mean and --std, such as --mean=0.485,0.456,0.406 --std=0.229,0.224,0.225'
         )
     problems = {kind: list(getattr(converted, kind)) for kind in weights.PROBLEMS}
     for kind, keys in problems.items():
@@ -179,12 +184,14 @@ def _classes_and_images(values: flags.FlagValues, usual) -> tuple[int, tuple[int
     return num_classes, (size, size, values.channels)
 
 
-def _normalization(values: flags.FlagValues, is_torchvision: bool) -> dict[str, tuple[float, ...]]:
-    """Mean and standard deviation, from the flags or, by default, as torchvision has them for its models."""
+def _normalization(values: flags.FlagValues, usual) -> dict[str, tuple[float, ...]]:
+    """Mean and standard deviation, from the flags or, by default, those of the published weights of the model."""
     if (values.mean is None) != (values.std is None):
         raise errors.InputError('--mean and --std belong together; pass both or neither')
     if values.mean is None:
-        if not is_torchvision:
+        if values.model in LITE_MODELS:
+            return LITE
+        if usual is None or not usual.torchvision:
             raise errors.InputError(
                 f'--model={values.model} needs the --mean and --std that its weights were trained with, such as '
                 '--mean=0.4914,0.4822,0.4465 --std=0.2470,0.2435,0.2616'

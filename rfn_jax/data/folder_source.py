@@ -32,20 +32,20 @@ class ImageFiles:
         self, directory: str, paths: list[str], labels: np.ndarray, ids: np.ndarray, *, channels: int, source: str
     ):
         self.source, self.ids, self.labels, self.paths = source, ids, labels, paths
-        self._directory, self._channels = directory, channels
+        self.directory, self._channels = directory, channels
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, position: int) -> sources.Record:
-        image = decoding.decode(pathlib.Path(self._directory, self.paths[position]), channels=self._channels)
+        image = decoding.decode(pathlib.Path(self.directory, self.paths[position]), channels=self._channels)
         return sources.Record(image, self.labels[position], self.ids[position])
 
     def take(self, positions: np.ndarray) -> 'ImageFiles':
         """The files at `positions`, in that order."""
         paths = [self.paths[position] for position in positions]
         options = {'channels': self._channels, 'source': self.source}
-        return ImageFiles(self._directory, paths, self.labels[positions], self.ids[positions], **options)
+        return ImageFiles(self.directory, paths, self.labels[positions], self.ids[positions], **options)
 
 
 @sources.SOURCES.register
@@ -109,9 +109,7 @@ def image_folder(
     transform = resizing.ResizeAndCrop(size, resizing.usual_resize(size) if resize is None else resize, interpolation)
     if channels not in decoding.MODES:
         raise errors.InputError(f'channels must be 1 or 3, got {channels!r}')
-    folders = _split_folders(root)
-    names = _class_names(folders, classes)
-    files = _all_files(folders, classes, channels)
+    names, files = listed(root, classes, channels)
     if listing_sha256 not in (None, actual := _listing_sha256(names, files.values())):
         raise errors.InputError(
             f'{root} has changed: the SHA-256 of its list of classes and files is {actual}, not {listing_sha256}; restore '
@@ -121,7 +119,7 @@ def image_folder(
     for split in fractions:
         checks.number(f'{split}_fraction', fractions[split], above=0, below=0.5)
         if split not in files:
-            files['train'], files[split] = _hold_out(files['train'], fractions, split)
+            files['train'], files[split] = _hold_out(files['train'], split, fractions[split])
     counts = {'train': train_examples, 'validation': validation_examples, 'test': test_examples}
     splits = {
         split: resized.ResizedSource(_first(root, split, files[split], counts[split]), transform) for split in counts
@@ -149,14 +147,55 @@ def pinned_folder(spec: Mapping[str, object]) -> dict[str, object]:
         if isinstance(value, str) and value:  # `image_folder` will report anything else
             spec[option] = paths[option] = str(pathlib.Path(value).expanduser().absolute())
     if 'listing_sha256' not in spec and paths['directory']:
-        folders, classes = _split_folders(pathlib.Path(paths['directory'])), paths['classes']
-        spec['listing_sha256'] = _listing_sha256(_class_names(folders, classes), _all_files(folders, classes).values())
+        names, files = listed(pathlib.Path(paths['directory']), paths['classes'])
+        spec['listing_sha256'] = _listing_sha256(names, files.values())
     return spec
 
 
+def listed(root: pathlib.Path, classes: str = '', channels: int = 3) -> tuple[dict[str, str], dict[str, ImageFiles]]:
+    """Lists the classes and the image files of a folder; see `image_folder`.
+
+    Returns:
+      `(names, files)`: the folder names of the classes in the order of the labels, each with the name to show, and the files
+      of each split that has a folder, ordered by id.
+
+    Raises:
+      InputError: As for `image_folder`.
+    """
+    folders = _split_folders(root)
+    names = _class_names(folders, classes)
+    files = {
+        split: _files(folder, split, list(names), classes, channels) for split, folder in folders.items() if folder
+    }
+    return names, files
+
+
+def is_held_out(ids: np.ndarray, split: str, fraction: float) -> np.ndarray:
+    """Which images are held out for a split: the lowest hashes for validation, and the highest ones for testing.
+
+    Args:
+      ids: int64 `[N]`; see `path_id`.
+      split: `'validation'` or `'test'`.
+      fraction: The expected fraction of them.
+
+    Returns:
+      Booleans `[N]`.
+    """
+    # The position in [0, 1) is taken from other bits than the order, so that the held-out images are not the first ones.
+    share = (ids % 2**31) / 2**31
+    return share < fraction if split == 'validation' else share >= 1 - fraction
+
+
 def path_id(path: str) -> int:
-    """The id of the image at a path relative to its data set: 63 bits of a hash."""
-    return int.from_bytes(hashlib.sha256(path.encode()).digest()[:8], 'big') >> 1
+    """The id of the image at a path relative to its data set: 63 bits of a hash.
+
+    Raises:
+      InputError: The path is not UTF-8.
+    """
+    try:
+        return int.from_bytes(hashlib.sha256(path.encode()).digest()[:8], 'big') >> 1
+    except UnicodeEncodeError as error:
+        raise errors.InputError(f'the name of the image {path!r} is not UTF-8: rename it') from error
 
 
 def _split_folders(root: pathlib.Path) -> dict[str, pathlib.Path | None]:
@@ -205,12 +244,6 @@ def _class_names(folders: Mapping[str, pathlib.Path | None], classes: str) -> di
     return {name: name for name in names}
 
 
-def _all_files(folders: Mapping[str, pathlib.Path | None], classes: str, channels: int = 3) -> dict[str, ImageFiles]:
-    """The image files of each split that has a folder."""
-    names = list(_class_names(folders, classes))
-    return {split: _files(folder, split, names, classes, channels) for split, folder in folders.items() if folder}
-
-
 def _files(folder: pathlib.Path, split: str, names: list[str], classes: str, channels: int) -> ImageFiles:
     """The image files of a split, ordered by id."""
     positions = {name: label for label, name in enumerate(names)}
@@ -240,11 +273,9 @@ def _listing_sha256(names: Mapping[str, str], files: Iterable[ImageFiles]) -> st
     return digests.of_plain([list(names), [[split.source, sorted(split.paths)] for split in files]])
 
 
-def _hold_out(files: ImageFiles, fractions: Mapping[str, float], split: str) -> tuple[ImageFiles, ImageFiles]:
-    """Splits off the images whose hash falls in the share of a split: the lowest for validation, the highest for testing."""
-    # The position in [0, 1) is taken from other bits than the order, so that the held-out images are not the first ones.
-    share = (files.ids % 2**31) / 2**31
-    held_out = share < fractions['validation'] if split == 'validation' else share >= 1 - fractions['test']
+def _hold_out(files: ImageFiles, split: str, fraction: float) -> tuple[ImageFiles, ImageFiles]:
+    """Splits off the images that are held out for a split."""
+    held_out = is_held_out(files.ids, split, fraction)
     return files.take(np.flatnonzero(~held_out)), files.take(np.flatnonzero(held_out))
 
 

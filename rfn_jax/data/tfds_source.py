@@ -16,6 +16,7 @@ CIFAR10 = info_lib.DataInfo(
     mean=(0.49139968, 0.48215841, 0.44653091),
     std=(0.24703223, 0.24348513, 0.26158784),
 )
+CIFAR10_SPLITS = {'train': 'train', 'validation': 'train', 'test': 'test'}
 
 
 class TfdsSource:
@@ -70,7 +71,8 @@ def cifar10(
       InputError: The data set is missing, or a number is out of range.
     """
     counts = {'train': train_examples, 'validation': validation_examples, 'test': test_examples}
-    return sources.Splits(CIFAR10, **_splits(_builder('cifar10', data_dir), 'train', 'test', counts))
+    _check_counts(counts)
+    return sources.Splits(CIFAR10, **_splits(_builder('cifar10', data_dir), CIFAR10_SPLITS, counts))
 
 
 @sources.SOURCES.register
@@ -79,6 +81,7 @@ def tfds(
     dataset: str,
     data_dir: str = '',
     train_split: str = 'train',
+    validation_split: str = '',
     test_split: str = '',
     image_size: int | None = None,
     resize: int | None = None,
@@ -91,15 +94,16 @@ def tfds(
 ) -> sources.Splits:
     """Any image classification data set that TFDS has prepared as `array_record`, such as `imagenet2012` or `cifar100`.
 
-    Training examples are the first ones of `train_split`, validation examples the last ones of it, and test examples the
-    first ones of `test_split`. The id of an example is its position in its split. `rfn-jax prepare` makes such a data set
-    from image files without TensorFlow.
+    Training examples are the first ones of `train_split`, validation examples the last ones of it or the first ones of
+    `validation_split`, and test examples the first ones of `test_split`. The id of an example is its position in its split.
+    `rfn-jax prepare` makes such a data set from image files without TensorFlow.
 
     Args:
       dataset: Name of the data set; `name/config` and `name:version` work as in TFDS.
       data_dir: Directory that holds the data sets of TFDS; by default the environment variable TFDS_DATA_DIR or, if it is not
         set, the default directory of TFDS.
-      train_split: Name of the split for training and validation.
+      train_split: Name of the split for training, and for validation unless `validation_split` is set.
+      validation_split: Name of another split for validation.
       test_split: Name of the split for testing; by default `test` or, if there is none, `validation`. The split `test` of
         `imagenet2012` has no labels.
       image_size: Height and width of the images that networks get; by default that of the data set, if all its images have
@@ -107,14 +111,15 @@ def tfds(
       resize: Length of the shorter side before the center crop; by default 8/7 of `image_size` (256 for 224).
       interpolation: `'bilinear'` or `'bicubic'`.
       train_examples: Number of training examples; by default all that are not for validation.
-      validation_examples: Number of validation examples; by default a tenth of `train_split`, at most 10 000.
+      validation_examples: Number of validation examples; by default all of `validation_split`, or else a tenth of
+        `train_split`, at most 10 000.
       test_examples: Number of test examples; by default all.
       mean: Mean of each channel of the training images, in [0, 1]; by default that of ImageNet.
       std: Standard deviation of each channel; by default that of ImageNet.
 
     Raises:
-      InputError: The data set or a split is missing, it has no `image` and `label`, its images differ in size and
-        `image_size` is not set, or a number is out of range.
+      InputError: The data set or a split is missing, the test split is one of the others, the data set has no `image` and
+        `label`, its images differ in size and `image_size` is not set, or a number is out of range.
     """
     builder = _builder(dataset, data_dir)
     features = builder.info.features
@@ -136,17 +141,22 @@ def tfds(
     elif resize is not None:
         raise errors.InputError(f'resize needs image_size, the size after the crop; got only resize {resize}')
     test_split = test_split or ('test' if 'test' in builder.info.splits else 'validation')
-    for split in (train_split, test_split):
+    names = {'train': train_split, 'validation': validation_split or train_split, 'test': test_split}
+    for split in names.values():
         checks.one_of(f'split of {dataset!r}:', split, builder.info.splits)
-    in_train = builder.info.splits[train_split].num_examples
-    if validation_examples is None:
-        validation_examples = min(10_000, max(1, in_train // 10))
-    counts = {
-        'train': max(1, in_train - validation_examples) if train_examples is None else train_examples,
-        'validation': validation_examples,
-        'test': builder.info.splits[test_split].num_examples if test_examples is None else test_examples,
-    }
-    splits = _splits(builder, train_split, test_split, counts, channels)
+    if test_split in (names['train'], names['validation']):
+        raise errors.InputError(
+            f'the split {test_split!r} of {dataset!r} cannot be for testing and for another purpose'
+        )
+    sizes = {name: builder.info.splits[split].num_examples for name, split in names.items()}
+    if names['validation'] == train_split:
+        if validation_examples is None:
+            validation_examples = min(10_000, max(1, sizes['train'] // 10))
+        sizes['train'] = max(1, sizes['train'] - validation_examples)
+    given = {'train': train_examples, 'validation': validation_examples, 'test': test_examples}
+    counts = {name: sizes[name] if count is None else count for name, count in given.items()}
+    _check_counts(counts)
+    splits = _splits(builder, names, counts, channels)
     if transform is not None:
         splits = {name: resized.ResizedSource(split, transform) for name, split in splits.items()}
     usual_mean, usual_std = info_lib.natural_statistics(channels)
@@ -159,28 +169,35 @@ def tfds(
     return sources.Splits(info, **splits)
 
 
-def _splits(
-    builder: Any, train_split: str, test_split: str, counts: dict[str, int], channels: int = 3
-) -> dict[str, TfdsSource]:
-    """The three splits: the first and the last examples of one TFDS split, and the first ones of another."""
+def _check_counts(counts: dict[str, int]) -> None:
     for name, count in counts.items():
         checks.integer(f'{name}_examples', count, at_least=1)
-    in_train, in_test = (builder.info.splits[split].num_examples for split in (train_split, test_split))
-    if counts['train'] + counts['validation'] > in_train or counts['test'] > in_test:
-        raise errors.InputError(
-            f'train_examples {counts["train"]} and validation_examples {counts["validation"]} must be at most {in_train} '
-            f'together, and test_examples {counts["test"]} at most {in_test}'
-        )
-    train, test = (_records(builder, split) for split in (train_split, test_split))
-    classes = builder.info.features['label'].num_classes
 
-    def take(records, split, positions):
-        return TfdsSource(records, positions, f'{builder.name}/{split}', num_classes=classes, channels=channels)
 
+def _splits(builder: Any, names: dict[str, str], counts: dict[str, int], channels: int = 3) -> dict[str, TfdsSource]:
+    """The three splits: the first examples of a TFDS split each, but the last ones if training and validation share one."""
+    sizes = {name: builder.info.splits[split].num_examples for name, split in names.items()}
+    starts = dict.fromkeys(names, 0)
+    if names['validation'] == names['train']:
+        starts['validation'] = sizes['train'] - counts['validation']
+        if counts['train'] > starts['validation']:
+            raise errors.InputError(
+                f'train_examples {counts["train"]} and validation_examples {counts["validation"]} must be at most '
+                f'{sizes["train"]} together'
+            )
+    for name, count in counts.items():
+        if count > sizes[name]:
+            raise errors.InputError(f'{name}_examples {count} must be at most {sizes[name]}')
+    records = {split: _records(builder, split) for split in names.values()}
+    options = {'num_classes': builder.info.features['label'].num_classes, 'channels': channels}
     return {
-        'train': take(train, train_split, range(counts['train'])),
-        'validation': take(train, train_split, range(in_train - counts['validation'], in_train)),
-        'test': take(test, test_split, range(counts['test'])),
+        name: TfdsSource(
+            records[split],
+            range(starts[name], starts[name] + counts[name]),
+            f'{builder.name}/{split}',
+            **options,
+        )
+        for name, split in names.items()
     }
 
 

@@ -66,7 +66,7 @@ def jobs(inputs: inputs_lib.Inputs, stopping_epochs: Mapping[tuple[str, str], in
     plan, workdir = inputs.plan, inputs.workdir
     for network in plan.of_role('surrogate'):
         for training in plan.trainings_of(network):
-            epoch = stopping_epochs.get((network.model, training), network.recipe.epochs)
+            epoch = stopping_epochs.get((network.model, training), network.last_epoch)
             for name, entry in plan.attacks.items():
                 limits = entry.attack.limits
                 crafted = transfer.Crafted(

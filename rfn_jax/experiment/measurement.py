@@ -209,7 +209,7 @@ def _compare(
                 )
             )
             if name not in baselines:
-                against = {baseline: success[baseline] for baseline in baselines}
+                against = {baseline: success[baseline] for baseline in baselines if baseline in success}
                 rows = transfer.gains(success[name], against)
                 gains += [transfer.GainRow(**shared, training=name, **row) for row in rows]
     return summary, gains

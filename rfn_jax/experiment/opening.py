@@ -91,7 +91,7 @@ def _check_networks(plan: plan_lib.Plan) -> None:
             surrogates[network.model] = classifier
     images = jax.ShapeDtypeStruct((1, *splits.info.image_shape), jnp.float32)
     labels = jax.ShapeDtypeStruct((1,), jnp.int32)
-    for entry in (*plan.attacks.values(), plan.validation_attack):
+    for entry in filter(None, (*plan.attacks.values(), plan.validation_attack)):
 
         def run(surrogate, images, labels, attack=entry.attack):
             pool = {'pool': (images, labels)} if attack.needs_pool else {}

@@ -32,16 +32,17 @@ def is_reference(entry: object) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """One network: one to train, or an imported target.
+    """One network: one to train, or an existing one.
 
     Attributes:
       role: `'surrogate'`, `'target'` or `'validation_target'`.
       model: Name in the config.
-      training: Name of a surrogate's training; `'sgd'` for a target that is trained, otherwise `'imported'`.
+      training: Name of a surrogate's training; `'sgd'` for a target that is trained; `'imported'` for a network that is used
+        as it is.
       seed: Number of the seed; 0 for a target.
       spec: Name and options of the architecture, as `models.MODELS` takes them; None if `start` determines it.
-      recipe: Its hyperparameters; None for an imported target.
-      start: An existing network: the imported target itself, or what the training of a surrogate starts from.
+      recipe: Its hyperparameters; None for a network that is used as it is.
+      start: An existing network: the one that is used as it is, or what the training of a surrogate starts from.
       definition: The config values that it depends on, by flat keys.
     """
 
@@ -141,12 +142,12 @@ class Plan:
     Attributes:
       seed: The seed that every other seed is derived from.
       data: Name and options of the data set.
-      networks: The networks to train and the imported targets: targets, validation targets, then surrogates.
+      networks: The networks to train and the existing ones: targets, validation targets, then surrogates.
       early_stopping: For each early-stopped training, the training that it cuts short.
       baselines: The trainings that the others are compared with, including early-stopped ones.
       attacks: The attacks of the reported figures, by their names in the config.
-      validation: How the early-stopping epoch is chosen.
-      validation_attack: The attack that it is chosen with.
+      validation: How the early-stopping epoch is chosen; None if no surrogate is trained.
+      validation_attack: The attack that it is chosen with; None if no surrogate is trained.
       evaluation: How the reported figures are measured.
       config_sha256: Hash of the whole config.
     """
@@ -157,8 +158,8 @@ class Plan:
     early_stopping: Mapping[str, str]
     baselines: tuple[str, ...]
     attacks: Mapping[str, Attack]
-    validation: ValidationSettings
-    validation_attack: Attack
+    validation: ValidationSettings | None
+    validation_attack: Attack | None
     evaluation: EvaluationSettings
     config_sha256: str
 
@@ -166,9 +167,9 @@ class Plan:
         """The networks with a role, in the order of the config."""
         return [network for network in self.networks if network.role == role]
 
-    def surrogate_models(self) -> list[str]:
-        """The names of the surrogates, in the order of the config."""
-        return list(dict.fromkeys(network.model for network in self.of_role('surrogate')))
+    def trained_surrogates(self) -> list[Network]:
+        """The surrogates that are trained, in the order of `networks`."""
+        return [network for network in self.of_role('surrogate') if network.recipe]
 
     def trainings_of(self, network: Network) -> list[str]:
         """The trainings that use the checkpoints of a surrogate: its own, and those that stop it early."""

@@ -24,10 +24,12 @@ def read(config: Mapping) -> plan.Plan:
       InputError: A section, name or option is unknown or missing, or a value is out of its range.
     """
     sections = options.call('the config', sections_lib.Sections, config)
+    trains = not all(map(sections_lib.is_as_is, sections.surrogates.values()))
+    needed = ('surrogates', 'targets', 'attacks', *(('trainings', 'validation_targets') if trains else ()))
     for name in ('surrogates', 'targets', 'trainings', 'attacks', 'validation_targets', 'early_stopping'):
-        if not config[name] and name != 'early_stopping':
+        if not getattr(sections, name) and name in needed:
             raise errors.InputError(f'{name} must have at least one entry')
-        for entry in config[name]:
+        for entry in getattr(sections, name):
             if not NAME.fullmatch(entry):
                 raise errors.InputError(
                     f'the names in {name} may contain only letters, digits, _ and ., and not dots alone, got {entry!r}'
@@ -41,10 +43,12 @@ def read(config: Mapping) -> plan.Plan:
             if name == target or entry == other:
                 raise plan.reused_target_error(name, target)
     options.call('augmentation', data.Augmentation, sections.augmentation)
-    validation = options.call('validation', plan.ValidationSettings, sections.validation)
+    validation = None
+    if trains or sections.validation:
+        validation = options.call('validation', plan.ValidationSettings, sections.validation)
+        checks.integer('validation.examples', validation.examples, at_least=1)
+        checks.integer('validation.every_epochs', validation.every_epochs, at_least=1)
     evaluation = options.call('evaluation', plan.EvaluationSettings, sections.evaluation)
-    checks.integer('validation.examples', validation.examples, at_least=1)
-    checks.integer('validation.every_epochs', validation.every_epochs, at_least=1)
     checks.integer('evaluation.examples', evaluation.examples, at_least=1)
     checks.integer('evaluation.batch_size', evaluation.batch_size, at_least=1)
     return plan.Plan(
@@ -55,7 +59,7 @@ def read(config: Mapping) -> plan.Plan:
         baselines=tuple(sections.baselines),
         attacks={name: _attack(spec) for name, spec in sections.attacks.items()},
         validation=validation,
-        validation_attack=_attack(validation.attack),
+        validation_attack=validation and _attack(validation.attack),
         evaluation=evaluation,
         config_sha256=digests.of_plain(config),
     )

@@ -46,8 +46,13 @@ def surrogates(sections: sections_lib.Sections) -> list[plan.Network]:
     for name, entry in sections.surrogates.items():
         spec, start, keys = None, None, {}
         if plan.is_reference(entry):
+            as_is = sections_lib.is_as_is(entry)
+            entry = {key: value for key, value in entry.items() if key != 'as_is' or not isinstance(value, bool)}
             start = options.call(f'surrogate {name!r}', plan.Reference, entry)
             keys = definitions.of_reference(f'surrogates.{name}', start)
+            if as_is:
+                networks.append(plan.Network('surrogate', name, 'imported', 0, None, None, start, keys))
+                continue
         else:
             spec, keys = _checked(entry), {f'surrogates.{name}': entry}
         for training_name in names:

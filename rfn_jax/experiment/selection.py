@@ -26,7 +26,7 @@ def select(plan: plan_lib.Plan, workdir: workdir_lib.Workdir) -> None:
       RunError: A checkpoint cannot be read, or a file cannot be written.
     """
     inputs = inputs_lib.Inputs(plan, workdir)
-    surrogates = plan.of_role('surrogate')
+    surrogates = plan.trained_surrogates()
     origins = [_origin(inputs, network) for network in surrogates]
     paths = [_path(workdir, network) for network in surrogates]
     workdir.record_config()
@@ -54,7 +54,7 @@ def stopping_epochs(inputs: inputs_lib.Inputs) -> dict[tuple[str, str], int]:
         validation settings; or a table of `select` does not match its figures.
     """
     plan, workdir = inputs.plan, inputs.workdir
-    surrogates = plan.of_role('surrogate')
+    surrogates = plan.trained_surrogates()
     origins = [_origin(inputs, network) for network in surrogates]
     if not workdir.result(EARLY_STOPPING).exists():
         raise errors.InputError(
@@ -92,7 +92,7 @@ def _early_stopping_rows(plan: plan_lib.Plan, all_figures: list[dict]) -> list[t
     rows = [row for figures in all_figures for row in _rows(figures)[0]]
     return [
         transfer.EarlyStoppingRow(surrogate, name, stops, *transfer.best_epoch(rows, surrogate, stops))
-        for surrogate in plan.surrogate_models()
+        for surrogate in dict.fromkeys(network.model for network in plan.trained_surrogates())
         for name, stops in plan.early_stopping.items()
     ]
 

@@ -7,7 +7,7 @@ Squeeze-and-Excitation Networks, https://arxiv.org/abs/1709.01507. The names of 
 
 import functools
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -63,6 +63,7 @@ class InvertedResidual(nn.Module):
       gate: Gate of squeeze-and-excitation.
       stochastic_depth: Probability of dropping the branch, in training.
       norm: Constructor of the normalizations.
+      padding: Padding of the convolutions, as in `layers.ConvNorm`.
       dtype: Type of the computation.
     """
 
@@ -76,6 +77,7 @@ class InvertedResidual(nn.Module):
     gate: Callable[[jax.Array], jax.Array] = nn.sigmoid
     stochastic_depth: float = 0.0
     norm: Callable[..., nn.BatchNorm] = layers.batch_norm
+    padding: Literal['same'] | None = None
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -85,7 +87,8 @@ class InvertedResidual(nn.Module):
 
         def add(kind, features, kernel=1, **options):
             name = f'{kind}_{len(steps)}'
-            module = layers.ConvNorm(features, kernel, **options, norm=self.norm, dtype=self.dtype, name=name)
+            options |= {'padding': self.padding, 'norm': self.norm, 'dtype': self.dtype}
+            module = layers.ConvNorm(features, kernel, **options, name=name)
             steps.append(functools.partial(module, train=train))
 
         if self.expanded != x.shape[-1]:
@@ -120,6 +123,7 @@ class InvertedResidualNetwork(nn.Module):
       dtype: Type of the computation; parameters, statistics and logits stay float32.
       activation: Class of the activations; a block may have a different one.
       norm: Constructor of the normalizations.
+      padding: Padding of the convolutions, as in `layers.ConvNorm`.
       classifier_init: Initialization of the kernels of the dense layers.
     """
 
@@ -132,12 +136,13 @@ class InvertedResidualNetwork(nn.Module):
 
     activation: ClassVar[type[hooks.Activation]]
     norm: ClassVar[Callable[..., nn.BatchNorm]] = staticmethod(layers.batch_norm)
+    padding: ClassVar[Literal['same'] | None] = None
     classifier_init: ClassVar[nn.initializers.Initializer] = staticmethod(nn.initializers.normal(0.01))
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Maps normalized images `[B, H, W, C]` to logits `[B, num_classes]`."""
-        options = {'activation': self.activation, 'norm': self.norm, 'dtype': self.dtype}
+        options = {'activation': self.activation, 'norm': self.norm, 'padding': self.padding, 'dtype': self.dtype}
         conv_norm = functools.partial(layers.ConvNorm, **options)
         x = conv_norm(self.stem_width, 3, self.stem_strides, name='features_0')(x, train=train)
         blocks = self.block_options()

@@ -6,6 +6,7 @@ All images are `[B, H, W, C]`. Padding is always explicit, so that weights train
 import functools
 import math
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -29,20 +30,21 @@ def conv(
     kernel: int | tuple[int, int],
     *,
     strides: int = 1,
-    padding: int | tuple[int, int] | None = None,
+    padding: int | Sequence[int | tuple[int, int]] | None = None,
     groups: int = 1,
     use_bias: bool = False,
     dtype=jnp.float32,
     kernel_init=conv_init,
     name: str | None,
 ):
-    """A convolution with the same padding on both sides.
+    """A convolution with explicit padding.
 
     Args:
       features: Output channels.
       kernel: Rows and columns of the kernel, or one number for both.
       strides: Stride in both directions.
-      padding: Rows and columns added on each side, or one number for both; `kernel // 2` by default.
+      padding: Rows and columns added on each side, or one number for both; `kernel // 2` by default. A pair in place of
+        either number is what is added before and after.
       groups: Number of groups that the channels are split into.
       use_bias: Whether to add a bias; models with batch normalization do not need one.
       dtype: Type of the computation.
@@ -58,7 +60,7 @@ def conv(
         features,
         kernel,
         strides=strides,
-        padding=[(p, p) for p in padding],
+        padding=[(p, p) if isinstance(p, int) else p for p in padding],
         feature_group_count=groups,
         use_bias=use_bias,
         dtype=dtype,
@@ -66,6 +68,27 @@ def conv(
         conv_general_dilated=convolution.conv_general_dilated,
         name=name,
     )
+
+
+def same_padding(
+    image_size: tuple[int, int], kernel: int | tuple[int, int], strides: int
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """TensorFlow's padding `SAME`: what is added before and after the rows, and before and after the columns.
+
+    There are `ceil(size / strides)` outputs, and no more padding than they need; if it is odd, there is one more at the end.
+    With strides above 1 the windows therefore start elsewhere than with PyTorch's `kernel // 2`, as long as the size is even.
+
+    Args:
+      image_size: Rows and columns of the image.
+      kernel: Rows and columns of the kernel, or one number for both.
+      strides: Stride in both directions.
+    """
+    needed = [
+        max((math.ceil(size / strides) - 1) * strides + k - size, 0)
+        for size, k in zip(image_size, _pair(kernel), strict=True)
+    ]
+    rows, columns = ((total // 2, total - total // 2) for total in needed)
+    return rows, columns
 
 
 def max_pool(
@@ -168,7 +191,7 @@ class ConvNorm(nn.Module):
       features: Output channels.
       kernel: Rows and columns of the kernel, or one number for both.
       strides: Stride in both directions.
-      padding: Rows and columns added on each side; `kernel // 2` by default.
+      padding: Rows and columns added on each side, `kernel // 2` by default; or `'same'` for `same_padding`.
       groups: Number of groups that the channels are split into.
       activation: Class of the activation, from `hooks`; None for no activation.
       norm: Constructor of the normalization.
@@ -179,7 +202,7 @@ class ConvNorm(nn.Module):
     features: int
     kernel: int | tuple[int, int]
     strides: int = 1
-    padding: int | None = None
+    padding: int | Literal['same'] | None = None
     groups: int = 1
     activation: type[nn.Module] | None = None
     norm: Callable[..., nn.BatchNorm] = batch_norm
@@ -189,7 +212,9 @@ class ConvNorm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Maps features `[B, H, W, C]` to features; `train` selects batch statistics instead of running ones."""
-        options = {'strides': self.strides, 'padding': self.padding, 'groups': self.groups}
+        same = self.padding == 'same'
+        padding = same_padding(x.shape[1:3], self.kernel, self.strides) if same else self.padding
+        options = {'strides': self.strides, 'padding': padding, 'groups': self.groups}
         options |= {'kernel_init': self.kernel_init, 'dtype': self.dtype}
         x = conv(self.features, self.kernel, **options, name='conv')(x)
         x = self.norm(use_running_average=not train, dtype=self.dtype, name='bn')(x)
@@ -218,5 +243,5 @@ class StochasticDepth(nn.Module):
         return jnp.where(kept, x / (1 - self.rate), jnp.zeros_like(x))
 
 
-def _pair(value: int | Sequence[int]) -> tuple[int, int]:
+def _pair(value: int | Sequence) -> tuple:
     return (value, value) if isinstance(value, int) else tuple(value)

@@ -19,16 +19,27 @@ from rfn_jax.core import tables
 
 TABLE = pathlib.Path(__file__).with_name('sizes.csv')
 
-# Names of forms for small images begin with `cifar_`, general factories are listed here, and the rest are torchvision's.
+# Names of forms for small images begin with `cifar_`, and general factories are listed here. The rest are torchvision's,
+# except for those that begin with one of `OTHERS`.
 CIFAR = 'cifar_'
+OTHERS = ('efficientnet_lite', 'mobilenet_v1')
+IMAGE_SIZES = {
+    'inception_v3': 299,
+    'efficientnet_lite1': 240,
+    'efficientnet_lite2': 260,
+    'efficientnet_lite3': 280,
+    'efficientnet_lite4': 300,
+}
 GENERAL = (
     'convnext',
     'densenet',
     'efficientnet',
+    'efficientnet_lite',
     'mlp',
     'mobilenet_v3',
     'preact_resnet',
     'resnet',
+    'squeezenet',
     'swin',
     'vgg',
     'vit',
@@ -83,7 +94,7 @@ def measure(name: str, classifier: models.Classifier) -> Size:
         num_classes=classifier.num_classes,
         parameters=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(classifier.variables['params'])),
         gflops=multiply_adds(classifier, (image_size, image_size, 3)) / 1e9,
-        torchvision='' if name.startswith(CIFAR) else name,
+        torchvision='' if name.startswith((CIFAR, *OTHERS)) else name,
     )
 
 
@@ -100,7 +111,7 @@ def complete_models() -> list[str]:
 
 
 def _image_size(name: str) -> int:
-    return 32 if name.startswith(CIFAR) else 299 if name == 'inception_v3' else 224
+    return 32 if name.startswith(CIFAR) else IMAGE_SIZES.get(name, 224)
 
 
 def _equations(jaxpr) -> Iterator:

@@ -54,9 +54,9 @@ class Recipe:
     weight_decay: float
     decay_epochs: tuple[float, ...]
     decay_factor: float
-    crop_padding: int
-    flip: bool
     minimizer: Mapping[str, object]
+    crop_padding: int = 0
+    flip: bool = False
     random_resized_crop: tuple[float, float] | None = None
     rand_augment: tuple[int, int] | None = None
     mixup: float = 0.0

@@ -98,7 +98,7 @@ def test_only_weights_with_torchvision_names_have_a_default_normalization(tmp_pa
     np.savez(tmp_path / 'x.npz', **weights.to_state_dict(vit, naming='timm'))
     line = refused(capsys, 'import-weights', *flags, f'--out={tmp_path / "timm"}')
     assert (
-        "has the naming 'timm', whose authors may use another normalization than torchvision; pass --mean and --std"
+        "has the naming 'timm', whose authors may use another normalization than the default; pass --mean and --std"
         in line
     )
     assert main.main(['import-weights', *flags, f'--out={tmp_path / "timm"}', '--mean=0.5', '--std=0.5']) == 0

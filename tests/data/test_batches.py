@@ -47,9 +47,9 @@ def test_padded_batches_hold_every_example_once_and_copies_of_the_last(examples,
     data = ImageDataset(images, np.arange(examples) % 2, np.arange(examples) + 100, ('a', 'b'), 'toy')
     batches = list(padded_batches(data, batch_size))
     assert [count for _, count in batches] == counts
-    assert all(len(batch) == batch_size for batch, _ in batches)
-    ids = np.concatenate([batch.ids[:count] for batch, count in batches])
+    assert all(len(batch.image) == batch_size for batch, _ in batches)
+    ids = np.concatenate([batch.id[:count] for batch, count in batches])
     np.testing.assert_array_equal(ids, data.ids)
     for batch, count in batches:
-        np.testing.assert_array_equal(batch.images.ravel() + 100, batch.ids)
-        np.testing.assert_array_equal(batch.ids[count:], data.ids[-1])
+        np.testing.assert_array_equal(batch.image.ravel() + 100, batch.id)
+        np.testing.assert_array_equal(batch.id[count:], data.ids[-1])

@@ -102,6 +102,6 @@ def test_a_split_has_at_least_one_example(name, count):
 def test_a_missing_directory_is_named(by, tmp_path, monkeypatch):
     directory = str(tmp_path / 'nothing-here')
     monkeypatch.setenv('TFDS_DATA_DIR', directory if by == 'environment' else 'elsewhere')
-    with pytest.raises(InputError, match=r'no CIFAR-10 .*nothing-here'):
+    with pytest.raises(InputError, match=r'no cifar10 .*nothing-here'):
         SOURCES.make('cifar10', data_dir=directory if by == 'argument' else '')
     assert not list(tmp_path.iterdir())

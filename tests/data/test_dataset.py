@@ -37,7 +37,7 @@ def test_a_record_is_one_example():
     image, label, number = make()[3]
     np.testing.assert_array_equal(image, IMAGES[3])
     assert (label, number) == (1, 13)
-    assert number.dtype == np.uint32
+    assert number.dtype == np.int64
 
 
 def test_mean_and_std_are_those_of_each_channel():

@@ -30,6 +30,7 @@ NAMES = [
     *('swin_t', 'swin_s', 'swin_b'),
     *('convnext_tiny', 'convnext_small', 'convnext_base', 'convnext_large'),
     *('mobilenet_v2', 'mobilenet_v3_small', 'mobilenet_v3_large', 'efficientnet_b0'),
+    *('squeezenet1_0', 'squeezenet1_1'),
 ]
 
 

@@ -25,6 +25,9 @@ SMALL = {
         'hidden_width': 8,
     },
     'efficientnet': {'stages': ((1, 3, 8, 1, 2), (2, 5, 8, 2, 1)), 'width_multiplier': 0.3},
+    'efficientnet_lite': {'stages': ((1, 3, 8, 1, 2), (2, 5, 8, 2, 1)), 'width_multiplier': 0.3},
+    'mobilenet_v1': {'stages': ((8, 1, 1), (16, 2, 2)), 'width_multiplier': 0.3},
+    'squeezenet': {'stages': (((4, 6), (6, 8)),), 'stem_width': 8},
 }
 KINDS = list(SMALL)
 SIZE = {'googlenet': 16}  # instead of 8 rows and columns

@@ -27,6 +27,7 @@ NAMES = [name for name in GOLDEN if '/' not in name]
 COMPARED = {
     'resnet18', 'resnet50', 'resnext50_32x4d', 'densenet121', 'vgg11_bn', 'googlenet', 'inception_v3', 'vit_b_32', 'swin_t',
     'convnext_tiny', 'mobilenet_v2', 'mobilenet_v3_small', 'mobilenet_v3_large', 'efficientnet_b0',
+    'squeezenet1_0', 'squeezenet1_1',
 }  # fmt: skip
 O0 = {'xla_backend_optimization_level': 0}
 

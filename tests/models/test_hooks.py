@@ -110,6 +110,13 @@ PLACES = {
     'efficientnet': Places(
         'features_0 features_1_0 features_2_0 features_2_1 features_3 dropout classifier', 2, activations={'Silu': 7}
     ),
+    'efficientnet_lite': Places(
+        'features_0 features_1_0 features_2_0 features_2_1 features_3 dropout classifier', 2, activations={'Relu6': 7}
+    ),
+    'mobilenet_v1': Places('features_0 features_1 features_2 features_3 classifier', activations={'Relu': 7}),
+    'squeezenet': Places(
+        'features_0 features_1 features_3 features_4 classifier_0 classifier_1 classifier_2', activations={'Relu': 8}
+    ),
 }
 
 

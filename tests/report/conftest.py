@@ -95,17 +95,26 @@ def workdir(tmp_path):
     validation = _transfer(lambda training: range(2, 61, 2), course, ('mlp_wide', 'cnn_wide'), 100, course)
     made.write('transfer_validation.csv', columns, validation)
 
-    columns = 'model,role,training,seed,epoch,accuracy,n'
+    columns = 'model,role,training,seed,epoch,accuracy,top5_accuracy,n'
     rows = [
-        (surrogate, 'surrogate', training, seed, 22 if training == 'early_stopped' else 60, accuracy + seed / 500, 360)
+        (
+            surrogate,
+            'surrogate',
+            training,
+            seed,
+            22 if training == 'early_stopped' else 60,
+            accuracy + seed / 500,
+            1.0,
+            360,
+        )
         for training, accuracy in {'sgd': 0.97, 'early_stopped': 0.955, 'rfn': 0.96}.items()
         for seed in range(3)
     ]
-    rows += [(name, 'target', 'sgd', 0, 60, 0.96 + place / 200, 360) for place, name in enumerate(TARGETS)]
-    rows += [(name, 'validation_target', 'sgd', 0, 60, 0.95, 360) for name in ('mlp_wide', 'cnn_wide')]
+    rows += [(name, 'target', 'sgd', 0, 60, 0.96 + place / 200, 1.0, 360) for place, name in enumerate(TARGETS)]
+    rows += [(name, 'validation_target', 'sgd', 0, 60, 0.95, 1.0, 360) for name in ('mlp_wide', 'cnn_wide')]
     made.write('natural.csv', columns, rows)
     rows = [
-        (surrogate, 'surrogate', training, seed, epoch, 0.97 - math.exp(-epoch / 9) * 0.6 - seed / 200, 180)
+        (surrogate, 'surrogate', training, seed, epoch, 0.97 - math.exp(-epoch / 9) * 0.6 - seed / 200, 1.0, 180)
         for training in ('sgd', 'rfn')
         for seed in range(3)
         for epoch in range(2, 61, 2)

@@ -13,7 +13,7 @@ def test_columns_are_those_that_readers_rely_on():
     assert ','.join(tables.columns(TransferRow)) == (
         'surrogate,training,seed,epoch,attack,eps,norm,target,kind,success_rate,ci_low,ci_high,n,gradient_evaluations'
     )
-    assert ','.join(tables.columns(NaturalRow)) == 'model,role,training,seed,epoch,accuracy,n'
+    assert ','.join(tables.columns(NaturalRow)) == 'model,role,training,seed,epoch,accuracy,top5_accuracy,n'
     assert (WHITE_BOX, BLACK_BOX) == ('white-box', 'black-box')
 
 
@@ -30,5 +30,5 @@ def test_a_transfer_row_has_exactly_the_columns_and_the_wilson_interval():
 
 def test_a_natural_row_has_exactly_the_columns():
     about = {'model': 'vgg', 'role': 'target', 'training': 'sgd', 'seed': 1, 'epoch': 30}
-    row = NaturalRow.of(np.array([True, True, True, False]), **about)
-    assert dataclasses.asdict(row) == {**about, 'accuracy': 0.75, 'n': 4}
+    row = NaturalRow.of(np.array([True, True, True, False]), np.array([True, True, True, True]), **about)
+    assert dataclasses.asdict(row) == {**about, 'accuracy': 0.75, 'top5_accuracy': 1.0, 'n': 4}

