@@ -10,6 +10,7 @@ score are given here, since this config has not been run to its end.
 """
 
 import ml_collections
+from ml_collections import config_dict
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -25,7 +26,16 @@ def get_config() -> ml_collections.ConfigDict:
         'validation_examples': 5_000,
         'test_examples': 10_000,
     }
-    config.augmentation = {'crop_padding': 4, 'flip': True}
+    config.augmentation = {
+        'crop_padding': 4,
+        'flip': True,
+        'random_resized_crop': config_dict.placeholder(
+            tuple
+        ),  # (min_area, max_area), such as (0.08, 1.0); None for none
+        'rand_augment': config_dict.placeholder(tuple),  # (num_ops, magnitude), such as (2, 9); None for none
+        'mixup': 0.0,  # alpha; 0 for none
+        'cutmix': 0.0,  # alpha; 0 for none
+    }
 
     config.optim = {
         'epochs': 150,
@@ -33,6 +43,7 @@ def get_config() -> ml_collections.ConfigDict:
         'learning_rate': 0.05,
         'momentum': 0.9,
         'weight_decay': 5e-4,
+        'label_smoothing': 0.0,
         'decay_epochs': (50, 100),
         'decay_factor': 0.1,
         'rho': 0.4,

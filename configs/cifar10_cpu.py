@@ -22,7 +22,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.name = 'cifar10_cpu'
     config.seeds = 2
     config.data.update(train_examples=3_000, validation_examples=1_000, test_examples=2_000)
-    config.augmentation = {'crop_padding': 0, 'flip': True}
+    config.augmentation.crop_padding = 0
     config.optim.update(epochs=24, batch_size=64, decay_epochs=(12, 18), rho=0.2)
     targets = {'epochs': 20, 'decay_epochs': (10, 15)}
 

@@ -8,6 +8,7 @@ seeds on 478 test images: SGD 55.7 %, early-stopped SGD 56.4 %, RFN 62.6 %; natu
 """
 
 import ml_collections
+from ml_collections import config_dict
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -17,7 +18,16 @@ def get_config() -> ml_collections.ConfigDict:
     config.seed = 0
     config.seeds = 3  # number of surrogates for each training
     config.data = {'name': 'digits'}
-    config.augmentation = {'crop_padding': 0, 'flip': False}
+    config.augmentation = {
+        'crop_padding': 0,
+        'flip': False,
+        'random_resized_crop': config_dict.placeholder(
+            tuple
+        ),  # (min_area, max_area), such as (0.08, 1.0); None for none
+        'rand_augment': config_dict.placeholder(tuple),  # (num_ops, magnitude), such as (2, 9); None for none
+        'mixup': 0.0,  # alpha; 0 for none
+        'cutmix': 0.0,  # alpha; 0 for none
+    }
 
     config.optim = ml_collections.ConfigDict(
         {
@@ -26,6 +36,7 @@ def get_config() -> ml_collections.ConfigDict:
             'learning_rate': 0.05,
             'momentum': 0.9,
             'weight_decay': 5e-4,
+            'label_smoothing': 0.0,
             'decay_epochs': (20, 30),
             'decay_factor': 0.1,
             'rho': 0.4,

@@ -10,6 +10,7 @@ given here, since this config has not been run to its end.
 """
 
 import ml_collections
+from ml_collections import config_dict
 
 TARGETS = (
     'resnet50', 'resnet152', 'resnext50_32x4d', 'wide_resnet50_2', 'densenet201', 'vgg19', 'googlenet', 'inception_v3',
@@ -33,7 +34,13 @@ def get_config() -> ml_collections.ConfigDict:
         'resize': 256,
         'validation_examples': 2_000,  # held out from the training images
     }
-    config.augmentation = {'random_resized_crop': (0.08, 1.0), 'flip': True}
+    config.augmentation = {
+        'random_resized_crop': (0.08, 1.0),
+        'flip': True,
+        'rand_augment': config_dict.placeholder(tuple),  # (num_ops, magnitude), such as (2, 9); None for none
+        'mixup': 0.0,  # alpha; 0 for none
+        'cutmix': 0.0,  # alpha; 0 for none
+    }
 
     config.optim = {
         'epochs': 90,
@@ -41,6 +48,7 @@ def get_config() -> ml_collections.ConfigDict:
         'learning_rate': 0.1,
         'momentum': 0.9,
         'weight_decay': 1e-4,
+        'label_smoothing': 0.0,
         'decay_epochs': (30, 60),
         'decay_factor': 0.1,
         'rho': 0.4,

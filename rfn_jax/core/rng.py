@@ -39,6 +39,20 @@ def _hash_to_int(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], 'big')
 
 
+def generator_for(seed: int, purpose: str, *indices: int) -> np.random.Generator:
+    """Returns the NumPy generator for one purpose, for draws on the host.
+
+    Args:
+      seed: The seed of the run, at least 0.
+      purpose: What the draws are for, such as `'rand augment'`.
+      *indices: Integers of at least 0, such as the epoch and the id of the example. Only the last one may be 2^32 or more.
+
+    Returns:
+      A generator whose draws depend on the arguments alone.
+    """
+    return np.random.default_rng([_hash_to_int(purpose), seed, *(int(index) for index in indices)])
+
+
 def example_keys(key: jax.Array, ids: ArrayLike) -> jax.Array:
     """Returns one key per example, derived from its id, so that it does not depend on the batch that the example is in.
 

@@ -21,7 +21,7 @@ def read(path: str) -> dict[str, str]:
       InputError: The file cannot be read, has fewer than 2 classes, or lists one twice.
     """
     try:
-        lines = pathlib.Path(path).expanduser().read_text(encoding='utf-8').splitlines()
+        lines = pathlib.Path(path).expanduser().read_text(encoding='utf-8-sig').splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise errors.InputError(f'could not read the list of classes {path}: {error}') from error
     names: dict[str, str] = {}

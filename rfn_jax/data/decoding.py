@@ -22,7 +22,7 @@ def decode(encoded: bytes | os.PathLike[str], *, channels: int = 3, name: str = 
     CMYK                        converted to RGB
     palette, or transparent     its colors; transparency is dropped, not blended
     16 bits a channel           scaled to 8 bits, rounded down (torchvision clips such images)
-    EXIF orientation            ignored: pixels stay as they are stored
+    EXIF orientation            ignored: pixels stay as they are stored; Pillow obeys that of a TIFF
     animation                   its first frame
     one pixel wide or high      as it is
     truncated, not an image     an error

@@ -77,8 +77,8 @@ def image_folder(
 
     An image is held out if the hash of its path falls in the share that is reserved, so adding images later does not move any
     image to another split. The id of an example is the first 63 bits of the SHA-256 of its path, and examples are ordered by
-    their ids, which mixes the classes. Files with other extensions and names that start with a dot are ignored; images may
-    be in subfolders of the folder of their class.
+    their ids, which mixes the classes. Files with other extensions, and files and folders whose names start with a dot, are
+    ignored; images may be in subfolders of the folder of their class.
 
     Args:
       directory: The folder.
@@ -87,7 +87,8 @@ def image_folder(
       interpolation: `'bilinear'` or `'bicubic'`.
       channels: 3 for color, 1 for gray.
       classes: A text file with the folder name of each class in the order of the labels, one a line, such as the WordNet ids
-        of ImageNet; a longer name may follow after a space. By default the names of the folders, sorted.
+        of ImageNet; a longer name may follow after a space. A class may have no folder. By default the names of the
+        folders, sorted.
       validation_fraction: Fraction of the images to hold out for validation, if no folder has them.
       test_fraction: Fraction of the images to hold out for testing, if no folder has them.
       train_examples: Number of training examples to use, those with the lowest ids; by default all.
@@ -102,6 +103,7 @@ def image_folder(
       InputError: The folder or the list of classes cannot be read; a class has no image, or is in another split but not in
         `train`; there are fewer than 2 classes; or a number is out of range.
     """
+    checks.string('directory', directory, 'the path of a folder')
     root = pathlib.Path(directory).expanduser().absolute()
     size = checks.integer('image_size', image_size, at_least=1)
     transform = resizing.ResizeAndCrop(size, resizing.usual_resize(size) if resize is None else resize, interpolation)
@@ -139,11 +141,13 @@ def pinned_folder(spec: Mapping[str, object]) -> dict[str, object]:
       InputError: As for `image_folder`.
     """
     spec = dict(spec)
-    for option in ('directory', 'classes'):
-        if isinstance(spec.get(option), str) and spec[option]:
-            spec[option] = str(pathlib.Path(spec[option]).expanduser().absolute())
-    if 'listing_sha256' not in spec and isinstance(spec.get('directory'), str):
-        names, files = listed(pathlib.Path(spec['directory']), str(spec.get('classes', '')))
+    paths = {'directory': '', 'classes': ''}
+    for option in paths:
+        value = spec.get(option)
+        if isinstance(value, str) and value:  # `image_folder` will report anything else
+            spec[option] = paths[option] = str(pathlib.Path(value).expanduser().absolute())
+    if 'listing_sha256' not in spec and paths['directory']:
+        names, files = listed(pathlib.Path(paths['directory']), paths['classes'])
         spec['listing_sha256'] = _listing_sha256(names, files.values())
     return spec
 
@@ -220,7 +224,12 @@ def _class_folders(folder: pathlib.Path) -> list[str]:
 
 def _walk(folder: pathlib.Path, name: str) -> Iterator[str]:
     """The paths of the image files of a class, relative to the folder of its split, with forward slashes."""
-    for parent, _, files in os.walk(folder / name, followlinks=True):
+
+    def refuse(error: OSError) -> None:
+        raise errors.InputError(f'could not read {error.filename}: {error.strerror}') from error
+
+    for parent, subfolders, files in os.walk(folder / name, onerror=refuse, followlinks=True):
+        subfolders[:] = [subfolder for subfolder in subfolders if not subfolder.startswith('.')]
         relative = pathlib.Path(parent).relative_to(folder).as_posix()
         yield from (f'{relative}/{f}' for f in files if f.lower().endswith(EXTENSIONS) and not f.startswith('.'))
 

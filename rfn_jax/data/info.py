@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from rfn_jax.core import errors
+
 
 @dataclasses.dataclass(frozen=True)
 class DataInfo:
@@ -12,12 +14,21 @@ class DataInfo:
       class_names: The names of the K classes.
       mean: Mean of each channel of the training images, scaled to [0, 1].
       std: Standard deviation of each channel of the same images.
+
+    Raises:
+      InputError: There is not one mean and one standard deviation for each channel.
     """
 
     image_shape: tuple[int, int, int]
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    def __post_init__(self):
+        channels = self.image_shape[2]
+        for name in ('mean', 'std'):
+            if len(values := getattr(self, name)) != channels:
+                raise errors.InputError(f'{name} must have {channels} numbers, one for each channel, got {values!r}')
 
     @property
     def num_classes(self) -> int:

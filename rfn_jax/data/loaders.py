@@ -1,7 +1,7 @@
 """The batches of an epoch, on the mesh: from a training set stored on the devices, or streamed to them.
 
 The contents of batch `s` of epoch `e` depend on the seed, `e` and `s` alone: both loaders give the same batches, on any
-number of devices and hosts, and a run can resume anywhere.
+number of devices and hosts, and a run can resume anywhere. Only the streaming loader augments images on the host.
 
 Axes: `B` examples of the global batch, `k` steps of a call, `H W` rows and columns, `C` channels.
 """
@@ -14,8 +14,8 @@ import numpy as np
 from flax import struct
 from jax.sharding import Mesh
 
-from rfn_jax.core import checks, sharding
-from rfn_jax.data import batches, dataset, reading, sources
+from rfn_jax.core import checks, errors, sharding
+from rfn_jax.data import batches, dataset, host_augmentation, reading, sources
 from rfn_jax.data import info as info_lib
 
 RESIDENT_BYTES = 1 << 30  # the largest training set that `loader` puts on every device
@@ -42,7 +42,7 @@ class Loader(Protocol):
     Attributes:
       batch_size: B.
       steps_per_epoch: Number of batches in an epoch; examples that do not fill a whole batch are left out.
-      seed: Seed of the order.
+      seed: Seed of the order and of the augmentation.
     """
 
     batch_size: int
@@ -64,6 +64,36 @@ def is_large(source: sources.Source, info: info_lib.DataInfo) -> bool:
     return len(source) * int(np.prod(info.image_shape)) > RESIDENT_BYTES
 
 
+def is_streamed(
+    source: sources.Source,
+    info: info_lib.DataInfo,
+    streaming: bool | None,
+    augmentation: host_augmentation.HostAugmentation | None = None,
+) -> bool:
+    """Returns whether `loader` streams a training set; its arguments are those of `loader`.
+
+    Raises:
+      InputError: `streaming` is False, and images are augmented on the host.
+    """
+    check_streaming(streaming, augmentation)
+    if streaming is None:
+        return augmentation is not None or is_large(source, info)
+    return streaming
+
+
+def check_streaming(streaming: bool | None, augmentation: host_augmentation.HostAugmentation | None) -> None:
+    """Checks that images which are augmented on the host are not to be stored on the devices.
+
+    Raises:
+      InputError: `streaming` is False, and there is an augmentation on the host.
+    """
+    if augmentation is not None and streaming is False:
+        raise errors.InputError(
+            'random_resized_crop and rand_augment change the images while they are read, so the images cannot be stored on '
+            'the devices: streaming must be True or None, got False'
+        )
+
+
 def loader(
     source: sources.Source,
     info: info_lib.DataInfo,
@@ -72,6 +102,7 @@ def loader(
     seed: int,
     mesh: Mesh,
     streaming: bool | None = None,
+    augmentation: host_augmentation.HostAugmentation | None = None,
 ) -> Loader:
     """Returns the loader of a training set.
 
@@ -81,13 +112,16 @@ def loader(
       batch_size: B, at most the number of examples; a multiple of the number of devices.
       seed: Seed of the order.
       mesh: Mesh with the axis `'data'`.
-      streaming: Whether batches are decoded while the devices work; by default, only if the images take more than 1 GiB.
+      streaming: Whether batches are decoded while the devices work; by default, only if the images take more than 1 GiB or
+        are augmented on the host.
+      augmentation: What is done to the images on the host, or None; it also uses the seed.
 
     Raises:
-      InputError: `batch_size` is not in `[1, examples]`, or an image that is read does not have the shape in `info`.
+      InputError: `batch_size` is not in `[1, examples]`, an image that is read does not have the shape in `info`, or
+        `streaming` is False and there is an augmentation on the host.
     """
-    if is_large(source, info) if streaming is None else streaming:
-        return StreamingLoader(source, info, batch_size=batch_size, seed=seed, mesh=mesh)
+    if is_streamed(source, info, streaming, augmentation):
+        return StreamingLoader(source, info, batch_size=batch_size, seed=seed, mesh=mesh, augmentation=augmentation)
     return ResidentLoader(reading.in_memory(source, info), batch_size=batch_size, seed=seed, mesh=mesh)
 
 
@@ -127,10 +161,19 @@ def _take(whole: Batch, positions: jax.Array) -> Batch:
 class StreamingLoader:
     """Batches read from a training set as they are needed: each process reads what its devices need; see `Loader`."""
 
-    def __init__(self, source: sources.Source, info: info_lib.DataInfo, *, batch_size: int, seed: int, mesh: Mesh):
+    def __init__(
+        self,
+        source: sources.Source,
+        info: info_lib.DataInfo,
+        *,
+        batch_size: int,
+        seed: int,
+        mesh: Mesh,
+        augmentation: host_augmentation.HostAugmentation | None = None,
+    ):
         self.batch_size, self.seed = batch_size, seed
         self.steps_per_epoch = batches.steps_per_epoch(len(source), batch_size)
-        self._mesh, self._source, self._info = mesh, source, info
+        self._mesh, self._source, self._info, self._augmentation = mesh, source, info, augmentation
 
     def epoch(self, epoch: int, *, steps_per_call: int = 1) -> Iterator[Batch]:
         """See `Loader.epoch`; the next batches are decoded in the background.
@@ -142,7 +185,11 @@ class StreamingLoader:
         mine = order[:, sharding.local_rows(self.batch_size, self._mesh)]
         stacked = steps_per_call > 1
         placed = sharding.rows_sharding(self._mesh) if stacked else sharding.batch_sharding(self._mesh)
-        records = reading.read_batches(self._source, mine.ravel(), mine.shape[1], image_shape=self._info.image_shape)
+        source, transform, shape = self._source, None, self._info.image_shape
+        if self._augmentation is not None:
+            transform = self._augmentation.transform(source, shape, seed=self.seed, epoch=epoch)
+            source = self._augmentation.source(source)
+        records = reading.read_batches(source, mine.ravel(), mine.shape[1], image_shape=shape, transform=transform)
         for call in _split_calls(mine, steps_per_call):
             steps = [next(records) for _ in call]
             images, labels, ids = (np.stack(field) if stacked else field[0] for field in zip(*steps, strict=True))

@@ -1,10 +1,8 @@
 """A source whose images are brought to one size when they are accessed."""
 
-from collections.abc import Callable
-
 import numpy as np
 
-from rfn_jax.data import sources
+from rfn_jax.data import resizing, sources
 
 
 class ResizedSource:
@@ -12,11 +10,11 @@ class ResizedSource:
 
     Args:
       originals: The source; it also has the attribute `labels`, if the labels are known without reading the images.
-      transform: Function from an image uint8 `[H, W, C]` to the resized one, such as `ResizeAndCrop`.
+      transform: How their images are resized.
     """
 
-    def __init__(self, originals: sources.Source, transform: Callable[[np.ndarray], np.ndarray]):
-        self.originals, self._transform = originals, transform
+    def __init__(self, originals: sources.Source, transform: resizing.ResizeAndCrop):
+        self.originals, self.transform = originals, transform
 
     @property
     def source(self) -> str:
@@ -33,4 +31,4 @@ class ResizedSource:
 
     def __getitem__(self, position: int) -> sources.Record:
         record = self.originals[position]
-        return record._replace(image=self._transform(record.image))
+        return record._replace(image=self.transform(record.image))

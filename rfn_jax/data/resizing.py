@@ -51,17 +51,10 @@ def usual_resize(size: int) -> int:
     return -(-size * 8 // 7)
 
 
-def resized(
-    image: np.ndarray,
-    height: int,
-    width: int,
-    interpolation: str,
-    *,
-    box: tuple[float, float, float, float] | None = None,
-) -> np.ndarray:
-    """Resizes an image uint8 `[H, W, C]`, or the part of it in `box` (left, top, right, bottom), with Pillow."""
+def resized(image: np.ndarray, height: int, width: int, interpolation: str) -> np.ndarray:
+    """Resizes an image uint8 `[H, W, C]` with antialiasing, to uint8 `[height, width, C]`."""
     from PIL import Image
 
     pillow = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
-    method = Image.Resampling[interpolation.upper()]
-    return np.asarray(pillow.resize((width, height), method, box)).reshape(height, width, image.shape[2])
+    pixels = np.asarray(pillow.resize((width, height), Image.Resampling[interpolation.upper()]))
+    return pixels.reshape(height, width, image.shape[2])

@@ -20,8 +20,8 @@ class Record(NamedTuple):
     Attributes:
       image: uint8 `[H, W, C]`.
       label: int32, in `[0, K)`.
-      id: int64, at least 0; together with the name of its source it identifies the example, and its lowest 32 bits seed the
-        random draws for it.
+      id: int64, at least 0; together with the name of its source it identifies the example, and it seeds the random draws for
+        the example (on the devices, its lowest 32 bits do).
     """
 
     image: np.ndarray

@@ -16,6 +16,13 @@ CHANGEABLE = {
     'optim': ('rho', 'steps_per_call', 'streaming'),  # trainings refer to rho, and contain its value
 }
 
+# Options that are off by default, and their values then. A definition holds them only if they are on, so that networks made
+# before an option existed, or from a config that does not name it, are recognized.
+OFF = {
+    'augmentation': {'random_resized_crop': None, 'rand_augment': None, 'mixup': 0.0, 'cutmix': 0.0},
+    'optim': {'label_smoothing': 0.0},
+}
+
 
 def of_trained_network(sections: Any, entries: Mapping[str, object]) -> dict[str, object]:
     """The definition of a network that is trained here.
@@ -25,7 +32,10 @@ def of_trained_network(sections: Any, entries: Mapping[str, object]) -> dict[str
       entries: The entries that concern only this network, by their keys.
     """
     shared = {name: fixed_values(name, getattr(sections, name)) for name in CHANGEABLE}
-    return dict(flatten({'seed': sections.seed, 'augmentation': sections.augmentation, **shared, **entries}))
+    shared['augmentation'] = sections.augmentation
+    for name, off in OFF.items():
+        shared[name] = {key: value for key, value in shared[name].items() if key not in off or value != off[key]}
+    return dict(flatten({'seed': sections.seed, **shared, **entries}))
 
 
 def fixed_values(section: str, values: Mapping[str, object]) -> dict[str, object]:

@@ -42,7 +42,7 @@ def read(config: Mapping) -> plan.Plan:
         for target, other in sections.targets.items():
             if name == target or entry == other:
                 raise plan.reused_target_error(name, target)
-    options.call('augmentation', data.CropAndFlip, sections.augmentation)
+    options.call('augmentation', data.Augmentation, sections.augmentation)
     validation = None
     if trains or sections.validation:
         validation = options.call('validation', plan.ValidationSettings, sections.validation)

@@ -26,11 +26,11 @@ def mean_over_groups(
     """Computes the mean of `work(shared, images, labels, group_index)` over all groups.
 
     Args:
-      work: Function of the values that all groups share, of the images `[m, H, W, C]` and labels `[m]` of a group, and of the
-        index of the group in the batch; returns a pytree of floating-point arrays.
+      work: Function of the values that all groups share, of the images `[m, H, W, C]` and labels `[m, ...]` of a group, and
+        of the index of the group in the batch; returns a pytree of floating-point arrays.
       shared: Pytree of arrays.
       images: `[B, H, W, C]`.
-      labels: int32 `[B]`.
+      labels: int32 `[B]`, or probabilities `[B, K]`.
       group_size: m, a divisor of B.
       mesh: Mesh with the axis `'data'`, along which the batch is sharded; its size divides B.
 

@@ -30,7 +30,8 @@ def fit(
 
     After each epoch it saves `checkpoints/<epoch>` and appends to `metrics.jsonl`: the loss and accuracy on the (augmented)
     training batches, the norm of the parameters, the natural accuracy on the validation images, the learning rate and the
-    seconds; for a sharpness-aware minimizer also the mean norms of its gradient and perturbation, and its counters.
+    seconds; for a sharpness-aware minimizer also the mean norms of its gradient and perturbation, and its counters. The loss
+    includes label smoothing; with mixup or cutmix, the accuracy counts the class that has the largest weight in the label.
 
     A run that was stopped, at any point, resumes from the newest readable checkpoint that holds the state of the optimizer
     and ends with the same weights, bit for bit if the platform and the number of devices are the same and XLA is

@@ -21,7 +21,8 @@ class ForwardResult(NamedTuple):
 
     Attributes:
       losses: Loss of each example, `[B]`.
-      accuracy: Fraction of the examples that are predicted correctly.
+      accuracy: Fraction of the examples that are predicted correctly; for labels that are probabilities, fraction of those
+        whose predicted class is the one with the largest probability.
       batch_stats: Running statistics after the forward pass.
     """
 
@@ -53,6 +54,7 @@ def objective(
     key: jax.Array | None = None,
     *,
     train: bool = True,
+    label_smoothing: float = 0.0,
     micro_batch_size: int | None = None,
     rematerialize: bool = False,
     gather: Callable[[Any], Any] = lambda params: params,
@@ -76,9 +78,10 @@ def objective(
       module: Flax module.
       batch_stats: Running statistics before the forward pass.
       images: Normalized images `[B, H, W, C]`.
-      labels: int32 `[B]`.
+      labels: int32 `[B]`, or probabilities `[B, K]`.
       key: Key for dropout, needed by modules that use dropout in training mode; the number of each micro-batch is folded in.
       train: Whether to use training mode.
+      label_smoothing: See `losses.cross_entropy`.
       micro_batch_size: b, which must divide the number of examples if it is smaller; None for no micro-batches. Micro-batch i
         holds the examples i, i + B/b, i + 2B/b, ..., so that every device has an equal share of each micro-batch if b is a
         multiple of the number of devices.
@@ -109,10 +112,10 @@ def objective(
 
     def mean_loss(params, images, labels, key):
         logits, updated = forward(gather(params), images, key)
-        values = losses.cross_entropy(logits, labels)
+        values = losses.cross_entropy(logits, labels, label_smoothing=label_smoothing)
         for auxiliary in jax.tree.leaves(updated.get('auxiliary_logits', {})):
-            values += module.auxiliary_weight * losses.cross_entropy(auxiliary, labels)
-        accuracy = jnp.mean(jnp.argmax(logits, -1) == labels)
+            values += module.auxiliary_weight * losses.cross_entropy(auxiliary, labels, label_smoothing=label_smoothing)
+        accuracy = jnp.mean(jnp.argmax(logits, -1) == losses.most_likely(labels))
         return jnp.mean(values), ForwardResult(values, accuracy, updated.get('batch_stats', {}))
 
     def value_and_grad(params, images=images, labels=labels):

@@ -54,14 +54,16 @@ def program(
         on_cpu = mesh.devices.flat[0].platform == 'cpu'
         per_call = 1 if on_cpu or streaming else steps_per_epoch
     per_call = min(per_call, steps_per_epoch)
-    tx = recipe.optimizer(steps_per_epoch)
+    tx, augmentation = recipe.optimizer(steps_per_epoch), recipe.augmentation()
     compiled = step.train_step(
         classifier.module,
         classifier.mean,
         classifier.std,
         tx,
-        recipe.augmentation(),
+        augmentation.on_device(),
         mesh,
+        mix=augmentation.mixing(classifier.num_classes),
+        label_smoothing=recipe.label_smoothing,
         group_size=recipe.group_size,
         micro_batch_size=recipe.micro_batch_size,
         shard_state=recipe.shard_parameters,

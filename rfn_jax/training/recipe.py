@@ -22,10 +22,15 @@ class Recipe:
       weight_decay: Weight decay, applied to all parameters.
       decay_epochs: Epochs after which the learning rate is multiplied by `decay_factor`.
       decay_factor: See `decay_epochs`.
-      crop_padding: Padding of the random crop, in pixels; 0 for none.
+      crop_padding: Padding of the random crop, in pixels; 0 for none. For all of the augmentation, see `data.Augmentation`.
       flip: Whether to flip images at random.
       minimizer: Name in `optim.MINIMIZERS` and its options, such as `{'name': 'rfn_sam', 'rho': 0.4}`. A `rho` of two
         numbers, `(rho_min, rho_max)`, follows the learning rate between 0 and `learning_rate`.
+      random_resized_crop: `(min_area, max_area)` of the random crop of the original images, or None.
+      rand_augment: `(num_ops, magnitude)` of RandAugment, or None.
+      mixup: alpha of mixup; 0 for none.
+      cutmix: alpha of cutmix; 0 for none.
+      label_smoothing: Weight of the uniform distribution in the labels of the loss, in [0, 1); 0.1 is usual on ImageNet.
       group_size: Number of examples that share a perturbation: a divisor of `batch_size` (m-sharpness), `'device'`, or None
         for the whole batch; see `train_step`.
       micro_batch_size: Number of examples that pass through the network at once; None for all that share a perturbation. It
@@ -38,7 +43,7 @@ class Recipe:
       steps_per_call: Number of steps that the host launches together, in one `lax.scan`; the result is the same. By default a
         whole epoch on an accelerator, where each launch takes time, and 1 on the CPU.
       streaming: Whether images are decoded while the devices work instead of being stored on the devices; the result is the
-        same. By default, only if the images take more than 1 GiB.
+        same. By default, only if the images take more than 1 GiB, or are augmented on the host.
 
     Raises:
       InputError: A value is out of range, or the minimizer or one of its options is unknown.
@@ -54,6 +59,11 @@ class Recipe:
     minimizer: Mapping[str, object]
     crop_padding: int = 0
     flip: bool = False
+    random_resized_crop: tuple[float, float] | None = None
+    rand_augment: tuple[int, int] | None = None
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    label_smoothing: float = 0.0
     group_size: int | str | None = None
     micro_batch_size: int | None = None
     shard_parameters: bool = False
@@ -70,7 +80,11 @@ class Recipe:
             raise errors.InputError(f'decay_epochs {tuple(self.decay_epochs)} must be below epochs, {self.epochs}')
         self.optimizer(steps_per_epoch=1)
         self.check_sizes(devices=1)
-        self.augmentation()
+        checks.number('label_smoothing', self.label_smoothing, at_least=0, below=1)
+        augmentation = self.augmentation()
+        data.check_streaming(self.streaming, augmentation.on_host())
+        if augmentation.mixing(num_classes=2) and self.batch_size < 2:
+            raise errors.InputError(f'mixup and cutmix need a batch_size of at least 2, got {self.batch_size}')
 
     def check_sizes(self, devices: int) -> None:
         """Checks how a batch is divided over devices.
@@ -120,6 +134,7 @@ class Recipe:
         except (TypeError, ValueError) as error:
             raise errors.InputError(str(error)) from error
 
-    def augmentation(self) -> data.CropAndFlip:
+    def augmentation(self) -> data.Augmentation:
         """Returns the augmentation of the training images."""
-        return data.CropAndFlip(self.crop_padding, self.flip)
+        names = (field.name for field in dataclasses.fields(data.Augmentation))
+        return data.Augmentation(**{name: getattr(self, name) for name in names})

@@ -28,6 +28,8 @@ def train_step(
     augment: Callable[[jax.Array, jax.Array], jax.Array],
     mesh: Mesh,
     *,
+    mix: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]] | None = None,
+    label_smoothing: float = 0.0,
     group_size: int | str | None = None,
     micro_batch_size: int | None = None,
     shard_state: bool = False,
@@ -36,7 +38,8 @@ def train_step(
 ) -> Step:
     """Builds the compiled step of a network and an optimizer, or several steps in one dispatch.
 
-    The loss is the mean cross-entropy of the batch (see `objective` for auxiliary heads and dropout). The optimizer receives
+    The loss is the mean cross-entropy of the batch (see `objective` for auxiliary heads and dropout), with mixed and smoothed
+    labels if those are used. The optimizer receives
     `grad_fn`, the gradient of the same loss on the same augmented batch, so that its minimizer can evaluate the gradient at
     other parameters (it also receives what `optim.esam` needs in addition).
 
@@ -70,6 +73,9 @@ def train_step(
         must be an `optim.Optimizer`, which tells where the minimizer ends.
       augment: Function of images `[B, H, W, C]` in [0, 1] and keys `[B]`.
       mesh: Mesh with the axis `'data'`; its size divides B.
+      mix: Function of the augmented images, the labels int32 `[B]` and keys `[B]` that returns the mixed images and their
+        labels, probabilities `[B, K]`; such as `data.Mixing`. It sees the global batch, before it is divided into groups.
+      label_smoothing: See `losses.cross_entropy`.
       group_size: Number of examples that share a perturbation, a divisor of B; see above.
       micro_batch_size: Number of examples in a micro-batch. It must divide the number of examples that share a perturbation,
         and also the number that `optim.esam` keeps unless that is at most `micro_batch_size`. None for no micro-batches.
@@ -84,7 +90,8 @@ def train_step(
       `step(state, batch, key) -> (state, metrics)`, jitted, with `state` donated: `state` is created by `training.create`
       with `tx` and put on the mesh by `sharding.place`; `batch` is a `data.Batch` sharded over the devices; `key` is the key
       of the epoch, into which the ids of the examples are folded for the augmentation; `metrics` are the scalars `loss` and
-      `accuracy`, before the update, and those of `optim.diagnostics`. With `scan`, the metrics are arrays `[k]`.
+      `accuracy`, before the update, and those of `optim.diagnostics`. With mixed labels, `accuracy` is the fraction of the
+      examples whose predicted class has the largest weight in their label. With `scan`, the metrics are arrays `[k]`.
 
     Raises:
       InputError: `tx` cannot run per group; or, at the first step, its state cannot be merged, or a size is not a divisor
@@ -110,6 +117,7 @@ def train_step(
             images,
             labels,
             jax.random.fold_in(key, group_index),
+            label_smoothing=label_smoothing,
             micro_batch_size=micro_batch_size,
             rematerialize=rematerialize,
             gather=gather if group_size is None else lambda params: params,
@@ -153,14 +161,17 @@ def train_step(
         objectives.check_sizes(
             len(batch.labels), group_size=group_size, micro_batch_size=micro_batch_size, devices=mesh.size
         )
-        images = augment(batch.images.astype(jnp.float32) / 255, rng.example_keys(key, batch.ids))
+        images, labels = batch.images.astype(jnp.float32) / 255, batch.labels
+        images = augment(images, rng.example_keys(key, batch.ids))
+        if mix is not None:
+            images, labels = mix(images, labels, rng.example_keys(rng.subkey(key, 'mix'), batch.ids))
         images = models.normalize(images, mean, std)
         dropout = jax.random.fold_in(rng.subkey(key, 'dropout'), state.step)
         if group_size is None:
             shared = (state.params, state.batch_stats, state.opt_state, dropout)
-            updates, opt_state, batch_stats, metrics = evaluate(update, shared, images, batch.labels, 0)
+            updates, opt_state, batch_stats, metrics = evaluate(update, shared, images, labels, 0)
         else:
-            updates, opt_state, batch_stats, metrics = evaluate_by_groups(state, images, batch.labels, dropout)
+            updates, opt_state, batch_stats, metrics = evaluate_by_groups(state, images, labels, dropout)
         new_state = state_lib.TrainState(
             step=optax.safe_increment(state.step),
             params=optax.apply_updates(state.params, updates),
