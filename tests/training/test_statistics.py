@@ -10,6 +10,11 @@ from rfn_jax import models, training
 from rfn_jax.core import errors, rng, sharding
 
 
+def reestimate(classifier, examples, batch_size, devices=1):
+    mesh = sharding.data_mesh(jax.devices()[:devices])
+    return training.reestimate_batch_stats(classifier, examples, batch_size=batch_size, mesh=mesh)
+
+
 def textbook(classifier, images, batch_size):
     """The mean over batches of the mean and the biased variance of the inputs of the first normalization layer, computed by
     hand for a network that starts with a convolution and this normalization."""
@@ -28,11 +33,10 @@ def textbook(classifier, images, batch_size):
 
 @pytest.mark.parametrize('devices', [1, 8])
 def test_statistics_are_the_mean_over_batches_for_any_momentum_and_old_statistics(conv_bench, devices):
-    mesh = sharding.data_mesh(jax.devices()[:devices])
     c, train = conv_bench.classifier, conv_bench.train
     noise = jax.tree.map(lambda leaf: leaf + 7.0, c.variables['batch_stats'])
     c = c.replace(variables={**c.variables, 'batch_stats': noise})
-    new = training.reestimate_batch_stats(c, train, batch_size=24, mesh=mesh)  # 64 examples: two batches
+    new = reestimate(c, train, 24, devices)  # 64 examples: two batches
     mean, variance = textbook(c, train.images, 24)
     np.testing.assert_allclose(new.variables['batch_stats']['bn1']['mean'], mean, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(new.variables['batch_stats']['bn1']['var'], variance, rtol=1e-4, atol=1e-5)
@@ -41,9 +45,8 @@ def test_statistics_are_the_mean_over_batches_for_any_momentum_and_old_statistic
 
 
 def test_one_batch_makes_evaluation_agree_with_training(conv_bench):
-    c, mesh = conv_bench.classifier, sharding.data_mesh(jax.devices()[:1])
-    train = conv_bench.train
-    new = training.reestimate_batch_stats(c, train, batch_size=len(train), mesh=mesh)
+    c, train = conv_bench.classifier, conv_bench.train
+    new = reestimate(c, train, len(train))
     images = jnp.asarray(train.images, jnp.float32) / 255
     normalized = models.normalize(images, c.mean, c.std)
     logits, _ = c.module.apply(c.variables, normalized, train=True, mutable=['batch_stats'])
@@ -64,9 +67,7 @@ def test_dropout_is_on_and_the_same_in_all_batches(conv_bench):
     train = dataclasses.replace(conv_bench.train, images=np.full_like(conv_bench.train.images, 51))
 
     def statistics(examples):
-        mesh = sharding.data_mesh(jax.devices()[:1])
-        new = training.reestimate_batch_stats(c, examples, batch_size=32, mesh=mesh)
-        return new.variables['batch_stats']['bn']
+        return reestimate(c, examples, 32).variables['batch_stats']['bn']
 
     found = statistics(train)  # two batches
     # A value is 0.2 / 0.6 with probability 0.6, otherwise 0; each of 64 channels has 32 of them in each batch.
@@ -80,14 +81,11 @@ def test_dropout_is_on_and_the_same_in_all_batches(conv_bench):
 def test_a_model_without_statistics_is_left_alone(conv_bench):
     module = models.MODELS.make('vit', num_classes=10, patch_size=4, width=8, depth=1, heads=2, mlp_width=8)
     c = models.initialize(module, rng.key_for(0, 'vit'), (8, 8, 1), num_classes=10)
-    mesh = sharding.data_mesh(jax.devices()[:1])
-    assert training.reestimate_batch_stats(c, conv_bench.train, batch_size=16, mesh=mesh) is c
+    assert reestimate(c, conv_bench.train, 16) is c
 
 
 @pytest.mark.parametrize('batch_size', [0, 65, 12])
 def test_a_batch_size_out_of_range_is_refused(conv_bench, batch_size):
-    bench = dataclasses.replace(conv_bench)
-    with pytest.raises(
-        errors.InputError, match=f'batch_size must be 1 to 64 and a multiple of 8 devices, got {batch_size}'
-    ):
-        training.reestimate_batch_stats(bench.classifier, bench.train, batch_size=batch_size, mesh=sharding.data_mesh())
+    message = f'batch_size must be 1 to 64 and a multiple of 8 devices, got {batch_size}'
+    with pytest.raises(errors.InputError, match=message):
+        reestimate(conv_bench.classifier, conv_bench.train, batch_size, devices=8)
