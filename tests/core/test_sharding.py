@@ -66,15 +66,6 @@ def test_an_uneven_batch_is_refused(mesh):
         sharding.shard_batch({'image': np.zeros((12, 3))}, mesh)
 
 
-def test_computing_on_a_sharded_batch_gives_the_same_result_in_one_program(mesh):
-    x = np.random.default_rng(0).normal(size=(16, 4)).astype(np.float32)
-    w = np.random.default_rng(1).normal(size=(4,)).astype(np.float32)
-    gradient = jax.jit(jax.grad(lambda w, x: jnp.mean((x @ w) ** 2)))
-    result = gradient(sharding.replicate(w, mesh), sharding.shard_batch(x, mesh))
-    np.testing.assert_allclose(result, 2 * x.T @ (x @ w) / 16, rtol=1e-5)
-    assert result.sharding.is_fully_replicated
-
-
 def test_the_environment_names_versions_and_devices_in_plain_values():
     found = environment.describe(sharding.data_mesh(jax.devices()[:2]))
     assert found['devices'] == '2 x cpu'

@@ -69,9 +69,9 @@ def perturbation(tx, problem, *, count=0, **options):
     return flat.vector(one_update(tx, problem.params, problem.jitted[0], state=state, **options)[0]) - flat.start
 
 
-def train(tx, problem, steps, *, compiled=True, change_state=lambda t, state: state):
+def train(tx, problem, steps, *, compiled=True, change_state=lambda t, state: state, **changes):
     """The parameters, the updates and the state after each step; `change_state` acts before it."""
-    arguments = extra_args(problem)
+    arguments = extra_args(problem) | changes
 
     def update(g, state, params):
         return tx.update(g, state, params, **arguments)
@@ -79,7 +79,7 @@ def train(tx, problem, steps, *, compiled=True, change_state=lambda t, state: st
     update = jax.jit(update) if compiled else update
     params, state, found = problem.params, tx.init(problem.params), []
     for t in range(steps):
-        updates, state = update(arguments['grad_fn'](params), change_state(t, state), params)
+        updates, state = update(problem.jitted[0](params), change_state(t, state), params)
         params = optax.apply_updates(params, updates)
         found.append((params, updates, state))
     return found

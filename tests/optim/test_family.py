@@ -410,6 +410,8 @@ def test_errors_of_other_options_name_the_value(option):
 
 
 def test_every_option_has_error_tests():
+    with pytest.raises(ValueError, match="unknown norm 'globl'; did you mean 'global'"):
+        optim.sam(norm='globl')
     options = {option for factory in FACTORIES.values() for option in inspect.signature(factory).parameters}
     assert options == OPTIONS.keys() | {'rho', 'mask', 'norm'}
 

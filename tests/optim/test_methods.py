@@ -1,5 +1,6 @@
 """What is particular to single methods; `test_textbook.py` has their values."""
 
+import dataclasses
 import math
 
 import family
@@ -16,7 +17,6 @@ from rfn_jax.core import sharding
 from rfn_jax.optim import random_trees
 
 RHO = 0.4
-GRADIENT = problems.convex().grad_fn
 
 
 def loss(params):
@@ -70,53 +70,41 @@ def test_rho_of_gsam_that_follows_the_learning_rate_as_in_the_paper():
     assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(steps[-1][1]))
 
 
-def looksam_run(tx, steps, gradient=GRADIENT):
-    """Trains `convex`; returns the gradient, update and state of each step, and how often `grad_fn` was called."""
-    problem, calls = problems.convex(), []
+@pytest.mark.parametrize(('k', 'ascents'), [(1, 7), (3, 3), (7, 1)])
+def test_looksam_ascends_at_every_k_th_update_only(k, ascents):
+    calls = []
 
     def counted(params):
         jax.debug.callback(lambda: calls.append(None))
-        return gradient(params)
+        return problems.convex().grad_fn(params)
 
-    @jax.jit
-    def step(params, state):
-        g = gradient(params)
-        updates, state = tx.update(g, state, params, grad_fn=counted)
-        return jax.tree.map(lambda w, u: w - 0.1 * u, params, updates), state, g, updates
-
-    params, state, found = problem.params, tx.init(problem.params), []
-    for _ in range(steps):
-        params, state, g, updates = step(params, state)
-        found.append((g, updates, state))
+    found = family.train(optim.looksam(0.3, k=k), problems.convex(), 7, grad_fn=counted)
     jax.effects_barrier()
-    return found, len(calls)
-
-
-@pytest.mark.parametrize(('k', 'ascents'), [(1, 7), (3, 3), (7, 1)])
-def test_looksam_ascends_at_every_k_th_update_only(k, ascents):
-    found, calls = looksam_run(optim.looksam(0.3, k=k), 7)
-    assert calls == ascents
-    radii = [float(optax.tree.get(state, 'perturbation_norm')) for _, _, state in found]
+    assert len(calls) == ascents
+    radii = [float(state.sam.perturbation_norm) for _, _, state in found]
     np.testing.assert_allclose(radii, [0.3 if t % k == 0 else 0 for t in range(7)], rtol=1e-5)
+
+
+def looksam_steps(problem, steps, **options):
+    """The gradient, the update and the state of each step."""
+    found = family.train(optax.chain(optim.looksam(0.3, **options), optax.scale(-0.0625)), problem, steps)
+    before = [problem.params, *(params for params, _, _ in found)]
+    updates = [jax.tree.map(lambda u: -16 * u, updates) for _, updates, _ in found]
+    return zip(map(problem.jitted[0], before), updates, [state[0] for _, _, state in found], strict=False)
 
 
 def test_looksam_does_not_take_rounding_error_for_an_orthogonal_part():
     # The gradient of (d . w)^2 / 2 is along d everywhere: there is nothing to reuse but rounding error.
     d = jnp.asarray(np.random.default_rng(0).normal(size=8), jnp.float32)
-
-    def gradient(params):
-        return {'kernel': d * (d @ params['kernel']), 'bias': jnp.zeros(())}
-
-    found, _ = looksam_run(optim.looksam(0.3, k=3), 6, gradient)
-    assert family.distance(found[0][2].orthogonal, jax.tree.map(jnp.zeros_like, found[0][0])) > 0
-    for t, (g, updates, _) in enumerate(found):
+    problem = dataclasses.replace(problems.convex(), losses_on=lambda w, x, y: (d @ w['kernel']) ** 2 / 2)
+    for t, (g, updates, state) in enumerate(looksam_steps(problem, 6, k=3)):
+        assert float(optax.tree.norm(state.orthogonal)) > 0
         if t % 3:
             family.assert_close(updates, g, atol=1e-6)
 
 
 def test_the_gradient_norm_of_looksam_is_over_the_masked_parameters_at_every_update():
-    found, _ = looksam_run(optim.looksam(0.3, k=2, mask={'kernel': True, 'bias': False}), 4)
-    for g, _, state in found:
+    for g, _, state in looksam_steps(problems.convex(), 4, k=2, mask={'kernel': True, 'bias': False}):
         assert float(state.sam.gradient_norm) == pytest.approx(textbook.norm(np.asarray(g['kernel'])), rel=1e-5)
         assert abs(float(g['bias'])) > 1e-2
 
@@ -306,6 +294,9 @@ def test_wrong_gradient_and_loss_functions_of_esam():
     for given in ({}, {'losses': losses(problems.convex().params)}):
         with pytest.raises(ValueError, match=r'esam with gamma below 1 needs the loss of each ex.* or set gamma=1'):
             family.one_update(optim.esam(), problems.convex().params, gradient, **given)
+    message = r'losses_fn must return the loss of each example \[B\], got shapes \(\) at params and \(\) at the'
+    with pytest.raises(ValueError, match=message):
+        family.one_update(optim.esam(), problems.convex().params, gradient, losses_fn=problems.convex().loss)
     with pytest.raises(TypeError, match=r'grad_fn|argument'):  # it takes no indices
         family.one_update(optim.esam(), problems.convex().params, lambda params: params, losses_fn=losses)
 

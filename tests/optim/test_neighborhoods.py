@@ -3,7 +3,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rfn_jax.core import errors
 from rfn_jax.optim import neighborhoods
 
 ETA = 0.1
@@ -92,8 +91,3 @@ def test_low_precision_is_widened(kind):
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), (w, d))
         assert {leaf.dtype for leaf in jax.tree.leaves(neighborhood(kind)(*wide))} == {jnp.dtype(jnp.float64)}
-
-
-def test_an_unknown_name():
-    with pytest.raises(errors.InputError, match="unknown norm 'globl'; did you mean 'global'"):
-        neighborhoods.from_name('globl')
