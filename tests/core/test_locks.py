@@ -33,7 +33,7 @@ def other_process(path):
 def refused(path, message):
     with pytest.raises(errors.RunError, match=message) as caught, locks.held(path):
         pass
-    return caught.value
+    return str(caught.value)
 
 
 @pytest.fixture
@@ -57,8 +57,9 @@ def test_a_running_process_keeps_its_lock_and_a_killed_one_loses_it(path):
         message = (
             f'training.lock is held by process {process.pid} on host .*: wait until it is done, or delete that file'
         )
-        assert '\n' not in str(caught := refused(path, message))
-        assert str(path) in str(caught)
+        caught = refused(path, message)
+        assert '\n' not in caught
+        assert str(path) in caught
         process.kill()
         process.wait()
         assert path.exists()  # left behind

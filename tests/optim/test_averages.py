@@ -14,23 +14,21 @@ from rfn_jax.core import errors, sharding
 # A path of weights w_0, w_1, ..., whatever the gradient: w_{t+1} = w_t + STEPS[t].
 START = {'w': np.array([1.0, -2.0, 0.5]), 'b': np.array(3.0)}
 STEPS = [{'w': step[:3], 'b': step[3]} for step in np.random.default_rng(0).normal(size=(12, 4))]
-
-
 WEIGHTS = list(itertools.accumulate(STEPS, functools.partial(jax.tree.map, np.add), initial=START))
 both = pytest.mark.parametrize('tx', [optim.swa(), optim.ema()], ids=['swa', 'ema'])
 
 
-def as_arrays(tree, dtype=jnp.float32):
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), tree)
+def as_arrays(tree):
+    return jax.tree.map(jnp.float32, tree)
 
 
-def walk(tx, dtype=jnp.float32):
+def walk(tx):
     """The average after each update."""
-    params, found = as_arrays(START, dtype), []
+    params, found = as_arrays(START), []
     state = tx.init(params)
     for step in STEPS:
-        updates, state = tx.update(as_arrays(step, dtype), state, params, unknown=1.0)
-        family.assert_close(updates, as_arrays(step, dtype), atol=0)  # unchanged
+        updates, state = tx.update(as_arrays(step), state, params, unknown=1.0)
+        family.assert_close(updates, as_arrays(step), atol=0)  # unchanged
         params = optax.apply_updates(params, updates)
         found.append(optim.average_params(state))
     return found, state

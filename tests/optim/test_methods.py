@@ -180,13 +180,8 @@ def test_the_direction_of_random_sam_is_random_and_ignores_the_gradient():
 
 
 def test_what_a_draw_of_random_sam_depends_on():
-    draws = [
-        random_ascend(),
-        random_ascend(count=1),
-        random_ascend(seed=1),
-        random_ascend(group_index=1),
-        random_ascend(group_index=2),
-    ]
+    changes = ({}, {'count': 1}, {'seed': 1}, {'group_index': 1}, {'group_index': 2})
+    draws = [random_ascend(**change) for change in changes]
     np.testing.assert_array_equal(draws[0], random_ascend(count=0, seed=0, group_index=0))
     cosines = np.corrcoef(draws) - np.eye(len(draws))
     assert np.abs(cosines).max() < 0.6  # for 30 weights
