@@ -66,11 +66,7 @@ def test_what_a_mask_keeps(mask, params, expected):
 @pytest.mark.parametrize(
     ('mask', 'params', 'message'),
     [
-        (
-            'only_normalization',
-            {'kernel': jnp.ones(2), 'bias': jnp.ones(2)},
-            '^mask only_normalization selects none of',
-        ),
+        ('only_normalization', {'kernel': jnp.ones(2), 'bias': jnp.ones(2)}, '^mask only_normalization selects none'),
         (masks.only_normalization, {'kernel': jnp.ones(2)}, '^mask only_normalization selects none of the parameters$'),
         ('no_biases', {'bias': jnp.ones(2)}, '^mask no_biases selects none'),
         (lambda params: jax.tree.map(lambda _: False, params), PARAMS, 'selects none'),
