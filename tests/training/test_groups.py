@@ -127,7 +127,7 @@ def test_data_parallel_and_sharded_states_equal_one_device(name):
 @pytest.mark.parametrize(
     ('name', 'devices', 'options', 'same'),
     [
-        ('rfn_sam', 8, {'group_size': 16}, {'group_size': 16}),
+        slow('rfn_sam', 8, {'group_size': 16}, {'group_size': 16}),
         slow('rfn_sam', 4, {'group_size': 'device'}, {'group_size': B // 4}),
         slow('rfn_sam', 8, {'group_size': B}, {}),
         slow('rfn_sam', 2, {'group_size': 4}, {'group_size': 4}),
@@ -145,7 +145,7 @@ def test_groups_do_not_depend_on_the_number_of_devices(name, devices, options, s
 
 
 @pytest.mark.accelerator
-@pytest.mark.parametrize(('m', 'options'), [(8, {'devices': 4, 'group_size': 8}), (B, {'devices': 1})])
+@pytest.mark.parametrize(('m', 'options'), [(8, {'devices': 8, 'group_size': 8}), (B, {'devices': 1})])
 def test_steps_equal_a_loop_over_groups(m, options):
     rho = 0.3
     state, metrics = result('rfn_sam', **options)
@@ -183,7 +183,7 @@ def test_steps_equal_a_loop_over_groups(m, options):
     ('module', 'devices', 'options', 'same'),
     [
         # Without batch normalization, dividing the batch changes nothing.
-        (PLAIN, 8, {'micro_batch_size': 8}, {}),
+        slow(PLAIN, 8, {'micro_batch_size': 8}, {}),
         slow(PLAIN, 1, {'micro_batch_size': 8}, {}),
         slow(PLAIN, 2, {'group_size': 16, 'micro_batch_size': 4}, {'group_size': 16}),
         # With it, each micro-batch is normalized by itself, and the running statistics are updated by the mean.
@@ -298,8 +298,8 @@ def test_an_average_after_the_descent_is_donated_with_the_state():
     ('name', 'module', 'group_size', 'expected'),
     [
         slow('sgd', PLAIN, None, 1),
-        ('rfn_sam', PLAIN, None, 2),
-        ('rfn_sam', PLAIN, 'device', 1),
+        slow('rfn_sam', PLAIN, None, 2),
+        slow('rfn_sam', PLAIN, 'device', 1),
         slow('rfn_sam', PLAIN, 2, 1),
         slow('rfn_sam', NORMALIZED, 'device', 1),
         slow('rfn_gsam', NORMALIZED, 4, 1),

@@ -99,7 +99,7 @@ def test_each_step_draws_new_dropout_that_is_the_same_on_all_devices(group_size)
     assert_close(*results)
 
 
-@pytest.mark.parametrize('micro_batch_size', [None, 4])
+@pytest.mark.parametrize('micro_batch_size', [None, pytest.param(4, marks=pytest.mark.slow)])
 def test_without_dropout_no_key_is_needed(micro_batch_size):
     module = Noisy(dropout=0.0)
     params = params_of(module)
