@@ -37,18 +37,20 @@ def test_by_default_it_prints_to_standard_output(capsys):
     assert capsys.readouterr().out == 'hello [b]\n'
 
 
-def test_a_log_gets_whole_lines_and_always_the_last_one(log):
-    with make(log, lines_every_s=1000).task('train [sgd]', 3) as advance:
-        for loss in (2.5, 1.25, 1 / 3):
-            advance(loss=loss)
-    assert log.getvalue() == 'train [sgd]: 3/3 loss 0.3333 (0 s)\n'
-
-
-def test_a_log_gets_a_line_each_time_when_asked(log):
-    with make(log, lines_every_s=0).task('craft', 2) as advance:
-        advance()
-        advance(rate=0.5)
-    assert log.getvalue().splitlines() == ['craft: 1/2 (0 s)', 'craft: 2/2 rate 0.5 (0 s)']
+@pytest.mark.parametrize(
+    ('every_s', 'total', 'done', 'figures', 'lines'),
+    [
+        (1000, 3, 0, [{'loss': 2.5}, {'loss': 1.25}, {'loss': 1 / 3}], ['train [sgd]: 3/3 loss 0.3333 (0 s)']),
+        (0, 2, 0, [{}, {'rate': 0.5}], ['train [sgd]: 1/2 (0 s)', 'train [sgd]: 2/2 rate 0.5 (0 s)']),
+        (0, 5, 3, [{}], ['train [sgd]: 4/5 (0 s)']),
+    ],
+    ids=['always the last one', 'each time when asked', 'counts from where a resumed task was'],
+)
+def test_a_log_gets_whole_lines_without_control_characters(log, every_s, total, done, figures, lines):
+    with make(log, lines_every_s=every_s).task('train [sgd]', total, done=done) as advance:
+        for values in figures:
+            advance(**values)
+    assert log.getvalue() == '\n'.join([*lines, ''])
 
 
 def test_lines_are_spaced_in_time(log, monkeypatch):
@@ -58,34 +60,15 @@ def test_lines_are_spaced_in_time(log, monkeypatch):
         for _ in range(10):
             now[0] += 9
             advance()
-    assert log.getvalue().splitlines() == [
-        'train: 3/10 (27 s)',
-        'train: 6/10 (54 s)',
-        'train: 9/10 (81 s)',
-        'train: 10/10 (90 s)',
-    ]
-
-
-def test_a_resumed_task_counts_from_where_it_was(log):
-    with make(log, lines_every_s=0).task('train', 5, done=3) as advance:
-        advance()
-    assert log.getvalue() == 'train: 4/5 (0 s)\n'
-
-
-def test_a_log_has_no_control_characters(log):
-    with make(log, lines_every_s=0).task('train', 1) as advance:
-        advance(loss=1.0)
-    assert '\x1b' not in log.getvalue()
-    assert '\r' not in log.getvalue()
+    assert log.getvalue().splitlines() == [f'train: {n}/10 ({9 * n} s)' for n in (3, 6, 9, 10)]
 
 
 def test_a_terminal_gets_a_bar_that_takes_no_markup(log):
     with make(log, terminal=True).task('train [bold]x[/bold]', 2) as advance:
         advance(loss=0.5)
         advance(loss=0.25)
-    assert '[bold]x[/bold]' in log.getvalue()
-    assert '2/2' in log.getvalue()
-    assert 'loss 0.25' in log.getvalue()
+    for text in ('[bold]x[/bold]', '2/2', 'loss 0.25'):
+        assert text in log.getvalue()
 
 
 def test_an_error_inside_a_task_passes_through(log):

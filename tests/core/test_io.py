@@ -1,3 +1,4 @@
+import dataclasses
 import importlib.util
 import os
 import pathlib
@@ -12,7 +13,15 @@ from etils import epath
 from etils.epath import backend
 from fsspec.implementations import memory
 
-from rfn_jax.core import digests, errors, io
+from rfn_jax.core import digests, errors, io, tables
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    name: str
+    rate: float
+    n: int
+    low: float | None = None
 
 
 def test_write_bytes_makes_folders_and_replaces(tmp_path):
@@ -24,16 +33,27 @@ def test_write_bytes_makes_folders_and_replaces(tmp_path):
     assert stat.S_IMODE(path.stat().st_mode) == 0o644  # others can read it, unlike a temporary file
 
 
-@pytest.mark.parametrize('step', ['replace', 'fsync'])
-def test_a_failing_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, step):
+FULL = OSError(28, 'No space left on device')
+
+
+@pytest.mark.parametrize(
+    ('step', 'error', 'raised'),
+    [
+        ('replace', FULL, errors.RunError),
+        ('fsync', FULL, errors.RunError),
+        ('fsync', KeyboardInterrupt(), KeyboardInterrupt),
+        ('fsync', MemoryError(), MemoryError),
+    ],
+)
+def test_a_failing_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, step, error, raised):
     path = tmp_path / 'file.bin'
     io.write_bytes(path, b'old')
 
     def fail(*args):
-        raise OSError(28, 'No space left on device')
+        raise error
 
     monkeypatch.setattr(os, step, fail)
-    with pytest.raises(errors.RunError, match=r'could not write .*file\.bin: No space left on device'):
+    with pytest.raises(raised, match=r'could not write .*file\.bin: No space left' if error is FULL else None):
         io.write_bytes(path, b'new')
     assert path.read_bytes() == b'old'
     assert os.listdir(tmp_path) == ['file.bin']
@@ -59,48 +79,34 @@ def test_a_disk_that_fills_up_during_the_write(tmp_path):
     assert os.listdir(tmp_path) == ['file.bin']
 
 
-@pytest.mark.parametrize('error', [KeyboardInterrupt, MemoryError])
-def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch, error):
-    def interrupt(*args):
-        raise error
-
-    monkeypatch.setattr(os, 'fsync', interrupt)
-    with pytest.raises(error):
-        io.write_bytes(tmp_path / 'file.bin', b'new')
-    assert os.listdir(tmp_path) == []
-
-
-def test_a_path_under_a_file_is_a_run_error(tmp_path):
-    (tmp_path / 'file').write_text('')
-    with pytest.raises(errors.RunError, match='could not write'):
-        io.write_bytes(tmp_path / 'file' / 'below', b'')
-
-
 def test_json_round_trip(tmp_path):
     path = tmp_path / 'x.json'
     io.write_json(path, {'b': [1, 2.5, None], 'a': 'ü'})
     assert path.read_text().endswith('}\n')
     assert path.read_text().index('"a"') < path.read_text().index('"b"')
-    assert io.read_json(path) == {'a': 'ü', 'b': [1, 2.5, None]}
-
-
-def test_a_value_that_is_not_json_leaves_the_old_file(tmp_path):
-    path = tmp_path / 'x.json'
-    io.write_json(path, 1)
+    assert io.read_json(path) == io.read_json_object(path) == {'a': 'ü', 'b': [1, 2.5, None]}
     with pytest.raises(TypeError):
         io.write_json(path, {'a': object()})
-    assert io.read_json(path) == 1
+    assert io.read_json(path) == {'a': 'ü', 'b': [1, 2.5, None]}  # the old file
 
 
-@pytest.mark.parametrize('content', [b'{"a": ', b'', b'\xff\xfe'])
-def test_a_damaged_json_file_is_named(tmp_path, content):
+@pytest.mark.parametrize(
+    ('read', 'content', 'message'),
+    [
+        (io.read_json, b'{"a": ', 'is not a JSON file'),
+        (io.read_json, b'', 'is not a JSON file'),
+        (io.read_json, b'\xff\xfe', 'is not a JSON file'),
+        (io.read_json_object, b'[1]', r'must hold a JSON object, but holds \[1\]'),
+    ],
+)
+def test_a_damaged_json_file_is_named(tmp_path, read, content, message):
     path = tmp_path / 'x.json'
     path.write_bytes(content)
-    with pytest.raises(errors.InputError, match=r'x\.json is not a JSON file'):
-        io.read_json(path)
+    with pytest.raises(errors.InputError, match=rf'x\.json {message}'):
+        read(path)
 
 
-@pytest.mark.parametrize('read', [io.read_json, io.read_bytes])
+@pytest.mark.parametrize('read', [io.read_json, io.read_bytes, lambda path: tables.read(path, Row)])
 def test_a_missing_file_is_named(tmp_path, read):
     with pytest.raises(errors.InputError, match=r'could not read .*absent: No such file or directory'):
         read(tmp_path / 'absent')
@@ -138,16 +144,9 @@ def test_a_file_is_checked_for_writing_without_being_changed(tmp_path):
     io.check_writable(tmp_path / 'new' / 'g')
     assert (tmp_path / 'f').read_bytes() == b'old'
     assert not list((tmp_path / 'new').iterdir())
-    with pytest.raises(errors.RunError, match='could not write'):
-        io.check_writable(tmp_path / 'f' / 'g')
-
-
-def test_only_json_objects_are_accepted_as_such(tmp_path):
-    io.write_json(tmp_path / 'x.json', {'a': 1})
-    assert io.read_json_object(tmp_path / 'x.json') == {'a': 1}
-    io.write_json(tmp_path / 'x.json', [1])
-    with pytest.raises(errors.InputError, match=r'x\.json must hold a JSON object, but holds \[1\]'):
-        io.read_json_object(tmp_path / 'x.json')
+    for write in (io.check_writable, lambda path: io.write_bytes(path, b'')):
+        with pytest.raises(errors.RunError, match='could not write'):
+            write(tmp_path / 'f' / 'below')
 
 
 def test_arrays_come_back_and_nothing_is_unpickled():
@@ -192,3 +191,49 @@ def test_files_in_a_bucket(bucket):
     assert digests.of_file(path) == digests.of_bytes(b'other')
     with pytest.raises(errors.InputError, match=r'could not read gs://bucket/run/absent'):
         io.read_bytes(f'{bucket}/absent')
+
+
+def test_format_and_round_trip_of_a_table(tmp_path):
+    path = tmp_path / 'x.csv'
+    rows = [
+        Row('a, "b"', 1 / 3, 10),
+        Row('', np.float64(1e-9), np.int64(2), 0.5),
+        Row('line\nbreak', 1.0, 3, float('nan')),
+    ]
+    tables.write(path, Row, rows)
+    assert path.read_bytes() == (
+        b'name,rate,n,low\n"a, ""b""",0.333333,10,\n,0.000000,2,0.500000\n"line\nbreak",1.000000,3,nan\n'
+    )
+    assert tables.read(path, Row) == [
+        Row('a, "b"', 0.333333, 10), Row('', 0.0, 2, 0.5), Row('line\nbreak', 1.0, 3)
+    ]  # fmt: skip
+
+
+def test_a_table_without_rows_has_its_header(tmp_path):
+    tables.write(tmp_path / 'x.csv', Row, [])
+    assert (tmp_path / 'x.csv').read_text() == 'name,rate,n,low\n'
+    assert tables.read(tmp_path / 'x.csv', Row) == []
+
+
+def test_further_columns_of_a_table_are_ignored(tmp_path):
+    (tmp_path / 'x.csv').write_text('n,more,name,rate,low\n1,2,a,0.5,\n')
+    assert tables.read(tmp_path / 'x.csv', Row) == [Row('a', 0.5, 1)]
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        (b'', r'x\.csv is empty'),
+        (b'a,b\n\xff\xfe,1\n', r'x\.csv is not a CSV file'),
+        (b'name,rate,n\na,0.5,1\n', r"x\.csv has no column 'low'"),
+        (b'name,rate,n,low\na,0.5,1.5,\n', r"x\.csv, line 2: n is '1\.5', not an integer"),
+        (b'name,rate,n,low\na,0.5,1,\nb,nan,1,\n', r"x\.csv, line 3: rate is 'nan', not a number"),
+        (b'name,rate,n,low\na,0.5,1,x\n', r"line 2: low is 'x', not a number"),
+        (b'name,rate,n,low\na,0.5\n', r'line 2: n is None, not an integer'),
+    ],
+)
+def test_the_error_for_a_bad_table_is_one_line_that_names_the_place(tmp_path, content, message):
+    (tmp_path / 'x.csv').write_bytes(content)
+    with pytest.raises(errors.InputError, match=message) as caught:
+        tables.read(tmp_path / 'x.csv', Row)
+    assert '\n' not in str(caught.value)

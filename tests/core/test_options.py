@@ -1,9 +1,11 @@
+import doctest
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Required, TypedDict, Unpack
 
 import pytest
 
-from rfn_jax.core import errors, options
+from rfn_jax.core import errors, options, registry
 
 
 def made(
@@ -88,3 +90,64 @@ def test_options_that_are_passed_on_are_those_of_their_typed_dict():
     ):
         with pytest.raises(errors.InputError, match=message):
             options.call('a thing', passing_on, given)
+
+
+@pytest.fixture
+def table():
+    table = registry.Registry('shape')
+
+    @table.register
+    def circle(radius, *, center=(0, 0)):
+        return ('circle', radius, center)
+
+    table.add('unit_circle', functools.partial(circle, radius=1))
+    return table
+
+
+def test_the_example_of_the_docstring_runs():
+    results = doctest.testmod(registry)
+    assert results.attempted > 0
+    assert results.failed == 0
+
+
+def test_make_calls_the_factory(table):
+    assert table.make('circle', radius=2) == ('circle', 2, (0, 0))
+    assert table.make('unit_circle', center=(1, 1)) == ('circle', 1, (1, 1))
+    assert table.make('unit_circle', radius=3) == ('circle', 3, (0, 0))  # a preset may be overridden
+
+
+def test_names_are_listed_in_order_and_the_factory_is_unchanged(table):
+    assert list(table) == ['circle', 'unit_circle']
+    assert 'circle' in table
+    assert 'square' not in table
+    square = lambda: 'square'  # noqa: E731
+    square.__name__ = 'square'
+    assert table.register(square) is square
+    assert table['square'] is square
+
+
+def test_a_name_can_be_registered_only_once(table):
+    with pytest.raises(ValueError, match="shape 'circle' is already registered"):
+        table.add('circle', dict)
+
+
+@pytest.mark.parametrize(
+    ('name', 'options', 'message'),
+    [
+        ('cirle', {}, "unknown shape 'cirle'; did you mean 'circle'"),
+        ('circle', {'radius': 1, 'centr': 0}, r"unknown option of shape 'circle': 'centr'; did you mean 'center'\?"),
+        ('circle', {}, r"^shape 'circle' needs radius$"),
+    ],
+)
+def test_unknown_names_and_wrong_options_of_a_registry(table, name, options, message):
+    with pytest.raises(errors.InputError, match=message):
+        table.make(name, **options)
+
+
+def test_errors_of_the_factory_pass_through(table):
+    @table.register
+    def broken(x):
+        raise TypeError(f'x was {x}')
+
+    with pytest.raises(TypeError, match='x was 5'):
+        table.make('broken', x=5)

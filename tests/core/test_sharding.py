@@ -1,9 +1,12 @@
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rfn_jax.core import sharding
+import rfn_jax
+from rfn_jax.core import environment, sharding
 
 
 @pytest.fixture
@@ -38,18 +41,14 @@ def test_donating_the_result_leaves_the_original(count, kind):
     if kind == 'replicated':
         original = sharding.replicate(original, mesh)
     step = jax.jit(lambda x: x * 0 - 1, donate_argnums=0)
-    copy = sharding.replicate(original, mesh)
+    copy, later = sharding.replicate(original, mesh), sharding.replicate(original, mesh)
     result = step(copy)
     assert copy.is_deleted()  # it was indeed donated
     np.testing.assert_array_equal(result, -np.ones(4096))
     np.testing.assert_array_equal(original, np.arange(4096))
-
-
-def test_changing_the_host_array_later_does_not_change_the_copy(mesh):
-    original = np.zeros(4096, np.float32)
-    copy = sharding.replicate({'w': original}, mesh)
-    original[:] = 1
-    np.testing.assert_array_equal(copy['w'], np.zeros(4096))
+    if kind == 'numpy':
+        original[:] = 1  # does not change a copy, either
+    np.testing.assert_array_equal(later, np.arange(4096))
 
 
 def test_a_batch_is_sharded_in_order(mesh):
@@ -67,10 +66,9 @@ def test_an_uneven_batch_is_refused(mesh):
         sharding.shard_batch({'image': np.zeros((12, 3))}, mesh)
 
 
-def test_computing_on_a_sharded_batch_gives_the_same_result_in_one_program(mesh):
-    x = np.random.default_rng(0).normal(size=(16, 4)).astype(np.float32)
-    w = np.random.default_rng(1).normal(size=(4,)).astype(np.float32)
-    gradient = jax.jit(jax.grad(lambda w, x: jnp.mean((x @ w) ** 2)))
-    result = gradient(sharding.replicate(w, mesh), sharding.shard_batch(x, mesh))
-    np.testing.assert_allclose(result, 2 * x.T @ (x @ w) / 16, rtol=1e-5)
-    assert result.sharding.is_fully_replicated
+def test_the_environment_names_versions_and_devices_in_plain_values():
+    found = environment.describe(sharding.data_mesh(jax.devices()[:2]))
+    assert found['devices'] == '2 x cpu'
+    assert found['jax'] == jax.__version__
+    assert json.loads(json.dumps(found)) == found
+    assert found['rfn_jax'] == rfn_jax.__version__

@@ -1,4 +1,4 @@
-"""Helpers for the tests of all minimizers: their names, one compiled update for each, and a recorder of perturbed weights."""
+"""Helpers for the tests of all minimizers: their names, one compiled update for each, and single updates."""
 
 import functools
 
@@ -7,27 +7,24 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import problems
+import textbook
 
 from rfn_jax import optim
 
 NAMES = [name for name in optim.MINIMIZERS if name != 'sgd']
 METHODS = [name for name in NAMES if not name.startswith('rfn_')]  # a preset is its method with another default of rho
-# Methods whose perturbation has length rho.
-LENGTH_IS_RHO = ('sam', 'rfn_sam', 'gsam', 'looksam', 'friendly_sam', 'random_sam')
+LENGTH_IS_RHO = ('sam', 'gsam', 'looksam', 'friendly_sam', 'random_sam')  # whose perturbation has length rho
 RHO = 0.3
-
-
-def method_of(name):
-    """The name that messages use: for a preset too, that of its method (rfn_sam has its own)."""
-    return name if name == 'rfn_sam' else name.removeprefix('rfn_')
+AVERAGES = {'swa': optim.swa, 'ema': optim.ema}
+CONVEX = problems.convex()
 
 
 def make(name, rho=RHO, **options):
-    return optim.MINIMIZERS[name](rho, **options)
+    return AVERAGES[name]() if name in AVERAGES else optim.MINIMIZERS[name](rho, **options)
 
 
 def injected(name, rho=RHO, *, static=(), **options):
-    static = (*static, 'mask', *(['gamma'] if 'esam' in name else []))
+    static = (*static, 'mask', *(['gamma'] if name == 'esam' else []))
     return optax.inject_hyperparams(optim.MINIMIZERS[name], static_args=static)(rho, **options)
 
 
@@ -38,7 +35,7 @@ def quick(name):
 
 def kept_examples(name):
     """The examples that esam with gamma = 0.5 keeps if no loss increases: the first half of the batch; None for others."""
-    return jnp.arange(problems.B // 2) if 'esam' in name else None
+    return jnp.arange(problems.B // 2) if name == 'esam' else None
 
 
 def extra_args(problem):
@@ -47,23 +44,45 @@ def extra_args(problem):
     return {'grad_fn': gradient, 'losses_fn': losses}
 
 
-class Recorder:
-    """A gradient function that records the parameters it was called with."""
+def one_update(tx, params, gradient, *, grads=None, state=None, **extra_args):
+    """One update, not compiled: the last point at which it evaluated the gradient, the updates, and the state."""
+    seen = []
 
-    def __init__(self, problem):
-        self.gradient, self.seen = problem.jitted[0], []
+    def grad_fn(params, *examples):
+        seen.append(params)
+        return gradient(params, *examples)
 
-    def __call__(self, params, examples=None):
-        self.seen.append(params)
-        return self.gradient(params, examples)
+    grads, state = gradient(params) if grads is None else grads, tx.init(params) if state is None else state
+    updates, state = tx.update(grads, state, params, grad_fn=grad_fn, **extra_args)
+    return seen[-1], updates, state
 
 
 def ascend(name, problem, **options):
-    """One update: the perturbed parameters, the updates, and the state."""
-    tx, recorder = make(name, **quick(name), **options), Recorder(problem)
-    arguments = extra_args(problem) | {'grad_fn': recorder}
-    updates, state = tx.update(recorder.gradient(problem.params), tx.init(problem.params), problem.params, **arguments)
-    return recorder.seen[-1], updates, state
+    """`one_update` of a minimizer at the start of a problem."""
+    gradient, losses = problem.jitted
+    return one_update(make(name, **quick(name) | options), problem.params, gradient, losses_fn=losses)
+
+
+def perturbation(tx, problem, *, count=0, **options):
+    """The perturbation of an update after `count` others, as a vector."""
+    state, flat = tx.init(problem.params)._replace(count=jnp.int32(count)), textbook.Flat(problem)
+    return flat.vector(one_update(tx, problem.params, problem.jitted[0], state=state, **options)[0]) - flat.start
+
+
+def train(tx, problem, steps, *, compiled=True, change_state=lambda t, state: state, **changes):
+    """The parameters, the updates and the state after each step; `change_state` acts before it."""
+    arguments = extra_args(problem) | changes
+
+    def update(g, state, params):
+        return tx.update(g, state, params, **arguments)
+
+    update = jax.jit(update) if compiled else update
+    params, state, found = problem.params, tx.init(problem.params), []
+    for t in range(steps):
+        updates, state = update(problem.jitted[0](params), change_state(t, state), params)
+        params = optax.apply_updates(params, updates)
+        found.append((params, updates, state))
+    return found
 
 
 @functools.cache
@@ -71,16 +90,16 @@ def compiled(name):
     """One compiled update of `convex` for many tests.
 
     Returns:
-      The minimizer with injected hyperparameters; `update(params, state, batch, at_params, at_perturbed)`, where the gradient
-      at the parameters is multiplied by `at_params` and that at the perturbed parameters by `at_perturbed`; and a list that
-      grows whenever `update` is traced.
+      The minimizer with injected hyperparameters; `update(state, params, batch=..., at_params=..., at_perturbed=...)`, where
+      the gradient at the parameters is multiplied by `at_params` and that at the perturbed parameters by `at_perturbed`; and
+      a list that grows whenever `update` is traced.
     """
     tx, traces = injected(name), []
 
     @jax.jit
     def update(params, state, batch, at_params, at_perturbed):
         traces.append(None)
-        problem = problems.Problem(params, batch, problems.convex().losses_on)
+        problem = problems.Problem(params, batch, CONVEX.losses_on)
 
         def times(gradient, factor):
             return jax.tree.map(lambda g: g * factor, gradient)
@@ -94,8 +113,8 @@ def compiled(name):
             unknown=1.0,
         )
 
-    def call(params, state, *, batch=None, at_params=1.0, at_perturbed=1.0):
-        return update(params, state, problems.convex().batch if batch is None else batch, at_params, at_perturbed)
+    def call(state, params=CONVEX.params, *, batch=CONVEX.batch, at_params=1.0, at_perturbed=1.0):
+        return update(params, state, batch, at_params, at_perturbed)
 
     return tx, call, traces
 

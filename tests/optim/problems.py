@@ -1,4 +1,4 @@
-"""Three small problems for all tests of minimizers, each with a batch of B = 16 examples.
+"""Two small problems for all tests of minimizers, each with a batch of B = 16 examples.
 
 Parameters have their Flax names. No loss is invariant to a whole array of parameters, since its gradient would then be mere
 rounding error.
@@ -19,17 +19,11 @@ CLASSES = 3
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Problem:
-    """Parameters and the losses of a batch.
-
-    Attributes:
-      params: The initial parameters.
-      batch: Inputs `[B, ...]` and labels `[B]`.
-      losses_on: Maps parameters, inputs and labels to losses `[B]`.
-    """
+    """Initial parameters and the losses of a batch."""
 
     params: dict
-    batch: tuple[jax.Array, jax.Array]
-    losses_on: Callable[..., jax.Array]
+    batch: tuple[jax.Array, jax.Array]  # inputs [B, ...] and labels [B]
+    losses_on: Callable[..., jax.Array]  # maps parameters, inputs and labels to losses [B]
 
     def on(self, examples):
         """The same problem with only some examples of the batch."""
@@ -53,10 +47,6 @@ class Problem:
 
 def _arrays(tree):
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), tree)
-
-
-def _cross_entropy(logits, labels):
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
 @functools.cache
@@ -86,28 +76,10 @@ def normalized():
     def losses(params, x, labels):
         z = x @ params['dense']['kernel']
         z = (z - z.mean(axis=0)) / jnp.sqrt(z.var(axis=0) + 1e-3)
-        return _cross_entropy(z * params['norm']['scale'] + params['norm']['bias'], labels)
+        logits = z * params['norm']['scale'] + params['norm']['bias']
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
     return Problem(_arrays(params), (_arrays(x), jnp.asarray(labels)), losses)
 
 
-@functools.cache
-def convolutional():
-    """Images 6x6, a 3x3 convolution with stride 2, tanh, mean over the pixels and a linear layer."""
-    rng = np.random.default_rng(3)
-    x, labels = rng.normal(size=(B, 6, 6, 2)), rng.integers(CLASSES, size=B)
-    params = {
-        'conv': {'kernel': rng.normal(size=(3, 3, 2, 4)) / 2, 'bias': rng.normal(size=4) / 2},
-        'head': {'kernel': rng.normal(size=(4, CLASSES)), 'bias': rng.normal(size=CLASSES) / 2},
-    }
-
-    def losses(params, x, labels):
-        kernel, bias = params['conv']['kernel'], params['conv']['bias']
-        x = jax.lax.conv_general_dilated(x, kernel, (2, 2), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
-        x = jnp.tanh(x + bias).mean(axis=(1, 2))
-        return _cross_entropy(x @ params['head']['kernel'] + params['head']['bias'], labels)
-
-    return Problem(_arrays(params), (_arrays(x), jnp.asarray(labels)), losses)
-
-
-PROBLEMS = {problem.__name__: problem for problem in (convex, normalized, convolutional)}
+PROBLEMS = {problem.__name__: problem for problem in (convex, normalized)}

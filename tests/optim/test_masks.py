@@ -24,44 +24,58 @@ def kept(mask, params=PARAMS):
     return sorted({float(leaf) for leaf in jax.tree.leaves(mask)} - {0.0})
 
 
-def test_the_names():
-    assert kept(None) == [1, 2, 3, 4, 5, 6]
-    assert kept('no_biases') == [1, 3, 5]
-    assert kept('only_normalization') == [3, 4]
-    assert kept('no_normalization') == [1, 2, 5, 6]
-    assert set(masks.MASKS) == {'no_biases', 'only_normalization', 'no_normalization'}
-    for name, function in masks.MASKS.items():
-        assert kept(name) == kept(function)
-
-
 class Pair(NamedTuple):
     scale: jax.Array
     bias: jax.Array
 
 
-def test_the_names_on_other_trees():
-    frozen = flax.core.freeze({**PARAMS, 'blocks': {}})
-    for name in masks.MASKS:
-        assert kept(name, frozen) == kept(name, {**PARAMS, 'blocks': {}})
-    assert kept('only_normalization', [Pair(jnp.float32(1), jnp.float32(2)), {'bias': jnp.float32(3)}]) == [1, 2]
-    assert kept('no_biases', [Pair(jnp.float32(1), jnp.float32(2)), jnp.float32(3)]) == [1, 3]
-    assert kept('no_biases', jnp.float32(5)) == [5]
+PAIR, THREE = Pair(jnp.float32(1), jnp.float32(2)), jnp.float32(3)
+FROZEN = flax.core.freeze({**PARAMS, 'blocks': {}})
 
 
-def test_only_parameters_next_to_a_scale_are_normalization():
-    block = {'scale': jnp.float32(1), 'bias': jnp.float32(2), 'gain': jnp.float32(3), 'dense': {'bias': jnp.float32(4)}}
-    assert kept('only_normalization', {'a': block, 'b': {'bias': jnp.float32(5)}}) == [1, 2]
+@pytest.mark.parametrize(
+    ('mask', 'params', 'expected'),
+    [
+        (None, PARAMS, [1, 2, 3, 4, 5, 6]),
+        ('no_biases', PARAMS, [1, 3, 5]),
+        ('only_normalization', PARAMS, [3, 4]),
+        ('no_normalization', PARAMS, [1, 2, 5, 6]),
+        ('no_biases', FROZEN, [1, 3]),
+        ('no_normalization', FROZEN, [1, 2]),
+        ('only_normalization', [PAIR, {'bias': THREE}], [1, 2]),
+        ('no_biases', [PAIR, THREE], [1, 3]),
+        ('no_biases', jnp.float32(5), [5]),
+        (
+            'only_normalization',
+            {'a': {**PAIR._asdict(), 'gain': THREE, 'dense': {'bias': THREE}}, 'bias': THREE},
+            [1, 2],
+        ),
+        ({'conv': True, 'norm': False, 'blocks': [False, True]}, PARAMS, [1, 2, 6]),
+        ({'conv': {'kernel': True, 'bias': False}, 'norm': True, 'blocks': False}, PARAMS, [1, 3, 4]),
+        (lambda params: {'conv': False, 'norm': 'blocks' in params, 'blocks': False}, PARAMS, [3, 4]),
+        ({'conv': np.bool_(True), 'norm': jnp.asarray(False), 'blocks': False}, PARAMS, [1, 2]),
+        ({'conv': False, 'norm': False, 'blocks': False}, PARAMS, []),  # an explicit pytree may select nothing
+    ],
+)
+def test_what_a_mask_keeps(mask, params, expected):
+    assert kept(mask, params) == expected
+    if isinstance(mask, str):
+        assert kept(masks.MASKS[mask], params) == expected
 
 
-def test_a_name_or_function_must_select_something():
-    for mask, name in (('only_normalization', 'only_normalization'), (masks.only_normalization, 'only_normalization')):
-        with pytest.raises(ValueError, match=f'^mask {name} selects none of the parameters$'):
-            kept(mask, {'dense': {'kernel': jnp.ones(2), 'bias': jnp.ones(2)}})
-    with pytest.raises(ValueError, match=r'^mask no_biases selects none'):
-        kept('no_biases', {'bias': jnp.ones(2)})
-    with pytest.raises(ValueError, match='selects none'):
-        kept(lambda params: jax.tree.map(lambda _: False, params))
-    assert kept({'conv': False, 'norm': False, 'blocks': False}) == []  # an explicit pytree may select nothing
+@pytest.mark.parametrize(
+    ('mask', 'params', 'message'),
+    [
+        ('only_normalization', {'kernel': jnp.ones(2), 'bias': jnp.ones(2)}, '^mask only_normalization selects none'),
+        (masks.only_normalization, {'kernel': jnp.ones(2)}, '^mask only_normalization selects none of the parameters$'),
+        ('no_biases', {'bias': jnp.ones(2)}, '^mask no_biases selects none'),
+        (lambda params: jax.tree.map(lambda _: False, params), PARAMS, 'selects none'),
+        ({'convolution': True, 'norm': True, 'blocks': True}, PARAMS, 'conv'),  # of other parameters
+    ],
+)
+def test_a_name_or_function_must_select_something_and_a_pytree_must_fit(mask, params, message):
+    with pytest.raises(ValueError, match=message):
+        kept(mask, params)
 
 
 @pytest.mark.parametrize('name', ['resnet', 'vit'])
@@ -80,13 +94,6 @@ def test_the_names_on_the_models(name):
     assert all(keep is not path.endswith("['bias']") for path, keep in biases.items())
 
 
-def test_a_prefix_a_pytree_and_a_function():
-    assert kept({'conv': True, 'norm': False, 'blocks': [False, True]}) == [1, 2, 6]
-    assert kept({'conv': {'kernel': True, 'bias': False}, 'norm': True, 'blocks': False}) == [1, 3, 4]
-    assert kept(lambda params: {'conv': False, 'norm': 'blocks' in params, 'blocks': False}) == [3, 4]
-    assert kept({'conv': np.bool_(True), 'norm': jnp.asarray(False), 'blocks': False}) == [1, 2]
-
-
 def test_masked_out_values_are_not_used():
     params = {'a': jnp.full(2, jnp.nan), 'b': jnp.full(2, 3.0, jnp.bfloat16)}
     found = masks.apply_mask({'a': False, 'b': True}, params, params)
@@ -95,14 +102,10 @@ def test_masked_out_values_are_not_used():
     assert (found['a'].dtype, found['b'].dtype) == (jnp.float32, jnp.bfloat16)
 
 
-def test_a_mask_for_other_parameters():
-    with pytest.raises(ValueError, match='conv'):
-        kept({'convolution': True, 'norm': True, 'blocks': True})
-
-
 def test_a_wrong_mask():
     with pytest.raises(errors.InputError, match="unknown mask 'no_norm'; did you mean 'no_normalization'"):
         masks.check_mask('no_norm')
+    assert set(masks.MASKS) == {'no_biases', 'only_normalization', 'no_normalization'}
     for wrong in (True, jnp.asarray(True), {'a': 1}, {'a': 'no_biases'}, {'a': np.ones(2)}, [0.5], 3):
         with pytest.raises(TypeError, match=r'mask must be a name \(no_biases, .*\), a pytree of booleans'):
             masks.check_mask(wrong)

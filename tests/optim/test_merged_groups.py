@@ -1,5 +1,3 @@
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,17 +8,6 @@ from rfn_jax import optim
 from rfn_jax.core import errors
 
 
-class State(NamedTuple):
-    count: jax.Array
-    norm: jax.Array
-    found: jax.Array
-    average: dict
-
-
-def state(count, norm, found, average):
-    return State(jnp.int32(count), jnp.float32(norm), jnp.asarray(found), {'w': jnp.asarray(average, jnp.float32)})
-
-
 def merged(old, groups):
     changes = [optim.state_change(new, old) for new in groups]
     assert {leaf.dtype.name for leaf in jax.tree.leaves(changes)} == {'float32'}
@@ -28,34 +15,28 @@ def merged(old, groups):
     return optim.merged_state(old, mean)
 
 
-def test_floats_are_means_and_types_stay():
-    old = state(5, 1.0, True, [0.0, 2.0])
-    found = merged(old, [state(6, 2.0, True, [1.0, 2.0]), state(6, 4.0, True, [3.0, 4.0])])
-    assert jax.tree.map(lambda leaf: leaf.dtype, found) == jax.tree.map(lambda leaf: leaf.dtype, old)
-    assert float(found.norm) == 3.0
-    np.testing.assert_array_equal(found.average['w'], [2.0, 3.0])
-    assert int(found.count) == 6
-
-
-def test_a_counter_increases_if_it_increased_in_any_group():
-    old = state(5, 1.0, True, [0.0])
-    assert int(merged(old, [old._replace(count=jnp.int32(6)), *[old] * 7]).count) == 6
-    assert int(merged(old, [old] * 8).count) == 5
-    assert int(merged(old, [old._replace(count=jnp.int32(n)) for n in (8, 8, 9)]).count) == 8
-
-
-def test_a_boolean_is_true_if_it_is_true_in_all_groups():
-    old = state(5, 1.0, False, [0.0])
-    yes, no = old._replace(found=jnp.asarray(True)), old
-    assert bool(merged(old, [yes] * 3).found)
-    assert not bool(merged(old, [yes, yes, no]).found)
-
-
-@pytest.mark.parametrize(('start', 'ends', 'expected'), [(3, [0] * 6, 0), (131_072, [0] * 127, 0), (3, [0, 0, 4], 1)])
-def test_a_counter_may_be_reset_and_is_the_rounded_mean_if_groups_disagree(start, ends, expected):
-    old = state(start, 1.0, True, [0.0])
-    found = merged(old, [old._replace(count=jnp.int32(end)) for end in ends])
-    assert (int(found.count), found.count.dtype) == (expected, jnp.int32)
+@pytest.mark.parametrize(
+    ('dtype', 'old', 'groups', 'expected'),
+    [
+        (jnp.float32, 1.0, [2.0, 4.0], 3.0),
+        (jnp.float32, [0.0, 2.0], [[1.0, 2.0], [3.0, 4.0]], [2.0, 3.0]),
+        (jnp.bfloat16, [1.0], [[256], *[[1]] * 6, [2]], [33]),  # a sum in bfloat16 would stay at 256
+        (jnp.int32, 5, [6, 6], 6),  # a counter increases if it increased in any group
+        (jnp.int32, 5, [6, *[5] * 7], 6),
+        (jnp.int32, 5, [5] * 8, 5),
+        (jnp.int32, 5, [8, 8, 9], 8),
+        (jnp.int32, 3, [0] * 6, 0),  # it may be reset, and is the rounded mean if groups disagree
+        (jnp.int32, 131_072, [0] * 127, 0),
+        (jnp.int32, 3, [0, 0, 4], 1),
+        (bool, False, [True] * 3, True),  # true if it is true in all groups
+        (bool, False, [True, True, False], False),
+    ],
+)
+def test_the_merged_state_of_groups(dtype, old, groups, expected):
+    old, *groups = ({'leaf': jnp.asarray(value, dtype)} for value in (old, *groups))
+    found = merged(old, groups)['leaf']
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, jnp.asarray(expected, dtype))
 
 
 def test_the_micro_step_counter_of_multisteps_is_reset():
@@ -67,13 +48,6 @@ def test_the_micro_step_counter_of_multisteps_is_reset():
         found = merged(found, [new] * 4)
         jax.tree.map(np.testing.assert_array_equal, found, new)
         assert (int(found.mini_step), int(found.gradient_step)) == (mini_step, gradient_step)
-
-
-def test_narrow_floats_are_averaged_in_float32_and_keep_their_type():
-    old = {'w': jnp.asarray([1.0], jnp.bfloat16)}
-    found = merged(old, [{'w': jnp.asarray([value], jnp.bfloat16)} for value in (256, 1, 1, 1, 1, 1, 1, 2)])
-    assert found['w'].dtype == jnp.bfloat16
-    assert float(found['w'][0]) == 33  # a sum in bfloat16 would stay at 256
 
 
 @pytest.mark.parametrize(

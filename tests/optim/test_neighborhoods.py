@@ -3,7 +3,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rfn_jax.core import errors
 from rfn_jax.optim import neighborhoods
 
 ETA = 0.1
@@ -32,10 +31,6 @@ def neighborhood(kind):
     return neighborhoods.scaled_ball(ETA) if kind == 'scaled' else neighborhoods.from_name(kind)
 
 
-def zeros_like(tree):
-    return jax.tree.map(np.zeros_like, tree)
-
-
 def inner(d, e):
     return sum(np.sum(np.asarray(d[name], np.float64) * np.asarray(e[name], np.float64)) for name in d)
 
@@ -46,6 +41,8 @@ def test_it_maximizes_a_linear_function(kind):
         w, d = random_tree(), random_tree()
         best = neighborhood(kind)(w, d)
         assert SIZES[kind](w, best) == pytest.approx(1, rel=1e-5)
+        if kind in ('layer', 'relative'):  # every array is on the edge of its own ball
+            assert all(SIZES[kind](w, {name: best[name]}) == pytest.approx(1, rel=1e-5) for name in best)
         others = [random_tree() for _ in range(200)]
         # And points near the best one, which are the hardest to beat.
         others += [{name: np.asarray(best[name]) + 0.05 * random_tree()[name] for name in best} for _ in range(200)]
@@ -55,17 +52,9 @@ def test_it_maximizes_a_linear_function(kind):
             assert inner(d, best) >= inner(d, feasible) - 1e-5
 
 
-@pytest.mark.parametrize('kind', ['layer', 'relative'])
-def test_every_array_is_on_the_edge_of_its_own_ball(kind):
-    w, d = random_tree(), random_tree()
-    e = neighborhood(kind)(w, d)
-    for name, leaf in e.items():
-        assert norm(leaf) == pytest.approx(norm(w[name]) if kind == 'relative' else 1, rel=1e-5)
-
-
 @pytest.mark.parametrize('kind', SIZES)
 def test_a_zero_direction_gives_zero(kind):
-    zeros = zeros_like(random_tree())
+    zeros = jax.tree.map(np.zeros_like, random_tree())
     jax.tree.map(np.testing.assert_array_equal, neighborhood(kind)(random_tree(), zeros), zeros)
     # One array with a zero gradient does not affect the others.
     w, d = random_tree(), random_tree()
@@ -75,7 +64,7 @@ def test_a_zero_direction_gives_zero(kind):
 
 
 def test_weights_of_zero():
-    zeros, d = zeros_like(random_tree()), random_tree()
+    zeros, d = jax.tree.map(np.zeros_like, random_tree()), random_tree()
     jax.tree.map(np.testing.assert_array_equal, neighborhoods.from_name('relative')(zeros, d), zeros)
     jax.tree.map(np.testing.assert_array_equal, neighborhoods.scaled_ball(0.0)(zeros, d), zeros)
     assert norm(*neighborhoods.scaled_ball(ETA)(zeros, d).values()) == pytest.approx(ETA, rel=1e-5)
@@ -86,7 +75,7 @@ def test_over_the_float_range(kind):
     w, d = random_tree(), random_tree()
     expected = neighborhood(kind)(w, d)
     jitted = jax.jit(neighborhood(kind))
-    for exponent in range(-30, 31, 5):
+    for exponent in range(-36, 37, 6):
         found = jitted(w, jax.tree.map(lambda x: x * jnp.float32(10.0**exponent), d))  # noqa: B023
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-6), found, expected)
 
@@ -102,8 +91,3 @@ def test_low_precision_is_widened(kind):
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), (w, d))
         assert {leaf.dtype for leaf in jax.tree.leaves(neighborhood(kind)(*wide))} == {jnp.dtype(jnp.float64)}
-
-
-def test_an_unknown_name():
-    with pytest.raises(errors.InputError, match="unknown norm 'globl'; did you mean 'global'"):
-        neighborhoods.from_name('globl')

@@ -1,16 +1,20 @@
+import doctest
+import importlib
 import pathlib
 import re
 
 import jax
 import numpy as np
+import pytest
 
 import rfn_jax
 
+GUIDE = (pathlib.Path(rfn_jax.__file__).parent / 'optim' / 'README.md').read_text()
+
 
 def test_the_blocks_of_the_guide_run_one_after_another(capsys):
-    guide = (pathlib.Path(rfn_jax.__file__).parent / 'optim' / 'README.md').read_text()
     names = {}
-    blocks = re.findall(r'```python\n(.*?)```', guide, re.DOTALL)
+    blocks = re.findall(r'```python\n(.*?)```', GUIDE, re.DOTALL)
     assert len(blocks) == 4
     for code in blocks:
         exec(code, names)
@@ -24,6 +28,11 @@ def test_the_blocks_of_the_guide_run_one_after_another(capsys):
 
 
 def test_every_minimizer_is_in_the_table_of_the_guide():
-    guide = (pathlib.Path(rfn_jax.__file__).parent / 'optim' / 'README.md').read_text()
-    for name in rfn_jax.optim.MINIMIZERS:
-        assert name == 'sgd' or f'`{name}`' in guide
+    assert [name for name in rfn_jax.optim.MINIMIZERS if f'`{name}`' not in GUIDE] == ['sgd']
+
+
+@pytest.mark.parametrize('module', ['sam', 'averages', 'diagnostics'])
+def test_the_examples_of_the_docstrings_run(module):
+    results = doctest.testmod(importlib.import_module(f'rfn_jax.optim.{module}'))
+    assert results.attempted > 0
+    assert results.failed == 0

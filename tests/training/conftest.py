@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
@@ -9,17 +10,9 @@ from rfn_jax import data, models, training
 from rfn_jax.core import console, digests, rng, sharding
 
 OPTIONS = {
-    'epochs': 3,
-    'batch_size': 16,
-    'learning_rate': 0.05,
-    'momentum': 0.9,
-    'weight_decay': 5e-4,
-    'decay_epochs': (),
-    'decay_factor': 0.1,
-    'crop_padding': 1,
-    'flip': False,
-    'minimizer': {'name': 'rfn_sam', 'rho': 0.2},
-}
+    'epochs': 3, 'batch_size': 16, 'learning_rate': 0.05, 'momentum': 0.9, 'weight_decay': 5e-4, 'decay_epochs': (),
+    'decay_factor': 0.1, 'crop_padding': 1, 'flip': False, 'minimizer': {'name': 'rfn_sam', 'rho': 0.2},
+}  # fmt: skip
 
 
 @dataclasses.dataclass
@@ -30,39 +23,33 @@ class Bench:
     train: data.ImageDataset
     validation: data.ImageDataset
     options: dict = dataclasses.field(default_factory=lambda: OPTIONS)
+    programs: dict = dataclasses.field(default_factory=dict)  # compiled once, whatever the number of epochs
 
     def fit(self, directory, *, devices=None, seed=0, keep_all=True, **options):
         """Trains into `directory`, with options of the recipe replaced."""
         recipe, mesh = training.Recipe(**{**self.options, **options}), sharding.data_mesh(devices)
-        loader = data.loader(
-            self.train,
-            self.train.info(),
-            batch_size=recipe.batch_size,
-            seed=seed,
-            mesh=mesh,
-            streaming=recipe.streaming,
-        )
-        program = training.program(self.classifier, recipe, steps_per_epoch=loader.steps_per_epoch, mesh=mesh)
-        training.fit(
-            self.classifier,
-            loader,
-            self.validation,
-            program,
-            directory=directory,
-            keep_all=keep_all,
-            batch_size=32,
-            name='test',
-            console=console.Console(),
-        )
+        sizes = {'batch_size': recipe.batch_size, 'streaming': recipe.streaming}
+        loader = data.loader(self.train, self.train.info(), seed=seed, mesh=mesh, **sizes)
+        key = repr((dataclasses.replace(recipe, epochs=99), loader.steps_per_epoch, mesh.devices))
+        if key not in self.programs:
+            steps = loader.steps_per_epoch
+            self.programs[key] = training.program(self.classifier, recipe, steps_per_epoch=steps, mesh=mesh)
+        program = dataclasses.replace(self.programs[key], recipe=recipe)
+        options = {'keep_all': keep_all, 'batch_size': 32, 'name': 'test', 'console': console.Console()}
+        training.fit(self.classifier, loader, self.validation, program, directory=directory, **options)
 
-    def optimizer(self):
+    def optimizer(self, **options):
         """The optimizer of `fit`."""
-        return training.Recipe(**self.options).optimizer(steps_per_epoch=4)
+        return training.Recipe(**{**self.options, **options}).optimizer(steps_per_epoch=4)
 
-    def state(self, directory, epoch):
-        """The state saved in `directory` after an epoch."""
+    def state(self, directory, epoch, **options):
+        """The state saved in `directory` after an epoch, on the host."""
         with training.CheckpointStore(directory / 'checkpoints', keep_all=True) as store:
-            return store.restore(epoch, training.create(self.classifier, self.optimizer()))
+            return jax.device_get(store.restore(epoch, training.create(self.classifier, self.optimizer(**options))))
+
+    def digest(self, directory, epoch, **options):
+        """The hash of that state."""
+        return digests.of_arrays(self.state(directory, epoch, **options))
 
     def variables_digest(self, directory, epoch):
         """The hash of the variables saved in `directory` after an epoch, which are read and checked."""
@@ -82,10 +69,18 @@ def bench():
 
 
 @pytest.fixture(scope='session')
+def trained(bench, tmp_path_factory):
+    """A directory with three finished epochs, to be copied."""
+    directory = tmp_path_factory.mktemp('trained')
+    bench.fit(directory)
+    return directory
+
+
+@pytest.fixture(scope='session')
 def conv_bench(bench):
     """The same with convolutions."""
     old = bench.classifier
-    module = models.MODELS.make('resnet', num_classes=10, stage_sizes=(1, 1), widths=(4, 8))
+    module = models.MODELS.make('resnet', num_classes=10, stage_sizes=(1,), widths=(4,))
     key = rng.key_for(0, 'test')
     classifier = models.initialize(module, key, (8, 8, 1), num_classes=10, mean=old.mean, std=old.std)
-    return dataclasses.replace(bench, classifier=classifier)
+    return dataclasses.replace(bench, classifier=classifier, programs={})

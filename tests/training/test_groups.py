@@ -12,11 +12,12 @@ import optax
 import pytest
 from batch_of import batch_of
 
-from rfn_jax import models, optim, training
+from rfn_jax import data, models, optim, training
 from rfn_jax.core import errors, rng, sharding
 
 DESCENT = optim.momentum_sgd(0.1, momentum=0.9, weight_decay=5e-4)
 B = 32
+COLLECTIVES_OF_SHARDS = r' (all-gather|all-to-all|collective-permute|reduce-scatter)(-start)?\('
 
 
 class ConvNet(nn.Module):
@@ -33,44 +34,66 @@ class ConvNet(nn.Module):
         return models.layers.dense(10, name='fc')(x)
 
 
+NORMALIZED, PLAIN = ConvNet(), ConvNet(norm=False)
+
+
+@functools.cache
+def examples():
+    return data.SOURCES.make('digits').train.take(np.arange(64))
+
+
+@functools.cache
+def classifier(module):
+    normalization = {'mean': (0.4,), 'std': (0.3,)}
+    return models.initialize(module, rng.key_for(0, 'test'), (8, 8, 1), num_classes=10, **normalization)
+
+
+def make(name, rho=0.3):
+    return optim.MINIMIZERS.make(name, **({} if name == 'sgd' else {'rho': rho}))
+
+
 class Run:
-    """A few steps of a network on some devices."""
+    """A few steps of a network on some devices; the minimizer is a name or a transformation."""
 
     def __init__(
-        self, bench, module, minimizer, devices, *, shard_state=False, batch=B, poison=False, descent=DESCENT, **options
+        self,
+        minimizer,
+        devices,
+        *,
+        module=NORMALIZED,
+        batch=B,
+        augment=lambda x, k: x,
+        descent=DESCENT,
+        shard=False,
+        **options,
     ):
-        self.batch = batch
-        self.mesh = sharding.data_mesh(jax.devices()[:devices])
-        c = models.initialize(module, rng.key_for(0, 'test'), (8, 8, 1), num_classes=10)
-        tx = optim.Optimizer(minimizer, descent)
-        self.step = training.train_step(
-            module,
-            c.mean,
-            c.std,
-            tx,
-            lambda x, k: x.at[3].set(jnp.nan) if poison else x,
-            self.mesh,
-            shard_state=shard_state,
-            **options,
-        )
+        self.batch, self.mesh = batch, sharding.data_mesh(jax.devices()[:devices])
+        c = classifier(module)
+        tx = optim.Optimizer(make(minimizer) if isinstance(minimizer, str) else minimizer, descent)
+        self.step = training.train_step(module, c.mean, c.std, tx, augment, self.mesh, shard_state=shard, **options)
         state = training.create(c, tx)
-        self.state = sharding.place(state, sharding.of_state(state, self.mesh, shard=shard_state))
-        self.train = bench.train
+        self.state = sharding.place(state, sharding.of_state(state, self.mesh, shard=shard))
         self.key = rng.key_for(0, 'augment', 1)
 
-    def after(self, steps):
+    def after(self, steps=2):
         for t in range(steps):
             self.state, metrics = self.step(self.state, self.examples(t), self.key)
         return jax.device_get((self.state, metrics))
 
     def examples(self, t=0):
-        return batch_of(self.train, np.arange(self.batch) + t)
+        return batch_of(examples(), np.arange(self.batch) + t)
 
     def lowered(self):
         return self.step.lower(self.state, self.examples(), self.key)
 
     def compiled(self):
         return self.lowered().compile()
+
+
+@functools.cache
+def result(minimizer, devices, **options):
+    """The state and the metrics after two steps; equal runs of several tests are done once."""
+    return Run(minimizer, devices, **options).after()
 
 
 def all_reduces(compiled):
@@ -81,253 +104,251 @@ def assert_close(a, b, atol=1e-5):
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=atol), a, b)
 
 
-def make(name):
-    return optim.MINIMIZERS.make(name, **({} if name == 'sgd' else {'rho': 0.3}))
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The same result on every number of devices
+OTHERS = [name for name in optim.MINIMIZERS if name != 'sam' and not name.startswith('rfn_')]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('name', list(optim.MINIMIZERS))
-def test_data_parallel_and_sharded_states_equal_one_device(bench, name):
-    one = Run(bench, ConvNet(), make(name), 1).after(3)
-    assert_close(one, Run(bench, ConvNet(), make(name), 8).after(3))
-    run = Run(bench, ConvNet(), make(name), 8, shard_state=True)
+@pytest.mark.parametrize('name', ['rfn_sam', *map(slow, OTHERS)])
+def test_data_parallel_and_sharded_states_equal_one_device(name):
+    one = result(name, 1)
+    assert_close(one, result(name, 8))
+    run = Run(name, 8, shard=True)
     kernel = run.state.params['fc']['kernel']
     assert kernel.addressable_shards[0].data.size == kernel.size // 8
     expected = sharding.of_state(run.state, run.mesh, shard=True)
-    assert_close(one, run.after(3))
+    assert_close(one, run.after())
     jax.tree.map(lambda x, s: x.sharding.is_equivalent_to(s, x.ndim) or pytest.fail(str(s)), run.state, expected)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('name', ['rfn_sam', 'rfn_looksam', 'rfn_esam', 'random_sam'])
-@pytest.mark.parametrize('group_size', [4, 16])
-def test_groups_do_not_depend_on_the_number_of_devices(bench, name, group_size):
-    one = Run(bench, ConvNet(), make(name), 1, group_size=group_size).after(3)
-    for devices in (2, 4, 8):
-        assert_close(one, Run(bench, ConvNet(), make(name), devices, group_size=group_size).after(3))
-    whole = Run(bench, ConvNet(), make(name), 1).after(3)
-    assert np.abs(one[0].params['fc']['kernel'] - whole[0].params['fc']['kernel']).max() > 1e-3
+# A group on a part of a device, on a device, on a few devices, and on all; 'device' and B are special sizes.
+@pytest.mark.parametrize(
+    ('name', 'devices', 'options', 'same'),
+    [
+        slow('rfn_sam', 8, {'group_size': 16}, {'group_size': 16}),
+        slow('rfn_sam', 4, {'group_size': 'device'}, {'group_size': B // 4}),
+        slow('rfn_sam', 8, {'group_size': B}, {}),
+        slow('rfn_sam', 2, {'group_size': 4}, {'group_size': 4}),
+        slow('rfn_esam', 8, {'group_size': 4}, {'group_size': 4}),
+        slow('rfn_esam', 4, {'group_size': 16}, {'group_size': 16}),
+        slow('random_sam', 4, {'group_size': 4}, {'group_size': 4}),
+        slow('random_sam', 8, {'group_size': 16}, {'group_size': 16}),
+        slow('rfn_looksam', 8, {'group_size': 4}, {'group_size': 4}),
+        slow('rfn_looksam', 2, {'group_size': 16}, {'group_size': 16}),
+        slow('friendly_sam', 8, {'group_size': 8, 'shard': True}, {'group_size': 8}),
+    ],
+)
+def test_groups_do_not_depend_on_the_number_of_devices(name, devices, options, same):
+    assert_close(result(name, devices, **options), result(name, 1, **same))
 
 
-def test_groups_equal_a_loop_over_groups(bench):
-    m, rho = 8, 0.3
-    (state, metrics) = Run(bench, ConvNet(), optim.rfn_sam(rho), 4, group_size=m).after(2)
-
-    module = ConvNet()
-    c = models.initialize(module, rng.key_for(0, 'test'), (8, 8, 1), num_classes=10)
-    w, stats = c.variables['params'], c.variables['batch_stats']
+@pytest.mark.accelerator
+@pytest.mark.parametrize(('m', 'options'), [(8, {'devices': 8, 'group_size': 8}), (B, {'devices': 1})])
+def test_steps_equal_a_loop_over_groups(m, options):
+    rho = 0.3
+    state, metrics = result('rfn_sam', **options)
+    variables = classifier(NORMALIZED).variables
+    w, stats = variables['params'], variables['batch_stats']
     velocity = jax.tree.map(jnp.zeros_like, w)
 
-    def loss(w, stats, x, y):
-        z, new = module.apply({'params': w, 'batch_stats': stats}, x, train=True, mutable=['batch_stats'])
+    @jax.jit
+    @functools.partial(jax.grad, has_aux=True)
+    def gradient(w, stats, x, y):
+        z, new = NORMALIZED.apply({'params': w, 'batch_stats': stats}, x, train=True, mutable=['batch_stats'])
         return -jnp.mean(jax.nn.log_softmax(z)[jnp.arange(len(y)), y]), new['batch_stats']
 
     for t in range(2):
-        x = jnp.asarray(bench.train.images[t : t + B], jnp.float32) / 255
-        y = bench.train.labels[t : t + B]
+        x = (jnp.asarray(examples().images[t : t + B], jnp.float32) / 255 - 0.4) / 0.3
+        y = examples().labels[t : t + B]
         perturbed, moved, norms = [], [], []
         for start in range(0, B, m):
             part = (x[start : start + m], y[start : start + m])
-            g, new = jax.grad(loss, has_aux=True)(w, stats, *part)
+            g, new = gradient(w, stats, *part)
             norm = np.sqrt(sum(np.sum(np.square(np.asarray(leaf, np.float64))) for leaf in jax.tree.leaves(g)))
             top = jax.tree.map(lambda a, b, norm=norm: a + rho * b / norm, w, g)
-            perturbed.append(jax.grad(loss, has_aux=True)(top, stats, *part)[0])
+            perturbed.append(gradient(top, stats, *part)[0])
             moved.append(new)
             norms.append(norm)
-        g = jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *perturbed)
-        stats = jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *moved)
+        g, stats = (jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *trees) for trees in (perturbed, moved))
         velocity = jax.tree.map(lambda v, a, b: 0.9 * v + a + 5e-4 * b, velocity, g, w)
         w = jax.tree.map(lambda a, v: a - 0.1 * v, w, velocity)
-    assert_close(state.params, w)
-    assert_close(state.batch_stats, stats)
+    assert_close((state.params, state.batch_stats), (w, stats))
     np.testing.assert_allclose(metrics['gradient_norm'], np.mean(norms), rtol=1e-5)
-    assert int(metrics['ascent_count']) == 2
+    assert int(metrics['ascent_count']) == int(state.step) == 2
 
 
-def test_device_groups_are_groups_of_what_a_device_holds(bench):
-    minimizer = optim.rfn_sam(0.3)
-    assert_close(
-        Run(bench, ConvNet(), minimizer, 4, group_size='device').after(2),
-        Run(bench, ConvNet(), minimizer, 1, group_size=B // 4).after(2),
-    )
+@pytest.mark.parametrize(
+    ('module', 'devices', 'options', 'same'),
+    [
+        # Without batch normalization, dividing the batch changes nothing.
+        slow(PLAIN, 8, {'micro_batch_size': 8}, {}),
+        slow(PLAIN, 1, {'micro_batch_size': 8}, {}),
+        slow(PLAIN, 2, {'group_size': 16, 'micro_batch_size': 4}, {'group_size': 16}),
+        # With it, each micro-batch is normalized by itself, and the running statistics are updated by the mean.
+        slow(NORMALIZED, 8, {'micro_batch_size': 8}, {'micro_batch_size': 8}),
+    ],
+)
+def test_micro_batches_accumulate_and_share_the_perturbation(module, devices, options, same):
+    assert_close(result('rfn_sam', devices, module=module, **options), result('rfn_sam', 1, module=module, **same))
 
 
-def test_one_group_of_the_whole_batch_equals_no_groups(bench):
-    minimizer = optim.rfn_sam(0.3)
-    assert_close(
-        Run(bench, ConvNet(), minimizer, 8, group_size=B).after(2), Run(bench, ConvNet(), minimizer, 1).after(2)
-    )
-
-
-def test_micro_batches_accumulate_and_share_the_perturbation(bench):
-    # Without batch normalization, dividing the batch changes nothing.
-    minimizer = optim.rfn_sam(0.3)
-    whole = Run(bench, ConvNet(norm=False), minimizer, 1).after(3)
-    for devices in (1, 8):
-        assert_close(whole, Run(bench, ConvNet(norm=False), minimizer, devices, micro_batch_size=8).after(3))
-    groups = Run(bench, ConvNet(norm=False), minimizer, 1, group_size=16).after(3)
-    assert_close(groups, Run(bench, ConvNet(norm=False), minimizer, 2, group_size=16, micro_batch_size=4).after(3))
-    # With it, each micro-batch is normalized by itself, and the running statistics are updated by the mean.
-    one = Run(bench, ConvNet(), minimizer, 1, micro_batch_size=8).after(3)
-    assert_close(one, Run(bench, ConvNet(), minimizer, 8, micro_batch_size=8).after(3))
-
-
-def test_micro_batches_update_the_statistics_by_the_mean_of_theirs(bench):
-    (state, _) = Run(bench, ConvNet(), optax.identity(), 1, micro_batch_size=8).after(1)
-    c = models.initialize(ConvNet(), rng.key_for(0, 'test'), (8, 8, 1), num_classes=10)
-    x = jnp.asarray(bench.train.images[:B], jnp.float32) / 255
-    moved = [
-        c.module.apply(c.variables, x[i :: B // 8], train=True, mutable=['batch_stats'])[1]['batch_stats']
-        for i in range(B // 8)
-    ]
+def test_micro_batches_update_the_statistics_by_the_mean_of_theirs():
+    state, _ = Run('sgd', 1, micro_batch_size=8).after(1)
+    x = (jnp.asarray(examples().images[:B], jnp.float32) / 255 - 0.4) / 0.3
+    apply = functools.partial(NORMALIZED.apply, classifier(NORMALIZED).variables, train=True, mutable=['batch_stats'])
+    moved = [apply(x[i :: B // 8])[1]['batch_stats'] for i in range(B // 8)]
     assert_close(state.batch_stats, jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *moved))
 
 
-def test_esam_descends_on_the_selected_examples_only(bench):
-    minimizer = optim.esam(0.3, gamma=0.25)
-    one, eight = Run(bench, ConvNet(), minimizer, 1), Run(bench, ConvNet(), minimizer, 8)
-    for run, devices in ((one, 1), (eight, 8)):
+@pytest.mark.slow
+def test_esam_descends_on_the_selected_examples_only():
+    found = []
+    for devices in (1, 8):
+        run = Run(optim.esam(0.3, gamma=0.25), devices)
         text = run.compiled().as_text()
         assert f'f32[{B // devices},4,4,8]' in text
-        assert (
-            f'f32[{B // 4 // devices},4,4,8]' in text
-        )  # a second pass over a quarter of the batch, shared by the devices
-    assert_close(one.after(2), eight.after(2))
+        # A second pass over a quarter of the batch, shared by the devices.
+        assert f'f32[{B // 4 // devices},4,4,8]' in text
+        found.append(run.after())
+    assert_close(*found)
 
 
-def test_a_sharded_state_gathers_parameters_and_not_activations(bench):
-    text = Run(bench, ConvNet(), optim.rfn_sam(0.3), 8, shard_state=True).compiled().as_text()
+def test_a_sharded_state_gathers_parameters_and_not_activations():
+    text = Run('rfn_sam', 8, shard=True).compiled().as_text()
     assert f'f32[{B},4,4,8]' not in text
     assert f'f32[{B // 8},4,4,8]' in text
 
 
-def test_bfloat16_compute_keeps_float32_states(bench):
-    module = models.MODELS.make('resnet', num_classes=10, stage_sizes=(1,), widths=(4,), dtype='bfloat16')
-    minimizer = optax.chain(optim.friendly_sam(0.3))
-    run = Run(bench, module, minimizer, 1)
-    assert 'bf16' in run.lowered().as_text()
-    state, metrics = run.after(5)
-    assert {leaf.dtype.name for leaf in jax.tree.leaves(state)} == {'float32', 'int32'}
-    full = models.MODELS.make('resnet', num_classes=10, stage_sizes=(1,), widths=(4,))
-    _, expected = Run(bench, full, minimizer, 1).after(5)
-    np.testing.assert_allclose(metrics['gradient_norm'], expected['gradient_norm'], rtol=0.05)
-    np.testing.assert_allclose(metrics['perturbation_norm'], 0.3, rtol=1e-5)
-    np.testing.assert_allclose(metrics['loss'], expected['loss'], rtol=0.05)
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize(('batch', 'group_size', 'devices'), [(24, 8, 8), (48, 8, 4)])
-def test_devices_of_a_row_share_a_group(bench, batch, group_size, devices):
-    minimizer = optim.rfn_sam(0.3)
-    one = Run(bench, ConvNet(), minimizer, 1, group_size=group_size, batch=batch).after(2)
-    run = Run(bench, ConvNet(), minimizer, devices, group_size=group_size, batch=batch)
+def test_devices_of_a_row_share_a_group(batch, group_size, devices):
+    run = Run('rfn_sam', devices, group_size=group_size, batch=batch)
     shares = group_size // (devices // math.gcd(batch // group_size, devices))
     text = run.compiled().as_text()
     assert f'f32[{shares},4,4,8]' in text  # the output of the convolution on a device
     assert f'f32[{group_size},4,4,8]' not in text
-    assert_close(one, run.after(2))
+    assert_close(result('rfn_sam', 1, group_size=group_size, batch=batch), run.after())
 
 
-def test_a_sharded_state_with_groups(bench):
-    minimizer = optim.friendly_sam(0.3)
-    one = Run(bench, ConvNet(), minimizer, 1, group_size=8).after(2)
-    assert_close(one, Run(bench, ConvNet(), minimizer, 8, group_size=8, shard_state=True).after(2))
-
-
-@pytest.mark.parametrize('options', [{}, {'group_size': 8}, {'micro_batch_size': 8}], ids=['batch', 'groups', 'pieces'])
-@pytest.mark.parametrize('name', ['rfn_sam', 'rfn_friendly_sam', 'rfn_looksam'])
-def test_a_step_that_is_not_finite_leaves_everything_finite(bench, name, options):
-    run = Run(bench, ConvNet(), make(name), 1, poison=True, **options)
-    state, metrics = run.after(2)
+@pytest.mark.parametrize(
+    ('name', 'options'),
+    [
+        slow('rfn_sam', {}),
+        ('rfn_sam', {'group_size': 8}),
+        slow('rfn_friendly_sam', {'group_size': 8}),
+        slow('rfn_friendly_sam', {'micro_batch_size': 8}),
+        slow('rfn_looksam', {'group_size': 8}),
+    ],
+)
+def test_a_step_that_is_not_finite_leaves_everything_finite(name, options):
+    state, metrics = Run(name, 1, augment=lambda x, k: x.at[3].set(jnp.nan), **options).after()
     for leaf in jax.tree.leaves((state.params, state.batch_stats)):
         assert np.all(np.isfinite(leaf))
     assert int(metrics['skipped_count']) == 2
     assert not np.isfinite(metrics['loss'])
 
 
-def test_optax_wrappers_work_with_groups(bench):
-    minimizer = optax.chain(
-        optax.inject_hyperparams(optim.rfn_sam)(rho=0.3), optax.apply_if_finite(optax.identity(), 3)
-    )
-    run = Run(bench, ConvNet(), minimizer, 2, group_size=8)
+@pytest.mark.slow
+def test_optax_wrappers_work_with_groups():
+    injected = optax.inject_hyperparams(optim.rfn_sam)(rho=0.3)
+    run = Run(optax.chain(injected, optax.apply_if_finite(optax.identity(), 3)), 4, group_size=8)
     before = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), run.state.opt_state)
-    state, _ = run.after(2)
+    state, _ = run.after()
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), state.opt_state) == before
-    assert_close(state.params, Run(bench, ConvNet(), optim.rfn_sam(0.3), 2, group_size=8).after(2)[0].params)
+    assert_close(state.params, result('rfn_sam', 4, group_size=8)[0].params)
 
 
-def test_an_average_after_the_descent_is_donated_with_the_state(bench):
-    descent = optax.chain(DESCENT, optim.swa())
-    run = Run(bench, ConvNet(), optim.sam(0.1), 1, descent=descent)
-    state, _ = run.after(3)
+def test_a_step_compiles_once_and_donates_the_state():
+    calls = []
+
+    def counted(images, keys):
+        calls.append(keys)
+        return images
+
+    run = Run('rfn_sam', 1, augment=counted)
+    for _ in range(4):
+        before = run.state
+        run.after(1)
+    assert len(calls) == 1
+    assert before.params['fc']['kernel'].is_deleted()
+    assert not classifier(NORMALIZED).variables['params']['fc']['kernel'].is_deleted()
+
+
+def test_an_optimizer_without_extra_arguments_is_accepted():
+    mesh, c, tx = sharding.data_mesh(jax.devices()[:1]), classifier(PLAIN), optax.scale(-0.1)
+    step = training.train_step(PLAIN, c.mean, c.std, tx, lambda x, k: x, mesh)
+    state = sharding.replicate(training.create(c, tx), mesh)
+    new, values = step(state, batch_of(examples(), np.arange(B)), rng.key_for(0, 'augment', 1))
+    assert np.isfinite(values['loss'])
+    assert not np.array_equal(new.params['fc']['kernel'], c.variables['params']['fc']['kernel'])
+
+
+def test_an_average_after_the_descent_is_donated_with_the_state():
+    state, _ = Run('sam', 1, descent=optax.chain(DESCENT, optim.swa())).after(3)
     average = optim.average_params(state.opt_state)
     assert np.abs(average['fc']['kernel'] - state.params['fc']['kernel']).max() > 1e-4
 
-    @functools.partial(jax.jit, donate_argnums=0)
-    def count_up(opt_state):
-        return jax.tree.map(lambda leaf: leaf + 1, opt_state)
 
-    count_up(optim.swa().init({'w': jnp.ones(3)}))
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Costs
+# Costs.
 
 
 @pytest.mark.parametrize(
-    ('name', 'norm', 'group_size', 'expected'),
+    ('name', 'module', 'group_size', 'expected'),
     [
-        ('sgd', False, None, 1),
-        ('rfn_sam', False, None, 2),
-        ('rfn_sam', False, 'device', 1),
-        ('rfn_sam', False, 2, 1),
-        ('rfn_sam', True, 'device', 1),
-        ('rfn_gsam', True, 4, 1),
-        ('sgd', True, None, 1 + 2),  # forward and backward of the one normalization layer, in addition to the gradients
-        ('rfn_sam', True, None, 2 * (1 + 2)),
+        slow('sgd', PLAIN, None, 1),
+        slow('rfn_sam', PLAIN, None, 2),
+        slow('rfn_sam', PLAIN, 'device', 1),
+        slow('rfn_sam', PLAIN, 2, 1),
+        slow('rfn_sam', NORMALIZED, 'device', 1),
+        slow('rfn_gsam', NORMALIZED, 4, 1),
+        # Forward and backward of the one normalization layer, in addition to the gradients.
+        slow('sgd', NORMALIZED, None, 1 + 2),
+        ('rfn_sam', NORMALIZED, None, 2 * (1 + 2)),
     ],
 )
-def test_the_number_of_all_reduces(bench, name, norm, group_size, expected):
-    compiled = Run(bench, ConvNet(norm=norm), make(name), 8, group_size=group_size).compiled()
+def test_the_number_of_all_reduces(name, module, group_size, expected):
+    compiled = Run(name, 8, module=module, group_size=group_size).compiled()
     assert all_reduces(compiled) == expected
-    assert not re.search(r' (all-gather|all-to-all|collective-permute|reduce-scatter)(-start)?\(', compiled.as_text())
+    assert not re.search(COLLECTIVES_OF_SHARDS, compiled.as_text())
 
 
-def test_joined_reductions_cost_no_communication(bench, monkeypatch):
+@pytest.mark.slow
+def test_joined_reductions_cost_no_communication(monkeypatch):
     def built():
-        run = Run(bench, ConvNet(), make('rfn_sam'), 8)
+        run = Run('rfn_sam', 8)
         lowered = run.lowered()
         return run, lowered.as_text().count('concatenate'), lowered.compile()
 
-    run, concatenations, compiled = built()
+    _, concatenations, compiled = built()
     monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')  # there, small arrays are joined before they are reduced
     joined, more, joined_compiled = built()
     assert more > concatenations
     assert all_reduces(joined_compiled) == all_reduces(compiled)
-    assert not re.search(
-        r' (all-gather|all-to-all|collective-permute|reduce-scatter)(-start)?\(', joined_compiled.as_text()
-    )
-    assert_close(joined.after(2), run.after(2))
+    assert not re.search(COLLECTIVES_OF_SHARDS, joined_compiled.as_text())
+    assert_close(joined.after(), result('rfn_sam', 1))
 
 
-def test_one_step_of_rfn_needs_at_most_a_copy_of_parameters_and_gradients_more_than_sgd(bench):
+@pytest.mark.slow
+def test_one_step_of_rfn_needs_at_most_a_copy_of_parameters_and_gradients_more_than_sgd():
     module = models.MODELS.make('mlp', num_classes=10, widths=(512, 512, 512))
-    runs = {name: Run(bench, module, make(name), 1) for name in ('sgd', 'rfn_sam')}
-    memory = {name: run.compiled().memory_analysis() for name, run in runs.items()}
-    size = sum(leaf.nbytes for leaf in jax.tree.leaves(runs['sgd'].state.params))
+    runs = [Run(name, 1, module=module) for name in ('rfn_sam', 'sgd')]
 
-    def peak(m):
+    def peak(run):
+        m = run.compiled().memory_analysis()
         return m.temp_size_in_bytes + m.argument_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes
 
-    extra = peak(memory['rfn_sam']) - peak(memory['sgd'])
-    assert 0 < extra <= 2 * size
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(runs[0].state.params))
+    assert 0 < peak(runs[0]) - peak(runs[1]) <= 2 * size
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Errors
+def assert_refused(message, minimizer, batch_size=B, **sizes):
+    """The recipe and the step refuse these sizes with the same message."""
+    with pytest.raises(errors.InputError, match=message):
+        recipe_of(minimizer, batch_size, **sizes)
+    with pytest.raises(errors.InputError, match=message):
+        Run(optim.MINIMIZERS.make_from(minimizer), 1, batch=batch_size, **sizes).after(1)
 
 
 def recipe_of(minimizer, batch_size=B, **sizes):
@@ -338,7 +359,7 @@ def recipe_of(minimizer, batch_size=B, **sizes):
 
 
 @pytest.mark.parametrize(
-    ('options', 'message'),
+    ('sizes', 'message'),
     [
         ({'group_size': 5}, "group_size must be a divisor of batch_size 32, 'device' or None, got 5"),
         ({'group_size': 0}, "group_size must be a divisor of batch_size 32, 'device' or None, got 0"),
@@ -347,54 +368,44 @@ def recipe_of(minimizer, batch_size=B, **sizes):
         ({'group_size': 8, 'micro_batch_size': 16}, 'micro_batch_size must divide the 8 examples .* got 16'),
     ],
 )
-def test_sizes_that_are_not_divisors_are_refused(bench, options, message):
-    with pytest.raises(errors.InputError, match=message):
-        Run(bench, ConvNet(), optim.rfn_sam(), 1, **options).after(1)
-    with pytest.raises(errors.InputError, match=message):
-        recipe_of({'name': 'rfn_sam'}, **options)
+def test_sizes_that_are_not_divisors_are_refused(sizes, message):
+    assert_refused(message, {'name': 'rfn_sam'}, **sizes)
 
 
-ESAM_SIZES = [
-    ({'micro_batch_size': 8}, {'gamma': 0.4}, 13),
-    ({'group_size': 16, 'micro_batch_size': 4}, {'gamma': 0.6}, 10),
-    ({'group_size': 8, 'micro_batch_size': 2}, {'name': 'rfn_esam', 'gamma': 0.3}, 3),
-    ({'batch_size': 24, 'micro_batch_size': 8}, {}, 12),  # the gamma of the paper
-]
-
-
-@pytest.mark.parametrize(('sizes', 'options', 'kept'), ESAM_SIZES)
-def test_micro_batches_must_divide_what_esam_keeps(bench, sizes, options, kept):
-    size = sizes['micro_batch_size']
-    message = (
-        rf'micro_batch_size must divide the {kept} examples of a gradient \(esam .* or be at least {kept}, got {size}'
-    )
-    spec = {'name': 'esam', **options}
-    with pytest.raises(errors.InputError, match=message):
-        recipe_of(spec, **sizes)
-    of_step = {'batch' if name == 'batch_size' else name: value for name, value in sizes.items()}
-    with pytest.raises(errors.InputError, match=message):
-        Run(bench, ConvNet(), optim.MINIMIZERS.make_from(spec), 1, **of_step).after(1)
+@pytest.mark.parametrize(
+    ('sizes', 'options', 'kept'),
+    [
+        ({'micro_batch_size': 8}, {'gamma': 0.4}, 13),
+        ({'group_size': 16, 'micro_batch_size': 4}, {'gamma': 0.6}, 10),
+        ({'group_size': 8, 'micro_batch_size': 2}, {'name': 'rfn_esam', 'gamma': 0.3}, 3),
+        ({'batch_size': 24, 'micro_batch_size': 8}, {}, 12),  # the gamma of the paper
+    ],
+)
+def test_micro_batches_must_divide_what_esam_keeps(sizes, options, kept):
+    spec, size = {'name': 'esam', **options}, sizes['micro_batch_size']
+    of_a_gradient = rf'the {kept} examples of a gradient \(esam .* or be at least {kept}, got {size}'
+    assert_refused(f'micro_batch_size must divide {of_a_gradient}', spec, **sizes)
     recipe_of(spec, **sizes | {'micro_batch_size': None})
     recipe_of({'name': 'sam'}, **sizes)
 
 
-def test_esam_may_keep_fewer_examples_than_a_micro_batch(bench):
+@pytest.mark.slow
+def test_esam_may_keep_fewer_examples_than_a_micro_batch():
     recipe_of({'name': 'esam', 'gamma': 0.25}, micro_batch_size=16)
     minimizer = optim.esam(0.3, gamma=0.25)
-    pieces = Run(bench, ConvNet(norm=False), minimizer, 1, micro_batch_size=16).after(2)
-    assert_close(pieces, Run(bench, ConvNet(norm=False), minimizer, 1).after(2))
+    pieces = Run(minimizer, 1, module=PLAIN, micro_batch_size=16).after()
+    assert_close(pieces, Run(minimizer, 1, module=PLAIN).after())
 
 
-def test_the_state_of_a_minimizer_that_runs_per_group_must_not_hold_a_key(bench):
+def test_the_state_of_a_minimizer_that_runs_per_group_must_not_hold_a_key():
     keeps_a_key = optax.GradientTransformation(lambda params: jax.random.PRNGKey(0), lambda g, key, _: (g, key))
-    run = Run(bench, ConvNet(), optax.chain(optim.rfn_sam(), keeps_a_key), 1, group_size=8)
-    with pytest.raises(
-        errors.InputError, match=r'got uint32\[2\] at \[1\]: move the transformation that keeps it to the descent'
-    ):
+    run = Run(optax.chain(optim.rfn_sam(), keeps_a_key), 1, group_size=8)
+    message = r'got uint32\[2\] at \[1\]: move the transformation that keeps it to the descent'
+    with pytest.raises(errors.InputError, match=message):
         run.after(1)
 
 
-def test_groups_need_an_optimizer_that_tells_where_the_minimizer_ends(bench):
+def test_groups_need_an_optimizer_that_tells_where_the_minimizer_ends():
     tx, mesh = optax.chain(optim.rfn_sam(), DESCENT), sharding.data_mesh(jax.devices()[:1])
     with pytest.raises(errors.InputError, match=r'group_size 8 needs an optim\.Optimizer'):
-        training.train_step(ConvNet(), (0.5,), (0.3,), tx, lambda x, k: x, mesh, group_size=8)
+        training.train_step(NORMALIZED, (0.5,), (0.3,), tx, lambda x, k: x, mesh, group_size=8)

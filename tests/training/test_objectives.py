@@ -14,15 +14,17 @@ LABELS = np.arange(8, dtype=np.int32) % 3
 
 
 class Noisy(nn.Module):
-    """A dense layer with dropout before it, and an auxiliary head."""
+    """A dense layer with dropout before it, optional batch normalization, and an auxiliary head."""
 
     dropout: float = 0.5
     auxiliary: bool = True
     auxiliary_weight: float = 0.3
+    norm: bool = False
 
     @nn.compact
     def __call__(self, x, *, train=False):
         x = x.reshape(x.shape[0], -1)
+        x = nn.BatchNorm(use_running_average=not train, name='bn')(x) if self.norm else x
         if self.auxiliary:
             auxiliary = nn.Dense(3, name='aux')(x)
             if train:
@@ -39,16 +41,20 @@ def objective(module, key=KEY, **options):
     return objectives.objective(module, {}, jnp.asarray(IMAGES), jnp.asarray(LABELS), key, **options)
 
 
+def assert_close(a, b, atol=0.0):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=atol), a, b)
+
+
 def test_auxiliary_heads_add_their_weighted_cross_entropy():
     module = Noisy(dropout=0.0)
     params = params_of(module)
     result, gradient = objective(module).value_and_grad(params)
     x = IMAGES.reshape(8, -1)
     values = [losses.cross_entropy(x @ params[n]['kernel'] + params[n]['bias'], LABELS) for n in ('fc', 'aux')]
-    np.testing.assert_allclose(result.losses, values[0] + 0.3 * values[1], rtol=1e-5)
+    assert_close(result.losses, values[0] + 0.3 * values[1])
     assert np.abs(gradient['aux']['kernel']).max() > 1e-3
     plain = objective(Noisy(dropout=0.0, auxiliary=False)).value_and_grad({'fc': params['fc']})[0]
-    np.testing.assert_allclose(plain.losses, values[0], rtol=1e-5)
+    assert_close(plain.losses, values[0])
 
 
 def test_dropout_is_the_same_in_every_evaluation_of_a_step_and_follows_the_key():
@@ -69,12 +75,10 @@ def test_micro_batches_draw_their_own_dropout():
     dropped = [i for i in range(8) if not np.isclose(values[i], objective(module).losses(params)[i], atol=1e-4)]
     assert dropped  # other masks than without micro-batches
     calm = Noisy(dropout=0.0, auxiliary=False)
-    np.testing.assert_allclose(
-        objective(calm, micro_batch_size=4).losses(params), objective(calm).losses(params), rtol=1e-5
-    )
+    assert_close(objective(calm, micro_batch_size=4).losses(params), objective(calm).losses(params))
 
 
-@pytest.mark.parametrize('group_size', [None, 4])
+@pytest.mark.parametrize('group_size', [None, pytest.param(4, marks=pytest.mark.slow)])
 def test_each_step_draws_new_dropout_that_is_the_same_on_all_devices(group_size):
     module = Noisy()
     classifier = models.Classifier({'params': params_of(module)}, module, 3)
@@ -92,37 +96,21 @@ def test_each_step_draws_new_dropout_that_is_the_same_on_all_devices(group_size)
             values.append(float(metrics['loss']))
         results.append(values)
     assert abs(results[0][0] - results[0][1]) > 1e-3
-    np.testing.assert_allclose(*results, rtol=1e-5)
+    assert_close(*results)
 
 
-@pytest.mark.parametrize('micro_batch_size', [None, 4])
+@pytest.mark.parametrize('micro_batch_size', [None, pytest.param(4, marks=pytest.mark.slow)])
 def test_without_dropout_no_key_is_needed(micro_batch_size):
     module = Noisy(dropout=0.0)
     params = params_of(module)
-    found = objectives.objective(
-        module, {}, jnp.asarray(IMAGES), jnp.asarray(LABELS), micro_batch_size=micro_batch_size
-    )
-    expected = objective(module, micro_batch_size=micro_batch_size)
+    found, expected = (objective(module, key, micro_batch_size=micro_batch_size) for key in (None, KEY))
     for a, b in ((found.losses(params), expected.losses(params)), (found.grad(params), expected.grad(params))):
         jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-class Normed(nn.Module):
-    """Batch normalization, dropout, an auxiliary head and a dense layer."""
-
-    auxiliary_weight = 0.3
-
-    @nn.compact
-    def __call__(self, x, *, train=False):
-        x = nn.BatchNorm(use_running_average=not train, name='bn')(x.reshape(x.shape[0], -1))
-        if train:
-            self.sow('auxiliary_logits', 'head', x[:, :3])
-        return nn.Dense(3, name='fc')(nn.Dropout(0.5, deterministic=not train)(x))
-
-
 @pytest.mark.parametrize('micro_batch_size', [None, 3])
 def test_in_evaluation_mode_it_is_the_loss_of_the_classifier(micro_batch_size):
-    module = Normed()
+    module = Noisy(norm=True)
     variables = module.init(rng.key_for(0, 'initialize'), IMAGES)
     stats = jax.tree.map(lambda leaf: leaf + 0.3, variables['batch_stats'])
     images, labels = jnp.asarray(IMAGES[:6]), jnp.asarray(LABELS[:6])
@@ -134,7 +122,6 @@ def test_in_evaluation_mode_it_is_the_loss_of_the_classifier(micro_batch_size):
         return jnp.mean(losses.cross_entropy(logits, labels)), logits
 
     (expected, logits), expected_gradient = jax.value_and_grad(loss, has_aux=True)(variables['params'])
-    np.testing.assert_allclose(jnp.mean(result.losses), expected, rtol=1e-5)
-    np.testing.assert_allclose(result.accuracy, np.mean(np.argmax(logits, -1) == labels), rtol=1e-5)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), gradient, expected_gradient)
+    assert_close((jnp.mean(result.losses), result.accuracy), (expected, np.mean(np.argmax(logits, -1) == labels)))
+    assert_close(gradient, expected_gradient, atol=1e-6)
     jax.tree.map(np.testing.assert_array_equal, result.batch_stats, stats)

@@ -8,22 +8,7 @@ import sys
 
 import pytest
 
-HERE = pathlib.Path(__file__).parent
-
-
-def start(worker, address, count, index, devices):
-    environment = {
-        **os.environ,
-        'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0',
-        'JAX_PLATFORMS': 'cpu',
-    }
-    return subprocess.Popen(
-        [sys.executable, str(HERE / worker), address, str(count), str(index)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+WORKER = pathlib.Path(__file__).parent / 'worker.py'
 
 
 def free_address():
@@ -32,13 +17,18 @@ def free_address():
         return f'127.0.0.1:{probe.getsockname()[1]}'
 
 
-def results(processes, columns):
-    found = []
+def results(work, count, devices):
+    """The lines of four words that each of `count` processes prints."""
+    flags = f'--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0'
+    environment = {**os.environ, 'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'}
+    command, found = [sys.executable, str(WORKER), work, free_address(), str(count)], []
+    pipes = {'env': environment, 'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
+    processes = [subprocess.Popen([*command, str(index)], **pipes) for index in range(count)]
     try:
         for process in processes:
             out, error = process.communicate(timeout=400)
             assert process.returncode == 0, error[-2000:]
-            found.append([line.split() for line in out.splitlines() if len(line.split()) == columns])
+            found.append([line.split() for line in out.splitlines() if len(line.split()) == 4])
     finally:
         for process in processes:
             process.kill()
@@ -48,22 +38,19 @@ def results(processes, columns):
 
 @pytest.mark.slow
 def test_two_processes_train_as_one():
-    address = free_address()
-    (one,) = results([start('worker.py', '', 1, 0, 1)], 5)
-    first, second = results([start('worker.py', address, 2, index, 2) for index in range(2)], 5)
+    (one,) = results('steps', 1, 1)
+    first, second = results('steps', 2, 2)
     assert first == second
-    assert [row[:2] for row in first] == [['None', 'False'], ['None', 'True'], ['4', 'False'], ['16', 'False']]
+    assert [row[:2] for row in first] == [['None-False', '4'], ['None-True', '4'], ['4-False', '4'], ['16-False', '4']]
     for row, expected in zip(first, one, strict=True):
-        assert row[2] == '4'
-        assert [float(x) for x in row[3:]] == pytest.approx([float(x) for x in expected[3:]], rel=1e-5)
+        assert [float(x) for x in row[2:]] == pytest.approx([float(x) for x in expected[2:]], rel=1e-5)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif('TFDS_DATA_DIR' not in os.environ, reason='TFDS_DATA_DIR is not set')
 @pytest.mark.parametrize(('processes', 'devices'), [(1, 1), (2, 2)])
 def test_both_loaders_give_the_same_weights_after_an_epoch_of_cifar10(processes, devices):
-    address = free_address()
-    found = results([start('loader_worker.py', address, processes, i, devices) for i in range(processes)], 4)
+    found = results('loaders', processes, devices)
     assert all(rows == found[0] for rows in found)
     resident, streaming = found[0]
     assert (resident[0], streaming[0]) == ('ResidentLoader', 'StreamingLoader')

@@ -1,11 +1,55 @@
-"""One process of `test_processes.py`: trains a small network on all devices of all processes and prints its norm."""
+"""One process of `test_processes.py`, with all devices of all processes: `worker.py steps|loaders ADDRESS PROCESSES INDEX`.
+
+`steps` trains a small network in several modes, and prints for each the mode, the number of devices, the norm of the weights
+and the loss. `loaders` trains an epoch of CIFAR-10 with each loader, and prints for each its name, the number of devices, the
+hash of the weights and the loss.
+"""
 
 import sys
 
 import jax
 
+
+def steps():
+    train = data.SOURCES.make('digits').train.take(np.arange(64))
+    mesh = sharding.data_mesh()
+    tx = optim.Optimizer(optim.rfn_sam(0.3), optim.momentum_sgd(0.1, momentum=0.9, weight_decay=5e-4))
+    classifier = models.initialize(MODULE, rng.key_for(0, 'test'), (8, 8, 1), num_classes=10)
+    host = training.create(jax.device_get(classifier), tx)
+    for group_size, shard in ((None, False), (None, True), (4, False), (16, False)):
+        step = training.train_step(
+            MODULE, (0.5,), (0.3,), tx, lambda x, k: x, mesh, group_size=group_size, shard_state=shard
+        )
+        state = sharding.place(host, sharding.of_state(host, mesh, shard=shard))
+        key = sharding.replicate_key(rng.key_for(0, 'augment'), mesh)
+        for t in range(3):
+            batch = sharding.shard_batch(batch_of(train, np.arange(32) + t), mesh)
+            state, metrics = step(state, batch, key)
+        norm = jax.jit(optax.tree.norm, out_shardings=sharding.replicated(mesh))(state.params)
+        print(f'{group_size}-{shard} {mesh.size} {float(norm):.7g} {float(metrics["loss"]):.7g}', flush=True)
+
+
+def loaders():
+    splits = data.SOURCES.make('cifar10', train_examples=1024, validation_examples=1, test_examples=1)
+    shared = {'num_classes': 10, 'mean': splits.info.mean, 'std': splits.info.std}
+    initial = models.initialize(MODULE, rng.key_for(0, 'test'), splits.info.image_shape, **shared)
+    recipe = training.Recipe(
+        epochs=1, batch_size=32, learning_rate=0.05, momentum=0.9, weight_decay=5e-4, decay_epochs=(), decay_factor=0.1,
+        crop_padding=4, flip=True, minimizer={'name': 'rfn_sam', 'rho': 0.2},
+    )  # fmt: skip
+    mesh = sharding.data_mesh()
+    for streaming in (False, True):
+        loader = data.loader(splits.train, splits.info, batch_size=32, seed=0, mesh=mesh, streaming=streaming)
+        program = training.program(initial, recipe, steps_per_epoch=loader.steps_per_epoch, mesh=mesh)
+        state = training.create(jax.device_get(initial), program.tx)
+        state = sharding.place(state, sharding.of_state(state, mesh, shard=False))
+        state, figures = epoch.run(program, state, loader, 1, name='test')
+        weights = jax.tree.map(lambda leaf: leaf.addressable_data(0), state.variables)
+        print(type(loader).__name__, mesh.size, digests.of_arrays(weights), f'{figures["loss"]:.5f}', flush=True)
+
+
 if __name__ == '__main__':
-    address, count, index = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    work, address, count, index = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     if count > 1:
         jax.distributed.initialize(address, count, index)
 
@@ -14,22 +58,8 @@ if __name__ == '__main__':
     from batch_of import batch_of
 
     from rfn_jax import data, models, optim, training
-    from rfn_jax.core import rng, sharding
+    from rfn_jax.core import digests, rng, sharding
+    from rfn_jax.training import epoch
 
-    train = data.SOURCES.make('digits').train.take(np.arange(64))
-    module = models.MODELS.make('resnet', num_classes=10, stage_sizes=(1,), widths=(4,))
-    mesh = sharding.data_mesh()
-    tx = optim.Optimizer(optim.rfn_sam(0.3), optim.momentum_sgd(0.1, momentum=0.9, weight_decay=5e-4))
-    classifier = models.initialize(module, rng.key_for(0, 'test'), (8, 8, 1), num_classes=10)
-    host = training.create(jax.device_get(classifier), tx)
-    for group_size, shard in ((None, False), (None, True), (4, False), (16, False)):
-        step = training.train_step(
-            module, (0.5,), (0.3,), tx, lambda x, k: x, mesh, group_size=group_size, shard_state=shard
-        )
-        state = sharding.place(host, sharding.of_state(host, mesh, shard=shard))
-        key = sharding.replicate_key(rng.key_for(0, 'augment'), mesh)
-        for t in range(3):
-            batch = sharding.shard_batch(batch_of(train, np.arange(32) + t), mesh)
-            state, metrics = step(state, batch, key)
-        norm = jax.jit(optax.tree.norm, out_shardings=sharding.replicated(mesh))(state.params)
-        print(f'{group_size} {shard} {mesh.size} {float(norm):.7g} {float(metrics["loss"]):.7g}', flush=True)
+    MODULE = models.MODELS.make('resnet', num_classes=10, stage_sizes=(1,), widths=(4,))
+    {'steps': steps, 'loaders': loaders}[work]()
