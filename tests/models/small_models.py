@@ -1,4 +1,6 @@
-"""A small form of every kind of model, for tests that compute something."""
+"""A small form of every kind of model."""
+
+import inspect
 
 import numpy as np
 
@@ -27,13 +29,25 @@ SMALL = {
     'efficientnet': {'stages': ((1, 3, 8, 1, 2), (2, 5, 8, 2, 1)), 'width_multiplier': 0.3},
 }
 KINDS = list(SMALL)
-SIZE = {'googlenet': 16}  # instead of 8 rows and columns
+
+
+def shape_of(name):
+    return (16, 16, 3) if name == 'googlenet' else (8, 8, 3)
 
 
 def images(name):
-    size = SIZE.get(name, 8)
-    return np.random.default_rng(0).random((3, size, size, 3)).astype(np.float32)
+    return np.random.default_rng(0).random((3, *shape_of(name))).astype(np.float32)
+
+
+def options_of(name):
+    """The names of the options of a model."""
+    return inspect.signature(models.MODELS[name]).parameters
 
 
 def small(name, **options):
-    return models.MODELS.make(name, num_classes=5, **SMALL[name], **options)
+    return models.MODELS.make(name, num_classes=5, **SMALL[name] | options)
+
+
+def without_dropout(name, **options):
+    rates = {rate: 0.0 for rate in ('dropout', 'auxiliary_dropout', 'stochastic_depth') if rate in options_of(name)}
+    return small(name, **rates | options)
