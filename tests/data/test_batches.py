@@ -39,8 +39,7 @@ def test_padded_batches_hold_every_example_once_and_copies_of_the_last(examples,
     images = np.arange(examples, dtype=np.uint8).reshape(-1, 1, 1, 1)
     data = ImageDataset(images, np.arange(examples) % 2, np.arange(examples) + 100, ('a', 'b'), 'toy')
     batches = list(padded_batches(data, batch_size))
-    assert [count for _, count in batches] == counts
-    assert all(len(batch) == batch_size for batch, _ in batches)
+    assert [(len(batch), count) for batch, count in batches] == [(batch_size, count) for count in counts]
     ids = np.concatenate([batch.ids[:count] for batch, count in batches])
     np.testing.assert_array_equal(ids, data.ids)
     for batch, count in batches:

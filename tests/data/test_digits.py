@@ -34,6 +34,6 @@ def test_splits_are_fixed_balanced_and_those_of_scikit_learn(splits, name):
 
 
 def test_splits_are_disjoint_and_hold_every_example(splits):
-    ids = np.concatenate([splits.train.ids, splits.validation.ids, splits.test.ids])
-    np.testing.assert_array_equal(np.sort(ids), np.arange(1797))
+    ids = [*splits.train.ids, *splits.validation.ids, *splits.test.ids]
+    assert sorted(ids) == list(range(1797))
     assert splits.info == splits.train.info()

@@ -6,6 +6,7 @@ import numpy as np
 
 from rfn_jax import models
 
+MOBILE_BLOCKS = ((3, 16, 8, True, 'relu', 2), (5, 24, 8, True, 'hard_swish', 1))
 SMALL = {
     'mlp': {'widths': (8, 6)},
     'cifar_resnet': {'depth': 8, 'width': 2},
@@ -22,10 +23,7 @@ SMALL = {
     'swin': {'patch_size': 2, 'width': 4, 'depths': (2, 1), 'heads': (1, 2), 'window_size': 2, 'mlp_ratio': 2},
     'convnext': {'patch_size': 2, 'depths': (1, 2), 'widths': (4, 6), 'kernel_size': 3},
     'mobilenet_v2': {'stages': ((1, 8, 1, 1), (2, 8, 2, 2)), 'width_multiplier': 0.3},
-    'mobilenet_v3_small': {
-        'blocks': ((3, 16, 8, True, 'relu', 2), (5, 24, 8, True, 'hard_swish', 1)),
-        'hidden_width': 8,
-    },
+    'mobilenet_v3_small': {'blocks': MOBILE_BLOCKS, 'hidden_width': 8},
     'efficientnet': {'stages': ((1, 3, 8, 1, 2), (2, 5, 8, 2, 1)), 'width_multiplier': 0.3},
 }
 KINDS = list(SMALL)

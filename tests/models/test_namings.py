@@ -89,27 +89,25 @@ def keys(text, *, prefixes=('',)):
     return [f'{prefix}{layer}.{kind}' for prefix in prefixes for layer in text.split() for kind in ('weight', 'bias')]
 
 
-VIT_BLOCKS = {
-    'torchvision_old': keys(
-        'ln_1 ln_2 self_attention.out_proj mlp.linear_1 mlp.linear_2',
-        prefixes=[f'encoder.layers.encoder_layer_{i}.' for i in range(2)],
-    ),
-    'timm': keys('norm1 norm2 attn.qkv attn.proj mlp.fc1 mlp.fc2', prefixes=['blocks.0.', 'blocks.1.']),
-}
+LAYERS = [f'encoder.layers.encoder_layer_{index}.' for index in range(2)]
 VIT = {
     'torchvision_old': [
         *('class_token', 'encoder.pos_embedding', *keys('conv_proj encoder.ln heads.head')),
-        *(f'encoder.layers.encoder_layer_{i}.self_attention.in_proj_{kind}' for i in range(2) for kind in ('weight', 'bias')),
+        *keys('ln_1 ln_2 self_attention.out_proj mlp.linear_1 mlp.linear_2', prefixes=LAYERS),
+        *(f'{layer}self_attention.in_proj_{kind}' for layer in LAYERS for kind in ('weight', 'bias')),
     ],
-    'timm': ['cls_token', 'pos_embed', *keys('patch_embed.proj norm head')],
-}  # fmt: skip
+    'timm': [
+        *('cls_token', 'pos_embed', *keys('patch_embed.proj norm head')),
+        *keys('norm1 norm2 attn.qkv attn.proj mlp.fc1 mlp.fc2', prefixes=['blocks.0.', 'blocks.1.']),
+    ],
+}
 
 
 @pytest.mark.parametrize('naming', list(VIT))
 def test_keys_of_a_vit(naming):
     module = small('vit', pool='token')
     slots = layout.slots(shapes_of(module), layout.namings_of(module)[naming])
-    assert {slot.key for slot in slots.values()} == {*VIT[naming], *VIT_BLOCKS[naming]}
+    assert {slot.key for slot in slots.values()} == set(VIT[naming])
     for index in range(2):
         for leaf in ('kernel', 'bias'):
             thirds = [slots['params', f'block{index}', 'attention', part, leaf] for part in ('query', 'key', 'value')]
@@ -120,7 +118,7 @@ def test_keys_of_a_vit(naming):
 @pytest.mark.parametrize(('naming', 'stage', 'head'), [('microsoft', 0, 'head'), ('timm', 1, 'head.fc')])
 def test_keys_of_a_swin(naming, stage, head):
     module = small('swin', depths=(2, 2))
-    blocks = [f'layers.{stage}.blocks.{index}.' for stage in range(2) for index in range(2)]
+    blocks = [f'layers.{part}.blocks.{index}.' for part in range(2) for index in range(2)]
     expected = keys('norm1 norm2 attn.qkv attn.proj mlp.fc1 mlp.fc2', prefixes=blocks)
     expected += keys(f'patch_embed.proj patch_embed.norm norm {head} layers.{stage}.downsample.norm')
     expected += [f'{block}attn.relative_position_bias_table' for block in blocks]

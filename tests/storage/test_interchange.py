@@ -83,7 +83,6 @@ def test_npz_files_of_other_tools_and_our_own(tmp_path, channels_first, floats):
 )
 def test_npz_files_that_cannot_be_read(tmp_path, arrays, message):
     np.savez(tmp_path / 'a.npz', **arrays)
-    with pytest.raises(InputError, match=message):
-        storage.read_npz(tmp_path / 'a.npz')
-    with pytest.raises(InputError, match='could not read images'):
-        storage.read_npz(tmp_path / 'nothing.npz')
+    for name, expected in (('a.npz', message), ('nothing.npz', 'could not read images')):
+        with pytest.raises(InputError, match=expected):
+            storage.read_npz(tmp_path / name)

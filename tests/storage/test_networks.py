@@ -1,4 +1,5 @@
 import json
+import pathlib
 import shutil
 
 import jax
@@ -183,7 +184,7 @@ def test_reading_changes_nothing(classifier, tmp_path):
 
 def test_flipped_bits_are_reported(directory):
     variables = directory / 'checkpoints' / str(networks.IMPORTED_EPOCH) / 'variables'
-    for path in (path for path in variables.rglob('d/*') if path.is_file()):
+    for path in filter(pathlib.Path.is_file, variables.rglob('d/*')):
         content = bytearray(path.read_bytes())
         content[len(content) // 4 :: 16] = b'x' * len(content[len(content) // 4 :: 16])
         path.write_bytes(content)

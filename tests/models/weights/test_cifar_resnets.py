@@ -64,8 +64,7 @@ def test_logits_agree_with_torch_and_exports_load(depth, head, tmp_path):
 
     module = models.MODELS.make(f'cifar_resnet{depth}', num_classes=10)
     template = models.abstract(module, (32, 32, 3), num_classes=10, mean=MEAN, std=STD)
-    zeros = template.replace(variables=jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), template.variables))
-    converted = weights.from_state_dict(zeros, weights.read_state_dict(tmp_path / 'x.th'))
+    converted = weights.from_state_dict(template, weights.read_state_dict(tmp_path / 'x.th'))
     assert converted.naming == ('torchvision' if head == 'fc' else 'pytorch_cifar')
 
     images = np.random.default_rng(0).random((4, 32, 32, 3)).astype(np.float32)

@@ -133,10 +133,8 @@ def test_a_file_of_python_2(path):
 
 @pytest.mark.parametrize('protocol', [2, 3, 4, 5])
 def test_what_else_a_checkpoint_holds(path, protocol):
-    plain = {
-        'a': [1, -2.5, None, True, 'x', (1, 2, 3, 4), 2**70, -(2**40), [[]], ()],
-        'b': {'c': collections.OrderedDict(d=1)},
-    }
+    numbers = [1, -2.5, None, True, 'x', (1, 2, 3, 4), 2**70, -(2**40), [[]], ()]
+    plain = {'a': numbers, 'b': {'c': collections.OrderedDict(d=1)}}
     others = {
         'args': argparse.Namespace(lr=0.1, arch='resnet18'),
         'milestones': collections.Counter([30, 60, 60]),
