@@ -3,6 +3,7 @@
 import inspect
 
 import numpy as np
+import pytest
 
 from rfn_jax import models
 
@@ -27,6 +28,14 @@ SMALL = {
     'efficientnet': {'stages': ((1, 3, 8, 1, 2), (2, 5, 8, 2, 1)), 'width_multiplier': 0.3},
 }
 KINDS = list(SMALL)
+
+
+def slow_but(quick, names):
+    """Parameters of a test, of which only those that `quick` holds are not slow."""
+    return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in names]
+
+
+SEQUENTIAL = [name for name in KINDS if name not in ('googlenet', 'cifar_inception_v3')]  # the others are slow to trace
 
 
 def shape_of(name):

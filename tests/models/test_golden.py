@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_models import slow_but
 
 from rfn_jax import models
 from rfn_jax.models import sizes
@@ -57,10 +58,6 @@ def relative_error(found, expected):
 def test_the_file_holds_every_model_that_claims_to_be_torchvision_s():
     assert sorted(NAMES) == sorted(name for name, size in sizes.table().items() if size.torchvision)
     assert all(name == size.torchvision for name, size in sizes.table().items() if size.torchvision)
-
-
-def slow_but(quick, names):
-    return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in names]
 
 
 @pytest.mark.parametrize('name', slow_but(SHALLOW, NAMES))

@@ -80,7 +80,7 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize('name', small_models.KINDS)
+@pytest.mark.parametrize('name', small_models.slow_but(small_models.SEQUENTIAL, small_models.KINDS))
 def test_variables_layers_sums_and_activations_are_where_they_should_be(name):
     (layers, kinds), seen, images = PLACES[name], [], small_models.images(name)
     network = models.abstract(small_models.small(name), images.shape[1:], num_classes=5)

@@ -8,16 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from shapes import calls, convolutions, count, equations, is_plain, layers, shapes_of
-from small_models import KINDS, SMALL, images, shape_of, small, without_dropout
+from small_models import KINDS, SEQUENTIAL, SMALL, images, shape_of, slow_but, small, without_dropout
 from textbook_layers import randomized
 
 from rfn_jax import models
 from rfn_jax.models import sizes
+from rfn_jax.models.families import convnext
 
 NAMES = list(models.MODELS)
 WITHOUT_STATISTICS = ('vit', 'swin', 'convnext', 'vgg11')
-SLOW = ('googlenet', 'cifar_inception_v3')
-BY_COST = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in KINDS]
+BY_COST = slow_but(SEQUENTIAL, KINDS)
 # Those with fewer than 10 million parameters, which can be traced in a second; the table is made by the same function.
 SMALL_IMAGES = [name for name, size in sizes.table().items() if not size.torchvision and size.parameters < 10_000_000]
 QUICK = ('cifar_convnext', 'cifar_mobilenet_v3_small', 'cifar_resnet20', 'cifar_vgg11', 'cifar_vit')
@@ -38,9 +38,7 @@ def test_every_model_is_general_or_has_a_size():
     assert sizes.complete_models() == list(sizes.table())
 
 
-@pytest.mark.parametrize(
-    'name', [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in SMALL_IMAGES]
-)
+@pytest.mark.parametrize('name', slow_but(QUICK, SMALL_IMAGES))
 def test_the_sizes_in_the_table_are_those_of_the_models(name):
     size = sizes.measure(name, sizes.template(name))
     assert dataclasses.asdict(size) == pytest.approx(dataclasses.asdict(sizes.table()[name]), abs=1e-6)
@@ -64,6 +62,7 @@ def test_the_numbers_of_parameters_in_the_table_are_those_of_the_papers():
     assert {name: sizes.table()[name].parameters for name in PARAMETERS} == PARAMETERS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('name', 'options', 'expected'),
     [
@@ -106,12 +105,12 @@ def test_a_residual_network_has_its_depth(name, depth, layers):
     ('name', 'size', 'expected'),
     [
         ('mobilenet_v2', 33, [17] * 2 + [9] * 2 + [5] * 3 + [3] * 7 + [2] * 5),
-        ('mobilenet_v2', 1, [1] * 19),
-        ('mobilenet_v3_small', 1, [1] * 13),
-        ('cifar_mobilenet_v2', 32, [32] * 4 + [16] * 3 + [8] * 7 + [4] * 5),
+        pytest.param('mobilenet_v2', 1, [1] * 19, marks=pytest.mark.slow),
+        pytest.param('mobilenet_v3_small', 1, [1] * 13, marks=pytest.mark.slow),
+        pytest.param('cifar_mobilenet_v2', 32, [32] * 4 + [16] * 3 + [8] * 7 + [4] * 5, marks=pytest.mark.slow),
         ('cifar_mobilenet_v3_small', 32, [32] * 2 + [16] * 2 + [8] * 5 + [4] * 4),
-        ('cifar_mobilenet_v3_large', 32, [32] * 4 + [16] * 3 + [8] * 6 + [4] * 4),
-        ('cifar_efficientnet_b0', 32, [32] * 4 + [16] * 2 + [8] * 6 + [4] * 6),
+        pytest.param('cifar_mobilenet_v3_large', 32, [32] * 4 + [16] * 3 + [8] * 6 + [4] * 4, marks=pytest.mark.slow),
+        pytest.param('cifar_efficientnet_b0', 32, [32] * 4 + [16] * 2 + [8] * 6 + [4] * 6, marks=pytest.mark.slow),
         ('cifar_convnext', 32, [16] * 6 + [8] * 5 + [4] * 4),
         ('cifar_swin_t', 32, [16] * 4 + [8] * 3 + [4] * 8),  # which windows of 4 divide
     ],
@@ -123,6 +122,7 @@ def test_the_rows_of_the_features_of_small_images(name, size, expected):
     assert name != 'cifar_swin_t' or module.window_size == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['efficientnet_b0', 'mobilenet_v2', 'mobilenet_v3_small', 'mobilenet_v3_large'])
 def test_the_forms_for_small_images_have_the_same_parameters(name):
     forms = [models.MODELS.make(form, num_classes=10) for form in (f'cifar_{name}', name)]
@@ -154,7 +154,7 @@ NORMALIZATIONS = {
 }
 
 
-@pytest.mark.parametrize('name', [name for name in KINDS if name not in WITHOUT_STATISTICS])
+@pytest.mark.parametrize('name', slow_but(SEQUENTIAL, [name for name in KINDS if name not in WITHOUT_STATISTICS]))
 def test_normalizations_have_the_momentum_and_epsilon_of_torchvision(name):
     norms = [call.module for call in calls(small(name), nn.BatchNorm, shape_of(name))]
     assert {(norm.momentum, norm.epsilon) for norm in norms} == {NORMALIZATIONS.get(name, (0.9, 1e-5))}
@@ -171,9 +171,9 @@ def test_normalizations_have_the_momentum_and_epsilon_of_torchvision(name):
         *(('vgg11', 8, layer, (200, 50), 0.01) for layer in ('fc1', 'fc2', 'fc')),
         ('densenet', 8, 'denseblock1_denselayer1/conv1', (1, 1, 64, 128), np.sqrt(2 / 64)),
         ('densenet', 8, 'denseblock1_denselayer1/conv2', (3, 3, 128, 32), np.sqrt(2 / (9 * 128))),
-        ('inception_v3', 299, 'AuxLogits/conv0/conv', (1, 1, 40, 128), 0.1),
-        ('inception_v3', 299, 'AuxLogits/conv1/conv', (5, 5, 16, 20), 0.01),
-        ('inception_v3', 299, 'AuxLogits/fc', (200, 50), 0.001),
+        pytest.param('inception_v3', 299, 'AuxLogits/conv0/conv', (1, 1, 40, 128), 0.1, marks=pytest.mark.slow),
+        pytest.param('inception_v3', 299, 'AuxLogits/conv1/conv', (5, 5, 16, 20), 0.01, marks=pytest.mark.slow),
+        pytest.param('inception_v3', 299, 'AuxLogits/fc', (200, 50), 0.001, marks=pytest.mark.slow),
     ],
 )
 def test_kernels_start_as_in_pytorch(name, size, path, shape, std):
@@ -185,17 +185,15 @@ def test_kernels_start_as_in_pytorch(name, size, path, shape, std):
     assert (float(jnp.abs(kernel).max()) < 1.75 * std) == uniform
 
 
-def test_the_branches_of_a_convnext_start_with_the_layer_scale():
-    for options, scale in (({}, 1e-6), ({'layer_scale': 0.5}, 0.5)):
-        module = small('convnext', **options)
-        params = jax.jit(lambda module=module: module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3))))()['params']
-        found = {block: params[block]['layer_scale'] for block in params if 'layer_scale' in params[block]}
-        expected = {'features_1_0': (4, 1, 1), 'features_3_0': (6, 1, 1), 'features_3_1': (6, 1, 1)}
-        assert jax.tree.map(jnp.shape, found) == expected
-        assert all((leaf == np.float32(scale)).all() for leaf in found.values())
+@pytest.mark.parametrize(('options', 'scale'), [({}, 1e-6), ({'layer_scale': 0.5}, 0.5)])
+def test_the_branches_of_a_convnext_start_with_the_layer_scale(options, scale):
+    blocks = [call.module for call in calls(small('convnext', **options), convnext.ConvNeXtBlock)]
+    assert [block.initial_scale for block in blocks] == [scale] * 3
+    init = jax.jit(lambda: blocks[0].clone(parent=None).init(jax.random.key(0), jnp.zeros((1, 2, 2, 4)), train=False))
+    np.testing.assert_array_equal(init()['params']['layer_scale'], np.full((4, 1, 1), scale, np.float32))
 
 
-@pytest.mark.parametrize('name', BY_COST)
+@pytest.mark.parametrize('name', slow_but(('mlp', 'cifar_resnet', 'vgg11', 'densenet', 'vit', 'mobilenet_v2'), KINDS))
 def test_evaluation_is_per_example_and_training_is_not(name):
     module, batch, variables = without_dropout(name), images(name), variables_of(name)
     mutable = ['batch_stats', 'auxiliary_logits']
@@ -204,6 +202,9 @@ def test_evaluation_is_per_example_and_training_is_not(name):
     alone = evaluate(module, variables, batch[1:2])
     np.testing.assert_allclose(together[1:2], alone, atol=1e-5)
     assert float(jnp.abs(together - together[:1]).max()) > 1e-4  # the examples do differ
+    rounded = evaluate(without_dropout(name, dtype=jnp.bfloat16), variables, batch)
+    assert rounded.dtype == jnp.float32
+    assert 0 < float(jnp.abs(rounded - together).max()) < 0.05 * float(jnp.abs(together).max())
     train = jax.jit(lambda v, x: module.apply(v, x, train=True, mutable=mutable), compiler_options=O0)
     trained, changes = train(variables, batch)
     if name in WITHOUT_STATISTICS:
@@ -218,7 +219,7 @@ def test_evaluation_is_per_example_and_training_is_not(name):
         assert float(jnp.abs(new - old).max()) > 0
 
 
-@pytest.mark.parametrize('name', [name for name in KINDS if name not in WITHOUT_STATISTICS])
+@pytest.mark.parametrize('name', [name for name in SEQUENTIAL if name not in WITHOUT_STATISTICS])
 def test_training_without_mutable_is_refused(name):
     with pytest.raises(Exception, match='batch_stats'):
         jax.eval_shape(
@@ -226,7 +227,7 @@ def test_training_without_mutable_is_refused(name):
         )
 
 
-@pytest.mark.parametrize('name', KINDS)
+@pytest.mark.parametrize('name', BY_COST)
 def test_convolutions_have_explicit_padding_and_fast_gradients(name):
     module, batch, variables = small(name), images(name), shapes_of(small(name), shape_of(name))
 
@@ -245,18 +246,12 @@ def test_convolutions_have_explicit_padding_and_fast_gradients(name):
         assert is_plain(equation) or equation.params['feature_group_count'] > 1
 
 
-@pytest.mark.parametrize('name', BY_COST)
-def test_bfloat16_gives_logits_near_those_of_float32(name):
-    batch, variables = images(name), variables_of(name)
-    logits, expected = (evaluate(small(name, dtype=dtype), variables, batch) for dtype in (jnp.bfloat16, jnp.float32))
-    assert logits.dtype == jnp.float32
-    difference = float(jnp.abs(logits - expected).max())
-    assert 0 < difference < 0.05 * float(jnp.abs(expected).max())
-
-
-@pytest.mark.parametrize('name', KINDS)
+@pytest.mark.parametrize('name', [*BY_COST, 'vit_of_a_token'])
 def test_all_but_the_last_layer_compute_in_bfloat16(name):
-    module, variables = small(name, dtype=jnp.bfloat16), shapes_of(small(name), shape_of(name))
+    options = {'pool': 'token'} if name == 'vit_of_a_token' else {}
+    name = name.removesuffix('_of_a_token')
+    module, exact = (small(name, **options, dtype=dtype) for dtype in (jnp.bfloat16, jnp.float32))
+    variables = shapes_of(exact, shape_of(name))
     assert shapes_of(module, shape_of(name)) == variables
     jaxpr = jax.make_jaxpr(lambda v, x: module.apply(v, x, train=False))(variables, images(name)).jaxpr
     types = [{v.aval.dtype for v in equation.invars} for equation in equations(jaxpr, 'dot_general')]
