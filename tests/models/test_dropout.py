@@ -70,15 +70,11 @@ def test_dropout_acts_in_training_alone_and_follows_its_key(name, rate):
         def train(module):
             return module.apply(variables, images, train=True, mutable=['batch_stats'], rngs={'dropout': key})[0]
 
-        return (
-            [module.apply(variables, images, train=False) for module in (silent, random)],
-            train(silent),
-            train(random),
-        )
+        evaluated = [module.apply(variables, images, train=False) for module in (silent, random)]
+        return *evaluated, train(silent), train(random)
 
-    ((plain, evaluated), undropped, first), (*_, again), (*_, other) = (
-        run(variables, jax.random.key(i)) for i in (0, 0, 1)
-    )
+    results = [run(variables, jax.random.key(seed)) for seed in (0, 0, 1)]
+    (plain, evaluated, undropped, first), (*_, again), (*_, other) = results
     np.testing.assert_array_equal(evaluated, plain)
     if 'batch_stats' not in variables:
         np.testing.assert_array_equal(undropped, plain)
@@ -108,11 +104,8 @@ def test_dropout_of_a_densenet_acts_on_the_new_channels():
     ('name', 'options', 'rates'),
     [
         ('convnext', {'stochastic_depth': 0.4}, [0, 0.2, 0.4]),
-        (
-            'swin',
-            {'stochastic_depth': 0.3, 'depths': (2, 2)},
-            [0, 0, 0.1, 0.1, 0.2, 0.2, 0.3, 0.3],
-        ),  # two in each block
+        # Two in each block.
+        ('swin', {'stochastic_depth': 0.3, 'depths': (2, 2)}, [0, 0, 0.1, 0.1, 0.2, 0.2, 0.3, 0.3]),
         ('swin', {'stochastic_depth': 0.3, 'depths': (1,), 'heads': (1,)}, [0, 0]),
         # Of four blocks, all but the first keep their shape, and so have a residual sum.
         ('efficientnet', {'stochastic_depth': 0.4, 'stages': ((1, 3, 8, 1, 2), (2, 5, 12, 3, 1))}, [0.1, 0.2, 0.3]),
