@@ -1,5 +1,6 @@
 """A small form of every kind of model."""
 
+import functools
 import inspect
 
 import numpy as np
@@ -30,9 +31,12 @@ SMALL = {
 KINDS = list(SMALL)
 
 
+slow = functools.partial(pytest.param, marks=pytest.mark.slow)  # a row of a table
+
+
 def slow_but(quick, names):
     """Parameters of a test, of which only those that `quick` holds are not slow."""
-    return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in names]
+    return [name if name in quick else slow(name) for name in names]
 
 
 SEQUENTIAL = [name for name in KINDS if name not in ('googlenet', 'cifar_inception_v3')]  # the others are slow to trace

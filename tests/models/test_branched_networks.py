@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from shapes import layers, shapes_of, trace
+from small_models import slow, slow_but
 
 from rfn_jax import models
 from rfn_jax.core import errors
@@ -15,7 +16,7 @@ WIDTH = {'googlenet': 1 / 32, 'inception_v3': 1 / 64}
 SMALLEST = {'googlenet': (15, 15, 3), 'inception_v3': (75, 75, 3)}  # images
 TRAINABLE = {'googlenet': (15, 15, 3), 'inception_v3': (299, 299, 3)}
 HEADS = {'googlenet': ['aux1', 'aux2'], 'inception_v3': ['AuxLogits']}
-FAMILIES = pytest.mark.parametrize('family', list(WIDTH))
+FAMILIES = pytest.mark.parametrize('family', slow_but(['googlenet'], WIDTH))
 
 
 @functools.cache
@@ -45,16 +46,16 @@ LONG |= {
 @pytest.mark.parametrize(
     ('name', 'shape', 'train', 'sizes'),
     [
-        ('googlenet', (224, 224), False, [112, 56, 28, 14, 7]),
         ('googlenet', (37, 50), False, [(19, 25), (9, 12), (4, 6), (2, 3), (1, 2)]),
-        ('googlenet', (15, 16), False, [8, 4, 2, 1, 1]),
-        ('cifar_googlenet', (32, 32), False, [32, 32, 16, 8]),
         ('cifar_googlenet', (33, 33), False, [33, 33, 17, 9]),
-        ('cifar_googlenet', (1, 1), False, [1, 1, 1, 1]),
-        ('inception_v3', (299, 299), True, [149, 147, 73, 71, 35, 17, 8]),
-        ('inception_v3', (75, 102), False, [(37, 50), (35, 48), (17, 23), (15, 21), (7, 10), (3, 4), (1, 1)]),
-        ('cifar_inception_v3', (32, 33), False, [(32, 33), (32, 33), (15, 16), (7, 7)]),
         ('cifar_inception_v3', (7, 8), True, [(7, 8), (7, 8), (3, 3), (1, 1)]),
+        slow('googlenet', (224, 224), False, [112, 56, 28, 14, 7]),
+        slow('googlenet', (15, 16), False, [8, 4, 2, 1, 1]),
+        slow('cifar_googlenet', (32, 32), False, [32, 32, 16, 8]),
+        slow('cifar_googlenet', (1, 1), False, [1, 1, 1, 1]),
+        slow('inception_v3', (299, 299), True, [149, 147, 73, 71, 35, 17, 8]),
+        slow('inception_v3', (75, 102), False, [(37, 50), (35, 48), (17, 23), (15, 21), (7, 10), (3, 4), (1, 1)]),
+        slow('cifar_inception_v3', (32, 33), False, [(32, 33), (32, 33), (15, 16), (7, 7)]),
     ],
 )
 def test_the_features_shrink_as_in_pytorch(name, shape, train, sizes):
@@ -86,6 +87,7 @@ def test_without_auxiliary_heads_the_rest_is_the_same_and_trains_on_small_images
     assert 'auxiliary_logits' not in trained.changes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('family', 'first', 'stem'),
     [
@@ -102,7 +104,8 @@ def test_the_form_for_small_images_has_the_same_blocks_and_no_auxiliary_heads(fa
     assert 'auxiliary_logits' not in trace(network(f'cifar_{family}'), train=True).changes
 
 
-@FAMILIES
+@pytest.mark.slow
+@pytest.mark.parametrize('family', list(WIDTH))
 def test_width_scales_all_channels(family):
     full, half = (params_of(family, width=width) for width in (1.0, 0.5))
     for path, leaf in full.items():
@@ -113,6 +116,7 @@ def test_width_scales_all_channels(family):
     assert params_of('googlenet', width=1e-6)['conv1/conv/kernel'].shape == (7, 7, 3, 1)
 
 
+@pytest.mark.slow
 def test_images_too_small_for_the_auxiliary_head_of_inception_can_be_evaluated_but_not_trained_on():
     module = network('inception_v3')
     assert shapes_of(module, (75, 75, 3)) == shapes_of(module, (299, 299, 3))

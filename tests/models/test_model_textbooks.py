@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 import textbook_layers as layers
+from small_models import slow
 
 from rfn_jax import models
 
@@ -209,11 +210,11 @@ CONVNEXT = {'patch_size': 2, 'depths': (1, 2), 'widths': (4, 6), 'kernel_size': 
         (vit, (6, 9, 1), {**VIT, 'patch_size': 3, 'pool': 'mean'}),
         (vit, (8, 8, 3), {**VIT, 'patch_size': 4, 'pool': 'token'}),
         (vit, (6, 9, 1), {**VIT, 'patch_size': 3, 'pool': 'token'}),
-        (swin, (12, 24, 3), SWIN),  # 6 x 12 positions, then 3 x 6: one window of rows, which is not shifted
+        slow(swin, (12, 24, 3), SWIN),  # 6 x 12 positions, then 3 x 6: one window of rows, which is not shifted
         (swin, (15, 22, 3), SWIN),  # 7 x 11, then 4 x 6: a row without patch, and padding before windows and merging
         (swin, (5, 3, 1), SWIN),  # 2 x 1, then 1 x 1: less than a window
         (swin, (11, 9, 3), {**SWIN, 'window_size': 2, 'depths': (1, 3)}),
-        (swin, (12, 18, 3), {**SWIN, 'patch_size': 3, 'window_size': 4, 'depths': (3,), 'heads': (2,)}),
+        slow(swin, (12, 18, 3), {**SWIN, 'patch_size': 3, 'window_size': 4, 'depths': (3,), 'heads': (2,)}),
         (convnext, (8, 8, 3), CONVNEXT),
         (convnext, (11, 15, 3), CONVNEXT),  # 5 x 7 positions, then 2 x 3: what fills no patch is left out
         (convnext, (4, 4, 1), {**CONVNEXT, 'kernel_size': 7}),  # wider than the image

@@ -3,7 +3,7 @@ import re
 
 import numpy as np
 import pytest
-from small_models import KINDS, SMALL
+from small_models import KINDS, SMALL, slow
 
 from rfn_jax import models
 from rfn_jax.core import errors
@@ -188,7 +188,7 @@ NARROW_STEM = {'stem_kernel': 3, 'stem_strides': 1, 'stem_pool': False}
         ('densenet', NARROW_DENSENET | {'block_sizes': (1,)}, 1, 'DenseNet'),
         ('googlenet', {'width': 1 / 32}, 15, 'GoogLeNet'),
         ('cifar_googlenet', {'width': 1 / 32}, 1, 'GoogLeNet'),
-        pytest.param('inception_v3', {'width': 1 / 64}, 75, 'Inception v3', marks=pytest.mark.slow),
+        slow('inception_v3', {'width': 1 / 64}, 75, 'Inception v3'),
         ('cifar_inception_v3', {'width': 1 / 64}, 7, 'Inception v3'),
         ('swin', {'depths': (1,), 'heads': (1,), 'width': 4}, 4, 'Swin transformer'),
         *((name, {}, 32, 'VGG') for name in ('cifar_vgg13', 'vgg13', 'vgg13_bn')),

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from shapes import calls, convolutions, count, equations, is_plain, layers, shapes_of
-from small_models import KINDS, SEQUENTIAL, SMALL, images, shape_of, slow_but, small, without_dropout
+from small_models import KINDS, SEQUENTIAL, SMALL, images, shape_of, slow, slow_but, small, without_dropout
 from textbook_layers import randomized
 
 from rfn_jax import models
@@ -73,8 +73,8 @@ def test_the_numbers_of_parameters_in_the_table_are_those_of_the_papers():
         ('mlp', {'num_classes': 10}, 786_688 + 65_792 + 1_024 + 2_570),
         # torchvision's MobileNetV2(width_mult=...), efficientnet_b1, b2 and b3, and MobileNetV3(*_mobilenet_v3_conf(...))
         *(
-            ('mobilenet_v2', {'width_multiplier': width}, expected)
-            for width, expected in ((0.35, 1_677_128), (0.5, 1_968_680), (1.4, 6_108_776))
+            ('mobilenet_v2', {'width_multiplier': w}, n)
+            for w, n in ((0.35, 1_677_128), (0.5, 1_968_680), (1.4, 6_108_776))
         ),
         ('mobilenet_v3_small', {'width_multiplier': 0.5}, 917_264),
         ('mobilenet_v3_large', {'width_multiplier': 0.75}, 3_377_576),
@@ -105,12 +105,12 @@ def test_a_residual_network_has_its_depth(name, depth, layers):
     ('name', 'size', 'expected'),
     [
         ('mobilenet_v2', 33, [17] * 2 + [9] * 2 + [5] * 3 + [3] * 7 + [2] * 5),
-        pytest.param('mobilenet_v2', 1, [1] * 19, marks=pytest.mark.slow),
-        pytest.param('mobilenet_v3_small', 1, [1] * 13, marks=pytest.mark.slow),
-        pytest.param('cifar_mobilenet_v2', 32, [32] * 4 + [16] * 3 + [8] * 7 + [4] * 5, marks=pytest.mark.slow),
+        slow('mobilenet_v2', 1, [1] * 19),
+        slow('mobilenet_v3_small', 1, [1] * 13),
+        slow('cifar_mobilenet_v2', 32, [32] * 4 + [16] * 3 + [8] * 7 + [4] * 5),
         ('cifar_mobilenet_v3_small', 32, [32] * 2 + [16] * 2 + [8] * 5 + [4] * 4),
-        pytest.param('cifar_mobilenet_v3_large', 32, [32] * 4 + [16] * 3 + [8] * 6 + [4] * 4, marks=pytest.mark.slow),
-        pytest.param('cifar_efficientnet_b0', 32, [32] * 4 + [16] * 2 + [8] * 6 + [4] * 6, marks=pytest.mark.slow),
+        slow('cifar_mobilenet_v3_large', 32, [32] * 4 + [16] * 3 + [8] * 6 + [4] * 4),
+        slow('cifar_efficientnet_b0', 32, [32] * 4 + [16] * 2 + [8] * 6 + [4] * 6),
         ('cifar_convnext', 32, [16] * 6 + [8] * 5 + [4] * 4),
         ('cifar_swin_t', 32, [16] * 4 + [8] * 3 + [4] * 8),  # which windows of 4 divide
     ],
@@ -171,9 +171,9 @@ def test_normalizations_have_the_momentum_and_epsilon_of_torchvision(name):
         *(('vgg11', 8, layer, (200, 50), 0.01) for layer in ('fc1', 'fc2', 'fc')),
         ('densenet', 8, 'denseblock1_denselayer1/conv1', (1, 1, 64, 128), np.sqrt(2 / 64)),
         ('densenet', 8, 'denseblock1_denselayer1/conv2', (3, 3, 128, 32), np.sqrt(2 / (9 * 128))),
-        pytest.param('inception_v3', 299, 'AuxLogits/conv0/conv', (1, 1, 40, 128), 0.1, marks=pytest.mark.slow),
-        pytest.param('inception_v3', 299, 'AuxLogits/conv1/conv', (5, 5, 16, 20), 0.01, marks=pytest.mark.slow),
-        pytest.param('inception_v3', 299, 'AuxLogits/fc', (200, 50), 0.001, marks=pytest.mark.slow),
+        slow('inception_v3', 299, 'AuxLogits/conv0/conv', (1, 1, 40, 128), 0.1),
+        slow('inception_v3', 299, 'AuxLogits/conv1/conv', (5, 5, 16, 20), 0.01),
+        slow('inception_v3', 299, 'AuxLogits/fc', (200, 50), 0.001),
     ],
 )
 def test_kernels_start_as_in_pytorch(name, size, path, shape, std):
