@@ -30,10 +30,9 @@ def mesh_of(devices):
 
 
 def make(kind, devices, seed=3):
-    mesh = mesh_of(devices)
     if kind == 'resident':
-        return data.ResidentLoader(EXAMPLES, batch_size=16, seed=seed, mesh=mesh)
-    return data.StreamingLoader(Records(), EXAMPLES.info(), batch_size=16, seed=seed, mesh=mesh)
+        return data.ResidentLoader(EXAMPLES, batch_size=16, seed=seed, mesh=mesh_of(devices))
+    return data.StreamingLoader(Records(), EXAMPLES.info(), batch_size=16, seed=seed, mesh=mesh_of(devices))
 
 
 @pytest.mark.parametrize('kind', ['resident', 'streaming'])

@@ -72,10 +72,9 @@ def test_the_numbers_of_parameters_in_the_table_are_those_of_the_papers():
         # (3072 x 256 + 256) + (256 x 256 + 256) + 2 x 512 + (256 x 10 + 10)
         ('mlp', {'num_classes': 10}, 786_688 + 65_792 + 1_024 + 2_570),
         # torchvision's MobileNetV2(width_mult=...), efficientnet_b1, b2 and b3, and MobileNetV3(*_mobilenet_v3_conf(...))
-        *(
-            ('mobilenet_v2', {'width_multiplier': w}, n)
-            for w, n in ((0.35, 1_677_128), (0.5, 1_968_680), (1.4, 6_108_776))
-        ),
+        ('mobilenet_v2', {'width_multiplier': 0.35}, 1_677_128),
+        ('mobilenet_v2', {'width_multiplier': 0.5}, 1_968_680),
+        ('mobilenet_v2', {'width_multiplier': 1.4}, 6_108_776),
         ('mobilenet_v3_small', {'width_multiplier': 0.5}, 917_264),
         ('mobilenet_v3_large', {'width_multiplier': 0.75}, 3_377_576),
         ('efficientnet', {'depth_multiplier': 1.1}, 7_794_184),
