@@ -53,16 +53,11 @@ def test_every_group_is_timed_and_saved_as_it_ends(made):
     saved = []
     rows, _ = run(lambda rows: saved.append(len(rows)))
     assert saved == [2, 3, 5, 6]
-    assert made == [
-        (model, name, 'float32')
-        for model in ('cifar_resnet20', 'cifar_vgg11')
-        for name in ('sgd', 'rfn_sam', 'bim')
-    ]  # fmt: skip
-    assert [(row.model, row.work, len(row.seconds), row.error) for row in rows[3:]] == [
-        ('cifar_vgg11', 'sgd', 3, ''),
-        ('cifar_vgg11', 'rfn_sam', 3, ''),
-        ('cifar_vgg11', 'bim-50', 0, 'not enough device memory'),
-    ]
+    names = ('sgd', 'rfn_sam', 'bim')
+    assert made == [(model, name, 'float32') for model in ('cifar_resnet20', 'cifar_vgg11') for name in names]
+    found = [(row.work, len(row.seconds), row.error) for row in rows[3:]]
+    assert found == [('sgd', 3, ''), ('rfn_sam', 3, ''), ('bim-50', 0, 'not enough device memory')]
+    assert [row.model for row in rows] == ['cifar_resnet20'] * 3 + ['cifar_vgg11'] * 3
     assert rows[0].model_tflops == 3.0  # for one of its two steps
     assert rows[0].utilization is None  # on a CPU
 
@@ -83,21 +78,17 @@ def test_running_out_of_memory_in_a_round_is_an_error_of_the_rows(made, monkeypa
 
     monkeypatch.setattr('rfn_jax.bench.rounds.time_interleaved', interleaved)
     rows, _ = run()
-    assert {row.error for row in rows} == {
-        'not enough device memory; use a smaller batch size', 'not enough device memory'
-    }  # fmt: skip
+    message = 'not enough device memory'
+    assert {row.error for row in rows} == {message, f'{message}; use a smaller batch size'}
 
 
 def test_no_group_is_started_after_the_limit(made, monkeypatch):
     clock = iter([0.0, 1.0, 8.0, 9.0, 10.0])
     monkeypatch.setattr('rfn_jax.bench.suite.time.monotonic', lambda: next(clock))
     rows, printed = run(limit_s=7.0)
-    assert [(row.model, row.work, row.error) for row in rows if not row.seconds] == [
-        ('cifar_resnet20', 'bim-50', 'not started within 7 s'),
-        ('cifar_vgg11', 'sgd', 'not started within 7 s'),
-        ('cifar_vgg11', 'rfn_sam', 'not started within 7 s'),
-        ('cifar_vgg11', 'bim-50', 'not started within 7 s'),
-    ]
+    left_out = [('cifar_resnet20', 'bim-50'), *(('cifar_vgg11', work) for work in ('sgd', 'rfn_sam', 'bim-50'))]
+    assert [(row.model, row.work) for row in rows if not row.seconds] == left_out
+    assert {row.error for row in rows if not row.seconds} == {'not started within 7 s'}
     assert [row.work for row in rows if row.seconds] == ['sgd', 'rfn_sam']
     assert 'cifar_vgg11' not in printed
 
@@ -125,7 +116,6 @@ def test_wrong_options(changes, message):
 
 
 def test_a_batch_must_divide_evenly_over_the_devices():
-    with pytest.raises(
-        errors.InputError, match='the batch size 4 of cifar_resnet20 does not divide evenly over 8 devices'
-    ):
+    message = 'the batch size 4 of cifar_resnet20 does not divide evenly over 8 devices'
+    with pytest.raises(errors.InputError, match=message):
         bench.run(bench.Suite(**OPTIONS), sharding.data_mesh(), console.Console(), lambda rows: None)

@@ -29,30 +29,23 @@ def write(path, *, names='{}_images {}_labels', parts=('train', 'test'), counts=
 def test_the_last_training_examples_are_for_validation(tmp_path, names):
     path, arrays = write(tmp_path / 'data.npz', names=names)
     splits = SOURCES.make('arrays', path=path)
+    parts = (splits.train, splits.validation, splits.test)
     images, labels = (arrays[name.format('train')] for name in names.split())
-    assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [27, 3, 12]
+    assert [len(part) for part in parts] == [27, 3, 12]
     np.testing.assert_array_equal(splits.train.images, images[:27])
     np.testing.assert_array_equal(splits.validation.images, images[27:])
     np.testing.assert_array_equal(splits.validation.labels, labels[27:])
     np.testing.assert_array_equal(splits.validation.ids, [27, 28, 29])
     assert splits.train.labels.dtype == np.int32
-    assert (splits.train.source, splits.validation.source, splits.test.source) == (
-        'data.npz/train', 'data.npz/train', 'data.npz/test'
-    )  # fmt: skip
+    assert [part.source for part in parts] == ['data.npz/train', 'data.npz/train', 'data.npz/test']
     assert splits.train.class_names == ('0', '1', '2')
-
-
-def test_counts_take_the_first_examples_and_hold_out_the_last(tmp_path):
-    path, _ = write(tmp_path / 'data.npz')
-    splits = SOURCES.make('arrays', path=path, train_examples=5, validation_examples=4, test_examples=2)
-    assert [part.ids.tolist() for part in (splits.train, splits.validation, splits.test)] == [
-        [0, 1, 2, 3, 4], [26, 27, 28, 29], [0, 1]
-    ]  # fmt: skip
+    fewer = SOURCES.make('arrays', path=path, train_examples=5, validation_examples=4, test_examples=2)
+    ids = [part.ids.tolist() for part in (fewer.train, fewer.validation, fewer.test)]
+    assert ids == [[0, 1, 2, 3, 4], [26, 27, 28, 29], [0, 1]]
 
 
 def test_a_file_with_validation_examples_keeps_all_training_examples(tmp_path):
-    names, counts = ('train', 'val', 'test'), (30, 9, 12)
-    path, arrays = write(tmp_path / 'data.npz', parts=names, counts=counts)
+    path, arrays = write(tmp_path / 'data.npz', parts=('train', 'val', 'test'), counts=(30, 9, 12))
     splits = SOURCES.make('arrays', path=path)
     assert len(splits.train) == 30
     np.testing.assert_array_equal(splits.validation.images, arrays['val_images'])

@@ -21,40 +21,32 @@ def splits():
 
 
 @needs_data
-def test_the_metadata_is_right_without_reading_an_image(splits):
+@pytest.mark.parametrize('by', ['argument', 'environment'])
+def test_opening_decodes_nothing(by, monkeypatch):
+    monkeypatch.setattr(tfds_source.TfdsSource, '__getitem__', lambda *_: pytest.fail('an image was decoded'))
+    directory = {'data_dir': os.environ['TFDS_DATA_DIR']} if by == 'argument' else {}
+    if directory:
+        monkeypatch.delenv('TFDS_DATA_DIR')
+    splits = SOURCES.make('cifar10', **directory, **COUNTS)
+    assert (len(splits.train), len(splits.validation), len(splits.test)) == (300, 120, 70)
     assert (splits.info.image_shape, splits.info.class_names, splits.info.num_classes) == ((32, 32, 3), NAMES, 10)
+
+
+@needs_data
+def test_shapes_classes_and_statistics(splits):
+    for examples, count in zip((splits.train, splits.validation, splits.test), COUNTS.values(), strict=True):
+        assert (examples.images.shape, examples.images.dtype) == ((count, 32, 32, 3), np.uint8)
+        assert (examples.labels.dtype, examples.class_names) == (np.int32, NAMES)
+        np.testing.assert_array_equal(np.unique(examples.labels), np.arange(10))
     mean, std = splits.train.mean_and_std()  # of 300 of the 50 000 images
     np.testing.assert_allclose(splits.info.mean, mean, atol=0.02)
     np.testing.assert_allclose(splits.info.std, std, atol=0.02)
-
-
-@needs_data
-def test_opening_decodes_nothing(monkeypatch):
-    monkeypatch.setattr(
-        tfds_source.TfdsSource, '__getitem__', lambda self, position: pytest.fail('an image was decoded')
-    )
-    splits = SOURCES.make('cifar10', **COUNTS)
-    assert [len(part) for part in (splits.train, splits.validation, splits.test)] == list(COUNTS.values())
-
-
-@needs_data
-def test_shapes_and_classes(splits):
-    for examples, count in zip((splits.train, splits.validation, splits.test), COUNTS.values(), strict=True):
-        assert examples.images.shape == (count, 32, 32, 3)
-        assert examples.images.dtype == np.uint8
-        assert examples.labels.dtype == np.int32
-        assert examples.class_names == NAMES
-        np.testing.assert_array_equal(np.unique(examples.labels), np.arange(10))
-
-
-@needs_data
-def test_training_examples_are_the_first_and_validation_examples_the_last(splits):
+    # Training examples are the first, and validation examples the last.
     np.testing.assert_array_equal(splits.train.ids, np.arange(300))
     np.testing.assert_array_equal(splits.validation.ids, np.arange(50_000 - 120, 50_000))
     np.testing.assert_array_equal(splits.test.ids, np.arange(70))
-    assert splits.train.source == splits.validation.source == 'cifar10/train'
+    assert (splits.train.source, splits.validation.source) == ('cifar10/train', 'cifar10/train')
     assert splits.test.source == 'cifar10/test'
-    assert not set(splits.train.ids) & set(splits.validation.ids)
 
 
 @needs_data
@@ -62,7 +54,8 @@ def test_images_are_those_that_tfds_decodes(splits):
     import tensorflow_datasets as tfds
 
     for examples in (splits.train, splits.validation, splits.test):
-        source = tfds.data_source('cifar10', split=examples.source.split('/')[1])
+        name, split = examples.source.split('/')
+        source = tfds.data_source(name, split=split, data_dir=os.environ['TFDS_DATA_DIR'])
         for i in (0, 1, len(examples) // 2, len(examples) - 1):
             example = source[int(examples.ids[i])]
             np.testing.assert_array_equal(examples.images[i], example['image'])
@@ -70,21 +63,9 @@ def test_images_are_those_that_tfds_decodes(splits):
 
 
 @needs_data
-def test_the_directory_can_be_an_argument(monkeypatch):
-    directory = os.environ['TFDS_DATA_DIR']
-    monkeypatch.delenv('TFDS_DATA_DIR')
-    counts = {'train_examples': 2, 'validation_examples': 1, 'test_examples': 1}
-    assert len(SOURCES.make('cifar10', data_dir=directory, **counts).train) == 2
-
-
-@needs_data
 @pytest.mark.parametrize(
     'counts',
-    [
-        {'train_examples': 45_001},
-        {'train_examples': 1, 'validation_examples': 50_000},
-        {'test_examples': 10_001},
-    ],
+    [{'train_examples': 45_001}, {'train_examples': 1, 'validation_examples': 50_000}, {'test_examples': 10_001}],
 )
 def test_more_examples_than_there_are_is_an_error(counts):
     with pytest.raises(InputError, match=f'{next(iter(counts))} .*at most'):

@@ -15,29 +15,21 @@ def make(**changes):
     return ImageDataset(**values | changes)
 
 
-def test_sizes():
-    examples = make()
-    assert len(examples) == 5
-    assert examples.num_classes == 3
-    assert examples.image_shape == (3, 4, 2)
-
-
 @pytest.mark.parametrize('positions', [np.array([3, 0, 0]), np.array([False, True, False, True, True])])
 def test_take_keeps_the_parts_together(positions):
     taken = make().take(positions)
     indices = np.flatnonzero(positions) if positions.dtype == bool else positions
-    assert len(taken) == len(indices)
-    for i, index in enumerate(indices):
-        np.testing.assert_array_equal(taken.images[i], IMAGES[index])
-        assert (taken.labels[i], taken.ids[i]) == (LABELS[index], IDS[index])
+    for name, values in (('images', IMAGES), ('labels', LABELS), ('ids', IDS)):
+        np.testing.assert_array_equal(getattr(taken, name), [values[index] for index in indices])
     assert (taken.class_names, taken.source) == (NAMES, 'toy')
 
 
-def test_a_record_is_one_example():
-    image, label, number = make()[3]
+def test_sizes_and_records():
+    examples = make()
+    assert (len(examples), examples.num_classes, examples.image_shape) == (5, 3, (3, 4, 2))
+    image, label, number = examples[3]
     np.testing.assert_array_equal(image, IMAGES[3])
-    assert (label, number) == (1, 13)
-    assert number.dtype == np.int64
+    assert (label, number, number.dtype) == (1, 13, np.int64)
 
 
 def test_mean_and_std_are_those_of_each_channel():

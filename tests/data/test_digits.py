@@ -20,35 +20,20 @@ def splits():
 
 
 @pytest.mark.parametrize('name', SPLITS.keys())
-def test_splits_are_fixed(splits, name):
-    examples = getattr(splits, name)
+def test_splits_are_fixed_balanced_and_those_of_scikit_learn(splits, name):
+    examples, bunch = getattr(splits, name), sklearn.datasets.load_digits()
     size, digest = SPLITS[name]
     assert len(examples) == size
     assert hashlib.sha256(' '.join(map(str, examples.ids.tolist())).encode()).hexdigest() == digest
-
-
-def test_the_metadata_is_that_of_the_training_images(splits):
-    assert splits.info == splits.train.info()
+    assert (examples.image_shape, examples.images.max()) == ((8, 8, 1), 255)
+    np.testing.assert_array_equal(np.rint(examples.images[..., 0] / 255 * 16), bunch.images[examples.ids])
+    np.testing.assert_array_equal(examples.labels, bunch.target[examples.ids])
+    assert examples.labels.dtype == np.int32
+    assert examples.class_names == tuple('0123456789')
+    assert np.all(np.abs(np.bincount(examples.labels, minlength=10) / size - 0.1) < 0.05)
 
 
 def test_splits_are_disjoint_and_hold_every_example(splits):
-    ids = np.concatenate([splits.train.ids, splits.validation.ids, splits.test.ids])
-    np.testing.assert_array_equal(np.sort(ids), np.arange(1797))
-
-
-def test_images_and_labels_are_those_of_scikit_learn(splits):
-    bunch = sklearn.datasets.load_digits()
-    for examples in (splits.train, splits.validation, splits.test):
-        assert examples.image_shape == (8, 8, 1)
-        assert examples.images.max() == 255
-        np.testing.assert_array_equal(np.rint(examples.images[..., 0] / 255 * 16), bunch.images[examples.ids])
-        np.testing.assert_array_equal(examples.labels, bunch.target[examples.ids])
-        assert examples.labels.dtype == np.int32
-        assert examples.class_names == tuple('0123456789')
-        np.testing.assert_array_equal(np.unique(examples.labels), np.arange(10))
-
-
-def test_classes_are_balanced_in_every_split(splits):
-    for examples in (splits.train, splits.validation, splits.test):
-        shares = np.bincount(examples.labels) / len(examples)
-        assert np.all(np.abs(shares - 0.1) < 0.05)
+    ids = [*splits.train.ids, *splits.validation.ids, *splits.test.ids]
+    assert sorted(ids) == list(range(1797))
+    assert splits.info == splits.train.info()

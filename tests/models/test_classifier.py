@@ -27,6 +27,7 @@ def test_the_normalization_is_inside():
     by_hand = (IMAGES.astype(np.float64) - np.array(MEAN)) / np.array(STD)
     np.testing.assert_allclose(logits, module().apply(made.variables, np.float32(by_hand), train=False), atol=1e-5)
     assert float(jnp.abs(logits - module().apply(made.variables, IMAGES, train=False)).max()) > 0.01
+    np.testing.assert_allclose(logits[:1], made(IMAGES[:1]), atol=1e-6)  # it evaluates and never trains
 
 
 def test_one_number_stands_for_all_channels():
@@ -41,11 +42,6 @@ def test_normalize_keeps_the_type_of_the_images():
     np.testing.assert_allclose(models.normalize(np.ones((1, 1, 1, 3), np.float32), MEAN, STD)[0, 0, 0], [2.5, 2.4, 1.4])
 
 
-def test_it_evaluates_and_never_trains():
-    made = classifier()
-    np.testing.assert_allclose(made(IMAGES)[:1], made(IMAGES[:1]), atol=1e-6)
-
-
 def test_it_is_a_pytree_of_its_variables():
     made = classifier()
     leaves, structure = jax.tree.flatten(made)
@@ -54,9 +50,8 @@ def test_it_is_a_pytree_of_its_variables():
     assert (again.module, again.num_classes, again.mean, again.std) == (module(), 5, MEAN, STD)
     doubled = jax.tree.map(lambda leaf: 2 * leaf, made)
     assert isinstance(doubled, models.Classifier)
-    np.testing.assert_array_equal(
-        doubled.variables['params']['fc']['kernel'], 2 * made.variables['params']['fc']['kernel']
-    )
+    kernels = [c.variables['params']['fc']['kernel'] for c in (doubled, made)]
+    np.testing.assert_array_equal(kernels[0], 2 * kernels[1])
 
 
 def test_checkpoints_of_one_architecture_share_one_compilation():
@@ -77,11 +72,8 @@ def test_checkpoints_of_one_architecture_share_one_compilation():
 def test_abstract_has_the_shapes_of_initialize_and_no_values():
     template = models.abstract(module(), (4, 4, 3), num_classes=5, mean=MEAN, std=STD)
     made = classifier()
-    assert jax.tree.structure(template) == jax.tree.structure(made)
     assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(template))
-    assert [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(template)] == [
-        (leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(made)
-    ]
+    assert jax.tree.map(jax.typeof, made) == jax.tree.map(lambda x: jax.typeof(jnp.zeros(x.shape, x.dtype)), template)
 
 
 def test_any_module_with_the_same_call_will_do():
@@ -104,35 +96,25 @@ def test_initialize_is_the_init_of_the_module_and_depends_on_the_key_only():
     assert float(jnp.abs(made(IMAGES) - classifier(4)(IMAGES)).max()) > 1e-3
 
 
-@pytest.mark.parametrize(
-    ('options', 'message'),
-    [
-        ({'std': (0.2, 0.0, 0.5)}, 'std must be a finite number above 0, got 0.0'),
-        ({'std': (-0.2,)}, 'std must be a finite number above 0, got -0.2'),
-        ({'std': (0.2, float('nan'), 0.5)}, 'std must be a finite number above 0, got nan'),
-        ({'std': (0.2, 0.3)}, r'std \(0.2, 0.3\) must have .* one for each of the 3'),
-        ({'std': ()}, r'std \(\) must have .* one for each of the 3'),
-        ({'mean': (0.1, 0.2)}, r'mean \(0.1, 0.2\) and std .* one for each of the 3'),
-    ],
-)
-def test_a_bad_normalization(options, message):
-    with pytest.raises(errors.InputError, match=message):
-        classifier(**options)
-
-
-def test_a_wrong_number_of_classes():
-    with pytest.raises(errors.InputError, match=r'the model returns logits of shape \(5,\), but num_classes is 4'):
-        classifier(num_classes=4)
+def by_hand(**options):
+    return models.Classifier({}, models.MODELS.make('mlp', num_classes=10), 10, **options)
 
 
 @pytest.mark.parametrize(
-    ('options', 'message'),
+    ('make', 'options', 'message'),
     [
-        ({'std': (0.0,)}, 'std must be a finite number above 0, got 0.0'),
-        ({'mean': [0.5]}, r'mean must be a tuple with one number, or .* got \[0\.5\]'),
-        ({'std': ()}, 'std must be a tuple with one number'),
+        (classifier, {'std': (0.2, 0.0, 0.5)}, 'std must be a finite number above 0, got 0.0'),
+        (classifier, {'std': (-0.2,)}, 'std must be a finite number above 0, got -0.2'),
+        (classifier, {'std': (0.2, float('nan'), 0.5)}, 'std must be a finite number above 0, got nan'),
+        (classifier, {'std': (0.2, 0.3)}, r'std \(0.2, 0.3\) must have .* one for each of the 3'),
+        (classifier, {'std': ()}, r'std \(\) must have .* one for each of the 3'),
+        (classifier, {'mean': (0.1, 0.2)}, r'mean \(0.1, 0.2\) and std .* one for each of the 3'),
+        (classifier, {'num_classes': 4}, r'the model returns logits of shape \(5,\), but num_classes is 4'),
+        (by_hand, {'std': (0.0,)}, 'std must be a finite number above 0, got 0.0'),
+        (by_hand, {'mean': [0.5]}, r'mean must be a tuple with one number, or .* got \[0\.5\]'),
+        (by_hand, {'std': ()}, 'std must be a tuple with one number'),
     ],
 )
-def test_a_classifier_checks_its_normalization(options, message):
+def test_bad_options(make, options, message):
     with pytest.raises(errors.InputError, match=message):
-        models.Classifier({}, models.MODELS.make('mlp', num_classes=10), 10, **options)
+        make(**options)

@@ -1,10 +1,11 @@
 """The models of ImageNet against torchvision's own: names and shapes of tensors, sizes, and logits.
 
-`make_golden.py` makes the file. By default, the tests compare the sizes and logits of one model of each definition; with
-RFN_JAX_ALL_GOLDEN=1 in the environment they compare those of all models, which takes a few minutes and 6 GB.
+`make_golden.py` makes the file. By default, the tests compare the sizes and logits of one model of each definition, most of
+them in slow tests; with RFN_JAX_ALL_GOLDEN=1 in the environment those of all models, which takes a few minutes and 6 GB.
 """
 
 import dataclasses
+import functools
 import hashlib
 import math
 import os
@@ -17,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_models import slow_but
 
 from rfn_jax import models
 from rfn_jax.models import sizes
@@ -24,12 +26,15 @@ from rfn_jax.models.weights import conversion, layout
 
 GOLDEN = dict(np.load(pathlib.Path(__file__).with_name('golden.npz')))
 NAMES = [name for name in GOLDEN if '/' not in name]
-COMPARED = {
+COMPARED = NAMES if 'RFN_JAX_ALL_GOLDEN' in os.environ else [
     'resnet18', 'resnet50', 'resnext50_32x4d', 'densenet121', 'vgg11_bn', 'googlenet', 'inception_v3', 'vit_b_32', 'swin_t',
     'convnext_tiny', 'mobilenet_v2', 'mobilenet_v3_small', 'mobilenet_v3_large', 'efficientnet_b0',
     'squeezenet1_0', 'squeezenet1_1',
-}  # fmt: skip
+]  # fmt: skip
+SHALLOW = {'resnet18', 'vgg11_bn', 'vit_b_32', 'convnext_tiny', 'mobilenet_v2', 'mobilenet_v3_small'}
 O0 = {'xla_backend_optimization_level': 0}
+
+template = functools.cache(sizes.template)
 
 
 def tensors(classifier):
@@ -40,13 +45,10 @@ def tensors(classifier):
 
 def filled(name):
     """The classifier with the weights of `filling`, and its two images."""
-    classifier = sizes.template(name)
-    zeros = classifier.replace(
-        variables=jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), classifier.variables)
-    )
-    shapes = tensors(classifier)
-    state = {key: filling.tensor(key, shape) for key, shape in shapes.items()}
-    classifier = conversion.from_state_dict(zeros, state, naming='torchvision').classifier
+    classifier = template(name)
+    zeros = jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), classifier.variables)
+    state = {key: filling.tensor(key, shape) for key, shape in tensors(classifier).items()}
+    classifier = conversion.from_state_dict(classifier.replace(variables=zeros), state, naming='torchvision').classifier
     return classifier, filling.images(2, sizes.table()[name].image_size)
 
 
@@ -59,18 +61,9 @@ def test_the_file_holds_every_model_that_claims_to_be_torchvision_s():
     assert all(name == size.torchvision for name, size in sizes.table().items() if size.torchvision)
 
 
-ALL = 'RFN_JAX_ALL_GOLDEN' in os.environ
-CHOSEN = [
-    pytest.param(
-        name, marks=pytest.mark.skipif(name not in COMPARED and not ALL, reason='RFN_JAX_ALL_GOLDEN is not set')
-    )
-    for name in NAMES
-]
-
-
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', slow_but(SHALLOW, NAMES))
 def test_tensors_are_torchvision_s(name):
-    shapes = tensors(sizes.template(name))
+    shapes = tensors(template(name))
     lines = sorted(f'{key} {shape}' for key, shape in shapes.items())
     assert hashlib.sha256('\n'.join(lines).encode()).hexdigest() == str(GOLDEN[f'{name}/keys'])
     trainable = [shape for key, shape in shapes.items() if not key.endswith(('running_mean', 'running_var'))]
@@ -80,13 +73,13 @@ def test_tensors_are_torchvision_s(name):
     assert sizes.table()[name].gflops == pytest.approx(float(GOLDEN[f'{name}/gflops']), rel=0.01)
 
 
-@pytest.mark.parametrize('name', CHOSEN)
+@pytest.mark.parametrize('name', slow_but(SHALLOW, COMPARED))
 def test_sizes_are_those_in_the_table(name):
-    size = sizes.measure(name, sizes.template(name))
+    size = sizes.measure(name, template(name))
     assert dataclasses.asdict(size) == pytest.approx(dataclasses.asdict(sizes.table()[name]), abs=1e-6)
 
 
-@pytest.mark.parametrize('name', CHOSEN)
+@pytest.mark.parametrize('name', slow_but(['resnet18'], COMPARED))
 def test_logits_are_torchvision_s(name):
     classifier, images = filled(name)
     logits = jax.jit(lambda c, x: c(x), compiler_options=O0)(classifier, images)
@@ -94,6 +87,7 @@ def test_logits_are_torchvision_s(name):
     assert relative_error(logits, GOLDEN[name]) < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['googlenet', 'inception_v3'])
 def test_auxiliary_logits_are_torchvision_s(name):
     classifier, images = filled(name)

@@ -1,33 +1,34 @@
+import itertools
 import math
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from rfn_jax.models import layers
+from rfn_jax.models.families import swin
+
+
+def random(*shape, mean=0.0):
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32) + np.float32(mean)
 
 
 @pytest.mark.parametrize('size', [6, 7])
 def test_a_window_with_stride_two_starts_where_pytorch_starts_it(size):
     # With padding 1, out[i] looks at rows 2i - 1, 2i, 2i + 1; 'SAME' would start at 2i on an even image.
     x = np.arange(1.0, size * size + 1, dtype=np.float32).reshape(1, size, size, 1)
+    kernels = np.eye(9, dtype=np.float32).reshape(3, 3, 1, 9)  # one of its 9 places each
+    out = layers.conv(9, 3, strides=2, name=None).apply({'params': {'kernel': kernels}}, x)
     padded = np.pad(x[0, :, :, 0], 1)
-    layer = layers.conv(1, 3, strides=2, name=None)
-    for a in range(3):
-        for b in range(3):
-            kernel = np.zeros((3, 3, 1, 1), np.float32)
-            kernel[a, b] = 1
-            out = layer.apply({'params': {'kernel': kernel}}, x)
-            expected = [[padded[2 * i + a, 2 * j + b] for j in range((size + 1) // 2)] for i in range((size + 1) // 2)]
-            np.testing.assert_array_equal(out[0, :, :, 0], expected)
+    for place, (a, b) in enumerate(itertools.product(range(3), repeat=2)):
+        np.testing.assert_array_equal(out[0, :, :, place], padded[a::2, b::2][: (size + 1) // 2, : (size + 1) // 2])
 
 
 @pytest.mark.parametrize('kernel', [1, 3, 5, 7])
 def test_stride_one_keeps_the_image_size(kernel):
-    x = jnp.zeros((1, 8, 9, 2))
-    out = jax.eval_shape(lambda: layers.conv(3, kernel, name=None).init_with_output(jax.random.key(0), x)[0])
+    layer = layers.conv(3, kernel, name=None)
+    out = jax.eval_shape(lambda: layer.init_with_output(jax.random.key(0), jnp.zeros((1, 8, 9, 2)))[0])
     assert out.shape == (1, 8, 9, 3)
 
 
@@ -48,27 +49,18 @@ def test_dense_layers_start_as_in_pytorch():
 
 def test_batch_norm_uses_the_batch_in_training_and_the_running_statistics_after_it():
     x = np.random.default_rng(0).normal(3, 2, (16, 5, 5, 3)).astype(np.float32)
-    norm = layers.batch_norm(use_running_average=False)
-    variables = {
-        'params': {'scale': jnp.array([1.0, 2.0, 3.0]), 'bias': jnp.array([0.0, -1.0, 1.0])},
-        'batch_stats': {'mean': jnp.array([1.0, 2.0, 3.0]), 'var': jnp.array([0.5, 1.0, 2.0])},
-    }
-    out, changes = norm.apply(variables, x, mutable=['batch_stats'])
+    p = {'scale': np.array([1.0, 2.0, 3.0]), 'bias': np.array([0.0, -1.0, 1.0])}
+    s = {'mean': np.array([1.0, 2.0, 3.0]), 'var': np.array([0.5, 1.0, 2.0])}
+    variables = jax.tree.map(np.float32, {'params': p, 'batch_stats': s})
+    out, changes = layers.batch_norm(use_running_average=False).apply(variables, x, mutable=['batch_stats'])
     mean, var = x.mean(axis=(0, 1, 2)), x.var(axis=(0, 1, 2))
-    scale, bias = (np.asarray(variables['params'][name]) for name in ('scale', 'bias'))
-    np.testing.assert_allclose(out, (x - mean) / np.sqrt(var + 1e-5) * scale + bias, atol=1e-4)
+    np.testing.assert_allclose(out, (x - mean) / np.sqrt(var + 1e-5) * p['scale'] + p['bias'], atol=1e-4)
     # PyTorch's momentum 0.1 is 0.9 here.
-    np.testing.assert_allclose(changes['batch_stats']['mean'], 0.9 * np.array([1, 2, 3]) + 0.1 * mean, rtol=1e-5)
-    np.testing.assert_allclose(changes['batch_stats']['var'], 0.9 * np.array([0.5, 1, 2]) + 0.1 * var, rtol=1e-4)
+    np.testing.assert_allclose(changes['batch_stats']['mean'], 0.9 * s['mean'] + 0.1 * mean, rtol=1e-5)
+    np.testing.assert_allclose(changes['batch_stats']['var'], 0.9 * s['var'] + 0.1 * var, rtol=1e-4)
     evaluated = layers.batch_norm(use_running_average=True).apply(variables, x)
-    expected = (x - np.array([1, 2, 3])) / np.sqrt(np.array([0.5, 1, 2]) + 1e-5) * scale + bias
+    expected = (x - s['mean']) / np.sqrt(s['var'] + 1e-5) * p['scale'] + p['bias']
     np.testing.assert_allclose(evaluated, expected, atol=1e-4)
-
-
-def test_max_pool_drops_rows_that_do_not_fill_a_window():
-    x = np.random.default_rng(0).normal(size=(2, 5, 4, 3)).astype(np.float32)
-    expected = [[x[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].max(axis=(1, 2)) for j in range(2)] for i in range(2)]
-    np.testing.assert_array_equal(layers.max_pool(x), np.transpose(expected, (2, 0, 1, 3)))
 
 
 def windows(x, size, strides, padding, count, reduce):
@@ -78,15 +70,14 @@ def windows(x, size, strides, padding, count, reduce):
         start = i * strides - padding
         return slice(max(start, 0), min(start + size, x.shape[axis]))
 
-    rows, columns = count
-    return np.stack(
-        [np.stack([reduce(x[:, part(1, i), part(2, j)]) for j in range(columns)], axis=1) for i in range(rows)], axis=1
-    )
+    rows, columns = map(range, count)
+    return np.stack([np.stack([reduce(x[:, part(1, i), part(2, j)]) for j in columns], axis=1) for i in rows], axis=1)
 
 
 @pytest.mark.parametrize(
     ('shape', 'size', 'strides', 'padding', 'count', 'floor'),
     [
+        ((5, 4), 2, None, 0, (3, 2), (2, 2)),
         ((6, 7), 3, 2, 0, (3, 3), (2, 3)),  # rows 4 and 5 of six fill no window of three
         ((5, 6), 3, 2, 1, (3, 4), (3, 3)),  # a last window of the last column and of padding
         ((8, 9), 2, 2, 0, (4, 5), (4, 4)),
@@ -97,10 +88,10 @@ def windows(x, size, strides, padding, count, reduce):
     ],
 )
 def test_max_pool_windows_that_are_not_full(shape, size, strides, padding, count, floor):
-    x = np.random.default_rng(0).normal(size=(2, *shape, 3)).astype(np.float32) - 10  # padding with zeros would win
+    x = random(2, *shape, 3, mean=-10)  # padding with zeros would win
     for ceil_mode, number in ((True, count), (False, floor)):
         found = layers.max_pool(x, size, strides=strides, padding=padding, ceil_mode=ceil_mode)
-        expected = windows(x, size, strides, padding, number, lambda part: part.max(axis=(1, 2)))
+        expected = windows(x, size, strides or size, padding, number, lambda part: part.max(axis=(1, 2)))
         np.testing.assert_array_equal(found, expected)
 
 
@@ -109,7 +100,7 @@ def test_max_pool_windows_that_are_not_full(shape, size, strides, padding, count
     [(2, None, 0, (2, 3)), (3, 1, 1, (5, 6)), (3, 2, 1, (3, 3)), (3, 2, 0, (2, 2))],
 )
 def test_padding_counts_in_average_pooling(size, strides, padding, count):
-    x = np.random.default_rng(0).normal(size=(2, 5, 6, 3)).astype(np.float32) + 5
+    x = random(2, 5, 6, 3, mean=5)
     found = layers.avg_pool(x, size, strides=strides, padding=padding)
     expected = windows(x, size, strides or size, padding, count, lambda part: part.sum(axis=(1, 2)) / size**2)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
@@ -125,16 +116,11 @@ def test_padding_counts_in_average_pooling(size, strides, padding, count):
     ],
 )
 def test_bins_cover_the_image_and_overlap_where_they_do_not_divide_it(size, rows, columns):
-    x = np.random.default_rng(0).normal(size=(2, 5, 7, 3)).astype(np.float32)
+    x = random(2, 5, 7, 3)
     expected = [[x[:, a:b, c:d].mean(axis=(1, 2)) for c, d in columns] for a, b in rows]
-    found = layers.adaptive_avg_pool(x, size)
-    np.testing.assert_allclose(found, np.transpose(expected, (2, 0, 1, 3)), atol=1e-6)
-
-
-def test_flattening_puts_channels_first():
-    x = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
-    expected = [[image[i, j, c] for c in range(5) for i in range(3) for j in range(4)] for image in x]
-    np.testing.assert_array_equal(layers.flatten(jnp.asarray(x)), expected)
+    np.testing.assert_allclose(layers.adaptive_avg_pool(x, size), np.transpose(expected, (2, 0, 1, 3)), atol=1e-6)
+    if size == 1:
+        np.testing.assert_allclose(layers.mean_over_positions(x), expected[0][0], atol=1e-6)
 
 
 def test_stochastic_depth_drops_whole_examples():
@@ -151,11 +137,25 @@ def test_stochastic_depth_drops_whole_examples():
     np.testing.assert_array_equal(applied(0.0, True), x)
 
 
-def test_mean_over_positions():
-    x = np.random.default_rng(0).normal(size=(2, 5, 4, 3)).astype(np.float32)
-    np.testing.assert_allclose(layers.mean_over_positions(x), x.reshape(2, 20, 3).mean(axis=1), atol=1e-6)
+@pytest.mark.parametrize('size', [1, 2, 3, 7])
+def test_the_table_of_biases_of_swin_lists_differences_of_rows_then_of_columns(size):
+    differences = list(itertools.product(range(1 - size, size), repeat=2))
+    places = list(itertools.product(range(size), repeat=2))
+    expected = [[differences.index((q[0] - k[0], q[1] - k[1])) for k in places] for q in places]
+    np.testing.assert_array_equal(swin.relative_positions(size), expected)
 
 
-def test_layers_are_flax_modules():
-    assert isinstance(layers.conv(4, 3, name=None), nn.Conv)
-    assert isinstance(layers.dense(4), nn.Dense)
+@pytest.mark.parametrize(
+    ('shape', 'shifts', 'size'), [((6, 9), (1, 1), 3), ((3, 6), (0, 1), 3), ((8, 4), (2, 0), 4), ((4, 6), (1, 1), 2)]
+)
+def test_the_mask_of_swin_separates_positions_that_only_the_shift_brought_together(shape, shifts, size):
+    places = np.stack(np.meshgrid(*map(np.arange, shape), indexing='ij'), axis=-1)
+    rolled = np.roll(places, [-s for s in shifts], (0, 1))
+    found = swin.shift_mask(shape, shifts, size)
+    corners = list(itertools.product(range(0, shape[0], size), range(0, shape[1], size)))
+    assert found.shape == (len(corners), size**2, size**2)
+    for window, (row, column) in enumerate(corners):
+        inside = rolled[row : row + size, column : column + size].reshape(-1, 2)
+        near = np.abs(inside[:, None] - inside[None]).max(axis=-1) < size
+        np.testing.assert_array_equal(found[window], np.where(near, 0, -100))
+    assert (found < 0).any()

@@ -1,5 +1,9 @@
-"""Layers in NumPy and float64, for networks written as in their papers."""
+"""Layers in NumPy and float64, for networks written as in their papers.
 
+`p` holds the parameters and the running statistics of a layer by name, as `merged` gives them.
+"""
+
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,10 +23,18 @@ def randomized(variables, seed=0):
 
 
 def drawn(module, shape):
-    """Random parameters of a module for an image of a shape, none of them small."""
-    rng = np.random.default_rng(0)
+    """Random variables of a module for an image of a shape; without statistics, none of them are small."""
     shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, *shape)), train=False))
-    return jax.tree.map(lambda leaf: (rng.normal(size=leaf.shape) / 2).astype(np.float32), shapes['params'])
+    if 'batch_stats' in shapes:
+        return randomized(shapes)
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: (rng.normal(size=leaf.shape) / 2).astype(np.float32), shapes)
+
+
+def merged(variables):
+    """Parameters and statistics together, by the names of modules and leaves, in float64."""
+    leaves = flax.traverse_util.flatten_dict(variables)
+    return flax.traverse_util.unflatten_dict({path[1:]: np.float64(leaf) for path, leaf in leaves.items()})
 
 
 def images_of(shape, count=2):
@@ -30,25 +42,30 @@ def images_of(shape, count=2):
     return np.random.default_rng(1).normal(size=(count, *shape)).astype(np.float32)
 
 
-def assert_rounded(module, params, images, expected):
-    """Asserts that a network which computes in bfloat16 gives float32 logits that are near to the exact ones, not equal."""
-    apply = jax.jit(
-        lambda p: module.apply({'params': p}, images), compiler_options={'xla_backend_optimization_level': 0}
-    )
-    logits = apply(params)
-    assert logits.dtype == jnp.float32
-    assert 0 < np.abs(logits - expected).max() < 0.1 * np.abs(expected).max()
+def windows(x, size, stride):
+    """`size x size` windows, as the last two axes."""
+    return np.lib.stride_tricks.sliding_window_view(x, (size, size), axis=(1, 2))[:, ::stride, ::stride]
 
 
-def conv(x, kernel, stride):
-    k = kernel.shape[0]
-    x = np.pad(x, ((0, 0), (k // 2, k // 2), (k // 2, k // 2), (0, 0)))
-    windows = np.lib.stride_tricks.sliding_window_view(x, (k, k), axis=(1, 2))[:, ::stride, ::stride]
-    return np.einsum('nijcab,abcd->nijd', windows, kernel.astype(np.float64))
+def padded(x, size, value=0.0):
+    """`size` rows and columns on each side."""
+    return np.pad(x, ((0, 0), (size, size), (size, size), (0, 0)), constant_values=value)
 
 
-def batch_norm(x, params, stats):
-    return (x - stats['mean']) / np.sqrt(stats['var'] + 1e-5) * params['scale'] + params['bias']
+def conv(x, p, stride=1):
+    """A convolution with an odd kernel that is centered on each pixel; a bias is optional."""
+    k = p['kernel'].shape[0]
+    return np.einsum('nijcab,abcd->nijd', windows(padded(x, k // 2), k, stride), p['kernel']) + p.get('bias', 0)
+
+
+def depthwise(x, p, stride=1):
+    """A convolution of each channel with its own kernel."""
+    parts = [conv(x[..., [c]], {'kernel': p['kernel'][..., [c]]}, stride) for c in range(x.shape[-1])]
+    return np.concatenate(parts, axis=-1) + p.get('bias', 0)
+
+
+def batch_norm(x, p):
+    return (x - p['mean']) / np.sqrt(p['var'] + 1e-5) * p['scale'] + p['bias']
 
 
 def relu(x):
@@ -56,7 +73,7 @@ def relu(x):
 
 
 def layer_norm(x, p, epsilon):
-    """Normalization of the last axis; `p` holds `scale` and `bias`."""
+    """Normalization of the last axis."""
     centered = x - x.mean(axis=-1, keepdims=True)
     return centered / np.sqrt((centered**2).mean(axis=-1, keepdims=True) + epsilon) * p['scale'] + p['bias']
 
@@ -73,7 +90,6 @@ def softmax(x):
 
 
 def dense(x, p):
-    """`p` holds `kernel` and perhaps `bias`."""
     return x @ p['kernel'] + p.get('bias', 0)
 
 
@@ -84,10 +100,4 @@ def perceptron(x, p):
 
 def patches(x, p, size):
     """A convolution of patches that do not overlap, patch by patch; what fills no patch is left out."""
-    rows, columns = x.shape[1] // size, x.shape[2] // size
-    out = np.zeros((len(x), rows, columns, p['kernel'].shape[-1]))
-    for i in range(rows):
-        for j in range(columns):
-            patch = x[:, i * size : (i + 1) * size, j * size : (j + 1) * size]
-            out[:, i, j] = np.einsum('nabc,abcd->nd', patch, p['kernel']) + p['bias']
-    return out
+    return np.einsum('nijcab,abcd->nijd', windows(x, size, size), p['kernel']) + p['bias']

@@ -20,50 +20,44 @@ def adversarial():
     return AdversarialSet(images, np.arange(7) * 11, generator.integers(10, size=7).astype(np.int32), ORIGIN)
 
 
+def part(adversarial, rows):
+    return AdversarialSet(adversarial.images[rows], adversarial.ids[rows], adversarial.labels[rows], ORIGIN)
+
+
+def inverted(adversarial, origin):
+    return AdversarialSet(255 - adversarial.images, adversarial.ids, adversarial.labels, origin)
+
+
 @pytest.fixture
 def saved(adversarial, tmp_path):
     save(adversarial, tmp_path / 'set')
     return tmp_path / 'set'
 
 
-def rewrite(directory, **changes):
-    """Changes arrays of the file, or removes those for which None is given, and updates its hash."""
-    with np.load(directory / 'adversarial.npz') as file:
-        arrays = {name: file[name] for name in file.files if name != 'sha256'} | changes
-    arrays = {name: array for name, array in arrays.items() if array is not None}
-    content = io.npz_bytes(**arrays, sha256=np.array(digests.of_arrays(arrays)))
-    (directory / 'adversarial.npz').write_bytes(content)
+@pytest.fixture
+def file(saved):
+    return saved / 'adversarial.npz'
 
 
-def test_a_saved_set_is_loaded_unchanged(adversarial, saved):
-    loaded = load(saved)
+def assert_same(loaded, expected):
     for name in ('images', 'ids', 'labels'):
-        expected, value = getattr(adversarial, name), getattr(loaded, name)
-        assert value.dtype == expected.dtype
-        np.testing.assert_array_equal(value, expected)
-    assert loaded.origin == ORIGIN
+        assert getattr(loaded, name).dtype == getattr(expected, name).dtype
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(expected, name))
+    assert loaded.origin == expected.origin
 
 
-def test_a_set_is_one_file_that_numpy_reads(adversarial, saved):
-    assert [path.name for path in saved.iterdir()] == ['adversarial.npz']
-    with np.load(saved / 'adversarial.npz', allow_pickle=False) as file:
-        assert sorted(file.files) == ['ids', 'images', 'labels', 'origin', 'sha256']
-        np.testing.assert_array_equal(file['images'], adversarial.images)
-        assert json.loads(str(file['origin'])) == ORIGIN
-
-
-def test_saving_again_replaces_the_set(adversarial, saved):
-    other = AdversarialSet(255 - adversarial.images, adversarial.ids, adversarial.labels, {'seed': 4})
-    save(other, saved)
-    np.testing.assert_array_equal(load(saved).images, 255 - adversarial.images)
-    assert load(saved).origin == {'seed': 4}
-    assert [path.name for path in saved.iterdir()] == ['adversarial.npz']
+def test_a_saved_set_is_loaded_unchanged_from_one_file_that_numpy_reads(adversarial, saved, file):
+    assert_same(load(saved), adversarial)
+    assert list(saved.iterdir()) == [file]
+    with np.load(file, allow_pickle=False) as arrays:
+        assert sorted(arrays.files) == ['ids', 'images', 'labels', 'origin', 'sha256']
+        np.testing.assert_array_equal(arrays['images'], adversarial.images)
+        assert json.loads(str(arrays['origin'])) == ORIGIN
 
 
 @pytest.mark.parametrize('step', [1, 2])
-def test_a_set_that_grows_is_the_old_or_the_new_one_wherever_saving_stops(adversarial, tmp_path, monkeypatch, step):
-    some = AdversarialSet(adversarial.images[:4], adversarial.ids[:4], adversarial.labels[:4], ORIGIN)
-    save(some, tmp_path)
+def test_saving_again_gives_the_old_or_the_new_set_wherever_it_stops(adversarial, saved, file, monkeypatch, step):
+    other = inverted(part(adversarial, slice(4)), {'seed': 4})
     replace, done = os.replace, []
 
     def stop_at(source, destination):  # the process stops before its `step`-th file is in place
@@ -75,35 +69,32 @@ def test_a_set_that_grows_is_the_old_or_the_new_one_wherever_saving_stops(advers
     monkeypatch.setattr(os, 'replace', stop_at)
     if step == 1:
         with pytest.raises(RunError, match=r'could not write .*adversarial\.npz: stopped'):
-            save(adversarial, tmp_path)
-        np.testing.assert_array_equal(load(tmp_path).images, some.images)
+            save(other, saved)
     else:
-        save(adversarial, tmp_path)
-        np.testing.assert_array_equal(load(tmp_path).images, adversarial.images)
-    assert [path.name for path in tmp_path.iterdir()] == ['adversarial.npz']
+        save(other, saved)
+    assert_same(load(saved), adversarial if step == 1 else other)
+    assert list(saved.iterdir()) == [file]
 
 
-@pytest.mark.parametrize('change', [{'images': np.zeros((7, 4, 3, 2), np.uint8)}, {'origin': np.array('{}')}])
-def test_a_changed_file_is_refused(saved, change):
-    with np.load(saved / 'adversarial.npz') as file:
-        (saved / 'adversarial.npz').write_bytes(io.npz_bytes(**{**file, **change}))
-    with pytest.raises(InputError, match=r'adversarial\.npz is damaged: its SHA-256 is not .*; delete it and make it'):
-        load(saved)
+def cut(keep):
+    return lambda file, arrays: file.write_bytes(file.read_bytes()[:keep])
 
 
-@pytest.mark.parametrize('keep', [0, 3, 100, -1])
-def test_a_truncated_file_is_refused(saved, keep):
-    (saved / 'adversarial.npz').write_bytes((saved / 'adversarial.npz').read_bytes()[:keep])
-    with pytest.raises(InputError, match=r'adversarial\.npz is damaged'):
-        load(saved)
-
-
-def test_flipped_bytes_are_refused(saved):
-    content = bytearray((saved / 'adversarial.npz').read_bytes())
+def flip_bytes(file, arrays):
+    content = bytearray(file.read_bytes())
     content[60:70] = bytes(10)
-    (saved / 'adversarial.npz').write_bytes(bytes(content))
-    with pytest.raises(InputError, match=r'adversarial\.npz is damaged'):
-        load(saved)
+    file.write_bytes(bytes(content))
+
+
+def replaced(*, rehash=True, **changes):
+    """Changes arrays of the file, or removes those for which None is given, and perhaps updates its hash."""
+
+    def rewrite(file, arrays):
+        changed = {k: v for k, v in {**arrays, **changes}.items() if v is not None and not (rehash and k == 'sha256')}
+        digest = {'sha256': np.array(digests.of_arrays(changed))} if rehash else {}
+        file.write_bytes(io.npz_bytes(**changed, **digest))
+
+    return rewrite
 
 
 class Trap:
@@ -111,40 +102,44 @@ class Trap:
         return pytest.fail, ('the archive was unpickled',)
 
 
-def test_pickled_objects_are_refused_and_never_unpickled(adversarial, saved):
-    images = np.array([Trap()], dtype=object)
-    with (saved / 'adversarial.npz').open('wb') as file:
-        np.savez(file, images=images, ids=adversarial.ids, labels=adversarial.labels, origin='{}', sha256='')
-    with pytest.raises(InputError, match='allow_pickle=False'):
+def set_a_trap(file, arrays):
+    np.savez(file, **{**arrays, 'images': np.array([Trap()], dtype=object)})
+
+
+@pytest.mark.parametrize(
+    ('damage', 'message'),
+    [
+        (
+            replaced(rehash=False, images=np.zeros((7, 4, 3, 2), np.uint8)),
+            'its SHA-256 is not .*; delete it and make it',
+        ),
+        (replaced(rehash=False, origin=np.array('{}')), 'its SHA-256 is not .*; delete it and make it'),
+        *((cut(keep), '') for keep in (0, 3, 100, -1)),
+        (flip_bytes, ''),
+        (set_a_trap, '.*allow_pickle=False'),
+        *((replaced(**{name: None}), f'.*{name}') for name in ('images', 'ids', 'labels', 'origin')),
+        (replaced(origin=np.array('{')), ''),  # not JSON
+    ],
+)
+def test_a_damaged_file_is_refused_and_never_unpickled(saved, file, damage, message):
+    with np.load(file) as arrays:
+        arrays = dict(arrays)
+    damage(file, arrays)
+    with pytest.raises(InputError, match=rf'adversarial\.npz is damaged: {message}'):
         load(saved)
 
 
-@pytest.mark.parametrize('name', ['images', 'ids', 'labels', 'origin'])
-def test_a_missing_array_is_refused(saved, name):
-    rewrite(saved, **{name: None})
-    with pytest.raises(InputError, match=f'adversarial.npz is damaged: .*{name}'):
-        load(saved)
-
-
-def test_a_missing_file_is_named(saved):
-    (saved / 'adversarial.npz').unlink()
+def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r'could not read .*adversarial\.npz.*No such file'):
-        load(saved)
+        load(tmp_path)
 
 
-def test_an_origin_that_is_not_json_is_refused(saved):
-    rewrite(saved, origin=np.array('{'))
-    with pytest.raises(InputError, match=r'adversarial\.npz is damaged'):
-        load(saved)
-
-
-def test_a_set_made_from_something_else_is_not_used(saved, tmp_path):
+def test_a_set_made_from_something_else_is_not_used(saved, file, tmp_path):
     assert load_if_made_from(saved, ORIGIN).origin == ORIGIN
     assert load_if_made_from(saved, ORIGIN | {'seed': 4}) is None
     assert load_if_made_from(saved, {key: value for key, value in ORIGIN.items() if key != 'seed'}) is None
     assert load_if_made_from(tmp_path / 'nowhere', ORIGIN) is None
-    content = (saved / 'adversarial.npz').read_bytes()
-    (saved / 'adversarial.npz').write_bytes(content[:-1])
+    cut(-1)(file, {})
     assert load_if_made_from(saved, ORIGIN) is None
 
 
@@ -156,12 +151,7 @@ def test_images_are_found_by_their_ids(adversarial):
 
 
 def test_merging_adds_what_is_missing_and_keeps_existing_images(adversarial):
-    first = AdversarialSet(adversarial.images[[4, 1]], adversarial.ids[[4, 1]], adversarial.labels[[4, 1]], ORIGIN)
-    other = AdversarialSet(255 - adversarial.images, adversarial.ids, adversarial.labels, {'other': True})
-    merged = first.merge(other)
-    assert merged.origin == ORIGIN
-    np.testing.assert_array_equal(merged.ids, adversarial.ids)
-    np.testing.assert_array_equal(merged.labels, adversarial.labels)
-    kept = np.isin(adversarial.ids, first.ids)
-    np.testing.assert_array_equal(merged.images[kept], adversarial.images[kept])
-    np.testing.assert_array_equal(merged.images[~kept], 255 - adversarial.images[~kept])
+    merged = part(adversarial, [4, 1]).merge(inverted(adversarial, {'other': True}))
+    kept = np.isin(np.arange(7), [4, 1])[:, None, None, None]
+    images = np.where(kept, adversarial.images, 255 - adversarial.images)
+    assert_same(merged, AdversarialSet(images, adversarial.ids, adversarial.labels, ORIGIN))

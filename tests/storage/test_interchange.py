@@ -28,12 +28,11 @@ def test_a_folder_comes_back_as_it_was(tmp_path, channels):
 def test_a_folder_of_another_tool(tmp_path):
     # In the layout of TransferAttack: names that are not numbers, a third column, images next to the table.
     picture = Image.fromarray(make().images[0])
-    for name in ('ILSVRC_1.png', 'ILSVRC_2.png'):
-        picture.save(tmp_path / name)
+    for number in (1, 2):
+        picture.save(tmp_path / f'ILSVRC_{number}.png')
     (tmp_path / 'labels.csv').write_text('filename,label,targeted_label\nILSVRC_1.png,3,4\nILSVRC_2.png,5,6\n')
     back = storage.read_folder(tmp_path)
-    assert back.labels.tolist() == [3, 5]
-    assert back.ids.tolist() == [0, 1]
+    assert (back.labels.tolist(), back.ids.tolist()) == ([3, 5], [0, 1])
 
 
 @pytest.mark.parametrize(
@@ -58,9 +57,10 @@ def test_folders_that_cannot_be_read(tmp_path, table, message):
         storage.read_folder(tmp_path)
 
 
-@pytest.mark.parametrize('channels_first', [False, True])
-@pytest.mark.parametrize('floats', [False, True])
-def test_npz_files_of_other_tools(tmp_path, channels_first, floats):
+@pytest.mark.parametrize(('channels_first', 'floats'), [(False, True), (True, False)])
+def test_npz_files_of_other_tools_and_our_own(tmp_path, channels_first, floats):
+    storage.save_adversarial_set(make(), tmp_path)
+    np.testing.assert_array_equal(storage.read_npz(tmp_path / 'adversarial.npz').ids, make().ids)
     images = make().images.transpose(0, 3, 1, 2) if channels_first else make().images
     images = images.astype(np.float32) / 255 if floats else images
     np.savez(tmp_path / 'a.npz', images=images, labels=make().labels.astype(np.int64))
@@ -68,11 +68,6 @@ def test_npz_files_of_other_tools(tmp_path, channels_first, floats):
     np.testing.assert_array_equal(back.images, make().images)
     np.testing.assert_array_equal(back.labels, make().labels)
     assert back.ids.tolist() == [0, 1, 2, 3]
-
-
-def test_our_own_npz_files_can_be_read_too(tmp_path):
-    storage.save_adversarial_set(make(), tmp_path)
-    np.testing.assert_array_equal(storage.read_npz(tmp_path / 'adversarial.npz').ids, make().ids)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +83,6 @@ def test_our_own_npz_files_can_be_read_too(tmp_path):
 )
 def test_npz_files_that_cannot_be_read(tmp_path, arrays, message):
     np.savez(tmp_path / 'a.npz', **arrays)
-    with pytest.raises(InputError, match=message):
-        storage.read_npz(tmp_path / 'a.npz')
-    with pytest.raises(InputError, match='could not read images'):
-        storage.read_npz(tmp_path / 'nothing.npz')
+    for name, expected in (('a.npz', message), ('nothing.npz', 'could not read images')):
+        with pytest.raises(InputError, match=expected):
+            storage.read_npz(tmp_path / name)

@@ -1,4 +1,5 @@
 import json
+import pathlib
 import shutil
 
 import jax
@@ -51,19 +52,20 @@ def test_what_was_saved_is_loaded(classifier, directory):
     assert store.digest(epoch) == found.variables_sha256
 
 
-@pytest.mark.parametrize('change', [{'mean': (0.5,)}, {'std': (0.5,)}, {'variables': 1.5}, {}])
+def scaled(classifier, factor):
+    return classifier.replace(variables=jax.tree.map(lambda x: x * factor, classifier.variables))
+
+
+@pytest.mark.parametrize('change', [{'mean': (0.5,)}, {'std': (0.5,)}, {'factor': 1.5}, {}])
 def test_the_hash_covers_everything_that_determines_the_logits(classifier, directory, change):
-    other = classifier.replace(**{name: value for name, value in change.items() if name != 'variables'})
-    if 'variables' in change:
-        other = other.replace(variables=jax.tree.map(lambda x: x * 1.5, classifier.variables))
+    other = scaled(classifier, 1.5) if 'factor' in change else classifier.replace(**change)
     saved = save(directory.parent / 'other', other, file='y.pth')
     assert (saved.sha256(saved.variables_sha256) == sha256(directory)) == (not change)
     assert sha256(directory.parent / 'other') == saved.sha256(saved.variables_sha256)
 
 
 def test_the_checkpoint_of_another_directory_is_reported(classifier, directory):
-    other = classifier.replace(variables=jax.tree.map(lambda x: x * 1.5, classifier.variables))
-    save(directory.parent / 'other', other)
+    save(directory.parent / 'other', scaled(classifier, 1.5))
     shutil.rmtree(directory / 'checkpoints')
     shutil.copytree(directory.parent / 'other' / 'checkpoints', directory / 'checkpoints')
     for read in (rfn_jax.load, storage.template):
@@ -71,29 +73,25 @@ def test_the_checkpoint_of_another_directory_is_reported(classifier, directory):
             read(directory)
 
 
-def test_learned_positions_accept_only_one_size_of_images(tmp_path):
+def test_image_sizes_on_which_a_variable_depends_are_refused(classifier, directory, tmp_path):
+    assert rfn_jax.load(directory, image_shape=(16, 12, 3)).module == classifier.module
+    with pytest.raises(errors.InputError, match='must have one value for all channels or one for each of the 1'):
+        rfn_jax.load(directory, image_shape=(8, 8, 1))
     spec = {'name': 'vit', 'patch_size': 4, 'width': 8, 'depth': 1, 'heads': 2, 'mlp_width': 8}
-    key = rng.key_for(0, 'initialize')
-    vit = models.initialize(models.MODELS.make_from(spec, num_classes=5), key, (8, 8, 3), num_classes=5)
-    save(tmp_path / 'vit', vit, spec)
-    message = (
-        r'was made for images of shape \(8, 8, 3\), and does not accept images of shape \(16, 16, 3\): .*positions'
+    vit = models.abstract(models.MODELS.make_from(spec, num_classes=5), SHAPE, num_classes=5)
+    save(
+        tmp_path / 'vit', vit.replace(variables=jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), vit.variables)), spec
     )
+    message = r'was made for images of shape \(8, 8, 3\), and does not accept .* \(16, 16, 3\): .*positions'
     with pytest.raises(errors.InputError, match=message):
         storage.template(tmp_path / 'vit', image_shape=(16, 16, 3))
 
 
-def test_other_image_sizes_are_accepted_if_no_variable_depends_on_them(classifier, directory):
-    assert rfn_jax.load(directory, image_shape=(16, 12, 3)).module == classifier.module
-    with pytest.raises(errors.InputError, match='must have one value for all channels or one for each of the 1'):
-        rfn_jax.load(directory, image_shape=(8, 8, 1))
-
-
 def test_a_directory_that_is_not_empty_is_left_alone(classifier, directory):
-    before = sorted(directory.rglob('*'))
+    before = contents(directory)
     with pytest.raises(errors.InputError, match='already exists; choose another directory'):
         save(directory, classifier)
-    assert sorted(directory.rglob('*')) == before
+    assert contents(directory) == before
     (directory.parent / 'empty').mkdir()
     save(directory.parent / 'empty', classifier)
     assert sha256(directory.parent / 'empty') == sha256(directory)
@@ -117,27 +115,20 @@ def test_damage_is_reported(directory):
     with pytest.raises(errors.InputError, match='belongs to another model'):
         rfn_jax.load(directory)
     less = {name: value for name, value in found.items() if name != 'std'}
+    message = r'network\.json (is damaged|must hold a JSON object).*; delete it and run'
     for damaged in ({**found, 'more': 1}, less, [1], 5, None):
         path.write_text(json.dumps(damaged))
-        with pytest.raises(
-            errors.InputError, match=r'network\.json (is damaged|must hold a JSON object).*; delete it and run'
-        ):
+        with pytest.raises(errors.InputError, match=message):
             storage.read_network(directory)
     path.unlink()
-    with pytest.raises(
-        errors.InputError, match=r'has checkpoints but no network\.json, .* or import the network again'
-    ):
+    with pytest.raises(errors.InputError, match=r'has checkpoints but no network\.json, .* import the network again'):
         rfn_jax.load(directory)
 
 
 @pytest.mark.parametrize(
     ('name', 'values', 'message'),
     [
-        (
-            'image_shape',
-            ['abc', [32], [8, 8, -3], [8, 8, 3.0], 5, None, [8, 8, 3, 3]],
-            r'image_shape must be \(H, W, C\), th',
-        ),
+        ('image_shape', ['abc', [32], [8, 8, -3], [8, 8, 3.0], 5, None, [8, 8, 3, 3]], r'image_shape must be \(H, W, C\)'),
         ('mean', [5, None, 'abc', ['a'], [], [0.1, 0.2], [float('nan')] * 3], 'mean must be '),
         ('std', [[0, 0, 0], [-1.0], {}], 'std must be '),
         ('num_classes', [0, '5', 5.0, None, True], 'num_classes must be an integer of at least 1'),
@@ -146,15 +137,14 @@ def test_damage_is_reported(directory):
         ('origin', [None, 'x'], 'origin must be a mapping'),
         ('variables_sha256', [5, []], 'variables_sha256 must be a string'),
     ],
-)
+)  # fmt: skip
 def test_each_wrong_value_is_reported_with_the_file_and_the_remedy(directory, name, values, message):
     path = directory / 'network.json'
     found = json.loads(path.read_text())
     for value in values:
         path.write_text(json.dumps({**found, name: value}))
-        with pytest.raises(
-            errors.InputError, match=rf'network\.json is damaged: {message}.*; delete it and run'
-        ) as caught:
+        whole = rf'network\.json is damaged: {message}.*; delete it and run'
+        with pytest.raises(errors.InputError, match=whole) as caught:
             rfn_jax.load(directory)
         assert '\n' not in str(caught.value)
 
@@ -174,25 +164,27 @@ def test_a_value_that_is_not_an_image_shape_is_refused(classifier, directory, sh
         save(directory.parent / 'other', classifier, image_shape=shape)
 
 
+def contents(directory):
+    return {path: (path.stat().st_mtime_ns, path.is_dir() or path.read_bytes()) for path in directory.rglob('*')}
+
+
 def test_reading_changes_nothing(classifier, tmp_path):
     description.write(tmp_path, storage.Network.of(classifier, architecture=SPEC, image_shape=SHAPE))
     with training.CheckpointStore(tmp_path / 'checkpoints') as store:
         for epoch in (1, 2, 3):  # each with the state of the optimizer
             store.save(epoch, training.create(classifier, optax.sgd(0.1, momentum=0.9)))
-    before = {path: (path.stat().st_mtime_ns, path.is_dir() or path.read_bytes()) for path in tmp_path.rglob('*')}
+    before = contents(tmp_path)
     rfn_jax.load(tmp_path)
     storage.template(tmp_path, 1, image_shape=(16, 12, 3))
     storage.read_network(tmp_path)
     store, _ = storage.open_checkpoint(tmp_path, 2)
     store.digest(2)
-    assert before == {
-        path: (path.stat().st_mtime_ns, path.is_dir() or path.read_bytes()) for path in tmp_path.rglob('*')
-    }
+    assert contents(tmp_path) == before
 
 
 def test_flipped_bits_are_reported(directory):
     variables = directory / 'checkpoints' / str(networks.IMPORTED_EPOCH) / 'variables'
-    for path in (path for path in variables.rglob('d/*') if path.is_file()):
+    for path in filter(pathlib.Path.is_file, variables.rglob('d/*')):
         content = bytearray(path.read_bytes())
         content[len(content) // 4 :: 16] = b'x' * len(content[len(content) // 4 :: 16])
         path.write_bytes(content)
@@ -213,8 +205,8 @@ def test_a_network_in_training_has_the_epochs_saved_so_far(classifier, tmp_path)
         rfn_jax.load(tmp_path)
     with training.CheckpointStore(tmp_path / 'checkpoints', keep_all=True) as store:
         for epoch in (1, 2):
-            scaled = jax.tree.map(lambda leaf, epoch=epoch: leaf * epoch, classifier.variables)
-            store.save(epoch, training.TrainState(np.int32(0), scaled['params'], scaled['batch_stats'], ()))
+            variables = scaled(classifier, epoch).variables
+            store.save(epoch, training.TrainState(np.int32(0), variables['params'], variables['batch_stats'], ()))
     for epoch, factor in ((None, 2), (1, 1), (2, 2)):
         found = rfn_jax.load(tmp_path, epoch).variables['params']['fc']['kernel']
         np.testing.assert_array_equal(found, factor * classifier.variables['params']['fc']['kernel'])

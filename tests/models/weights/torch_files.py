@@ -9,18 +9,9 @@ import ml_dtypes
 import numpy as np
 
 TYPES = {
-    'bool': 'Bool',
-    'uint8': 'Byte',
-    'int8': 'Char',
-    'int16': 'Short',
-    'int32': 'Int',
-    'int64': 'Long',
-    'float16': 'Half',
-    'bfloat16': 'BFloat16',
-    'float32': 'Float',
-    'float64': 'Double',
-    'complex64': 'ComplexFloat',
-    'complex128': 'ComplexDouble',
+    **{'bool': 'Bool', 'uint8': 'Byte', 'int8': 'Char', 'int16': 'Short', 'int32': 'Int', 'int64': 'Long'},
+    **{'float16': 'Half', 'bfloat16': 'BFloat16', 'float32': 'Float', 'float64': 'Double'},
+    **{'complex64': 'ComplexFloat', 'complex128': 'ComplexDouble'},
 }
 MAGIC = 0x1950A86A20F9469CFC6C
 SYS_INFO = {'protocol_version': 1001, 'little_endian': True, 'type_sizes': {'short': 2, 'int': 4, 'long': 4}}
@@ -30,32 +21,15 @@ def dtype_of(name):
     return np.dtype(ml_dtypes.bfloat16 if name == 'bfloat16' else name)
 
 
-@dataclasses.dataclass(frozen=True)
-class Global:
-    module: str
-    name: str
+def assert_same(actual, expected):
+    assert (actual.dtype, actual.shape) == (expected.dtype, expected.shape)
+    assert actual.tobytes() == np.ascontiguousarray(expected).tobytes()
 
 
-@dataclasses.dataclass(frozen=True)
-class Call:
-    function: Any
-    arguments: tuple = ()
-    state: Any = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Storage:
-    type: str
-    key: str
-    numel: int
-    view: Any = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Instructions:
-    code: bytes
-
-
+Global = dataclasses.make_dataclass('Global', ['module', 'name'], frozen=True)
+Call = dataclasses.make_dataclass('Call', ['function', ('arguments', tuple, ()), ('state', Any, None)], frozen=True)
+Storage = dataclasses.make_dataclass('Storage', ['type', 'key', 'numel', ('view', Any, None)], frozen=True)
+Instructions = dataclasses.make_dataclass('Instructions', ['code'], frozen=True)
 ORDERED_DICT = Global('collections', 'OrderedDict')
 
 
