@@ -7,10 +7,11 @@ import pytest
 import scipy.stats
 from one_copy import apply, compiled
 
-from rfn_jax.attacks.inputs import resizing
+from rfn_jax.attacks.inputs import resizing, shifts
 from rfn_jax.core.errors import InputError
 
 GENERATOR = np.random.default_rng(0)
+IMAGES = np.random.default_rng(0).uniform(0.1, 1, size=(2, 6, 7, 2)).astype(np.float32)
 
 
 def interpolate(image, rows, columns, method):
@@ -140,15 +141,6 @@ def test_the_probability_is_how_often_an_image_is_transformed(probability):
     assert scipy.stats.binomtest(changed, len(images), probability).pvalue > 1e-3
 
 
-def test_the_defaults_are_those_of_transferattack():
-    transform = resizing.input_diversity()
-    assert (transform.copies, transform.needs_pool) == (1, False)
-    images = GENERATOR.uniform(0.1, 1, size=(20, 20, 20, 1)).astype(np.float32)
-    keys = jax.random.split(jax.random.key(0), 20)
-    expected = apply(resizing.input_diversity(1.1, 0.5, method='bilinear'), images, keys)
-    np.testing.assert_array_equal(apply(transform, images, keys), expected)
-
-
 @pytest.mark.parametrize(
     ('shape', 'rate', 'message'),
     [
@@ -168,3 +160,40 @@ def test_images_that_leave_nothing_to_draw_are_refused_when_traced(shape, rate, 
 def test_the_rates_that_the_message_allows_work(length, rate):
     smallest, canvas = resizing.size_range((length, length), rate)
     assert 1 <= smallest[0] < canvas[0]
+
+
+def shifted(image, a, b):
+    """The image with content `a` down and `b` to the right, pixel by pixel."""
+    result = np.zeros_like(image)
+    for i in range(image.shape[0]):
+        for j in range(image.shape[1]):
+            if 0 <= i - a < image.shape[0] and 0 <= j - b < image.shape[1]:
+                result[i, j] = image[i - a, j - b]
+    return result
+
+
+def test_shift_moves_the_image_and_zeros_move_in():
+    for a in range(-3, 4):
+        for b in (-3, -1, 0, 2):
+            result = shifts.shift(jnp.asarray(IMAGES[0]), jnp.array([a, b]), 3)
+            np.testing.assert_array_equal(result, shifted(IMAGES[0], a, b))
+
+
+def test_every_shift_is_drawn_equally_often():
+    count, most = 4000, 2
+    images = np.broadcast_to(IMAGES[:1], (count, *IMAGES.shape[1:]))
+    results = apply(shifts.random_shift(most), images, jax.random.split(jax.random.key(0), count))
+    seen = np.array(
+        [
+            np.sum(np.all(results == shifted(IMAGES[0], a, b), axis=(1, 2, 3)))
+            for a in range(-most, most + 1)
+            for b in range(-most, most + 1)
+        ]
+    )
+    assert seen.sum() == count
+    assert scipy.stats.chisquare(seen).pvalue > 1e-3
+
+
+def test_a_shift_out_of_the_image_is_refused():
+    with pytest.raises(InputError, match='max_shift 6 must be below the size of the images, 6 x 7 pixels'):
+        jax.eval_shape(lambda: compiled(shifts.random_shift(6), IMAGES, jax.random.split(jax.random.key(0), 2)))
