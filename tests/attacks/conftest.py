@@ -23,13 +23,13 @@ def fast_compilation():
 
 
 class Problem(NamedTuple):
-    """Two checkpoints of one architecture, and labeled images `[B, H, W, C]` with ids."""
+    """Two checkpoints of one architecture, and labeled images `[B, H, W, C]` with keys."""
 
     variables: dict
     other_variables: dict
     images: np.ndarray
     labels: np.ndarray
-    ids: np.ndarray
+    keys: jax.Array
 
     @staticmethod
     def apply(variables, images):
@@ -47,10 +47,6 @@ class Problem(NamedTuple):
     @property
     def other_surrogate(self):
         return jax.tree_util.Partial(self.apply, self.other_variables)
-
-    @property
-    def keys(self):
-        return rng.example_keys(jax.random.key(7), self.ids)
 
     @property
     def arguments(self):
@@ -72,7 +68,8 @@ def problem():
     images = generator.uniform(size=(14, 6, 6, 3)).astype(np.float32)
     images[0, :2], images[0, 2:4] = 0.0, 1.0  # values at the bounds of [0, 1], where clipping acts
     labels = generator.integers(5, size=14).astype(np.int32)
-    return Problem(conv_variables(0), conv_variables(1), images, labels, ids=generator.permutation(1000)[:14])
+    keys = rng.example_keys(jax.random.key(7), generator.permutation(1000)[:14])
+    return Problem(conv_variables(0), conv_variables(1), images, labels, keys)
 
 
 @pytest.fixture(scope='module')

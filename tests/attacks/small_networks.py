@@ -6,11 +6,11 @@ sum of a block; where a branch has ReLUs, it can be called with others: `branch(
 
 import functools
 
+import ascent
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import textbook
 
 from rfn_jax import attacks, models
 from rfn_jax.attacks import attack as attack_lib
@@ -207,6 +207,6 @@ def plain_attack(surrogate, images, labels, keys=None):
         return jax.grad(lambda x: jnp.sum(losses.cross_entropy(attack_lib.logits(surrogate, x, keys, step), labels)))(x)
 
     def at_step(x, t):
-        return gradient(surrogate, x, None if keys is None else textbook.fold(keys, t + 1, 0), t)
+        return gradient(surrogate, x, None if keys is None else ascent.fold(keys, t + 1, 0), t)
 
-    return textbook.ascend(at_step, images, norm='l2', eps=EPS, alpha=EPS / 2, steps=2)
+    return ascent.ascend(at_step, images, norm='l2', eps=EPS, alpha=EPS / 2, steps=2)

@@ -1,10 +1,10 @@
 import functools
 
+import ascent
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import textbook
 
 from rfn_jax.attacks import SteppedSurrogate
 from rfn_jax.attacks.auto_pgd import apgd, checkpoints, difference_of_logits_ratio
@@ -50,7 +50,7 @@ class Textbook:
         eps = EPS[norm]
         draw = functools.partial(jax.random.uniform, minval=-1.0) if norm == 'linf' else jax.random.normal
         noise = np.asarray(draw(jax.random.fold_in(key, 0), original.shape), np.float64)
-        project = functools.partial(textbook.project, original=original, norm=norm, eps=eps)
+        project = functools.partial(ascent.project, original=original, norm=norm, eps=eps)
         self.halvings, self.is_safe, visited = [], True, []
         eta, p = 2 * eps, [0, 0.22]
         while p[-1] < 1:
@@ -67,13 +67,13 @@ class Textbook:
             visited.append((fooled, loss, x))
             return loss, g
 
-        x_before = x = project(original + eps * noise / textbook.lengths(noise, norm))
+        x_before = x = project(original + eps * noise / ascent.lengths(noise, norm))
         loss, g = f(x)
         f_max, x_max, g_max = loss, x, g
         rises, reduced, f_max_before = 0, True, f_max
         for k in range(steps):
             alpha = 0.75 if k else 1.0
-            z = textbook.step(x, g, original, norm=norm, eps=eps, alpha=eta)
+            z = ascent.step(x, g, original, norm=norm, eps=eps, alpha=eta)
             x_before, x = x, project(x + alpha * (z - x) + (1 - alpha) * (x - x_before))
             last, (loss, g) = loss, f(x)
             rises += loss > last
@@ -195,7 +195,7 @@ def test_the_last_image_is_evaluated_without_another_step(arguments):
 def test_the_result_is_in_the_budget_whatever_the_other_images_and_the_order(norm, arguments):
     surrogate, images, labels, keys = arguments
     whole = np.asarray(make(norm)(*arguments))
-    lengths = textbook.lengths(whole - images, norm)
+    lengths = ascent.lengths(whole - images, norm)
     assert np.all(lengths <= EPS[norm] + 1e-6)
     assert np.all(lengths > EPS[norm] / 2)
     assert (np.min(whole), np.max(whole)) == (0, 1)
@@ -211,14 +211,14 @@ def test_a_zero_gradient_leaves_a_finite_image_in_the_budget(loss, targeted, nor
     targets = {'target_labels': (arguments[2] + 1) % 5} if targeted else {}
     found = np.asarray(make(norm, loss, targeted)(flat, *arguments[1:], **targets))
     assert np.all(np.isfinite(found))
-    assert np.all(textbook.lengths(found - arguments[1], norm) <= EPS[norm] + 1e-6)
+    assert np.all(ascent.lengths(found - arguments[1], norm) <= EPS[norm] + 1e-6)
 
 
 def test_half_precision_is_kept(problem, arguments):
     surrogate = jax.tree_util.Partial(lambda v, x: problem.apply(v, x.astype(jnp.float32)), problem.variables)
     found = apgd(eps=EPS['linf'], steps=3)(surrogate, arguments[1].astype(np.float16), *arguments[2:])
     assert found.dtype == jnp.float16
-    assert np.all(textbook.lengths(found.astype(np.float32) - arguments[1], 'linf') > 0.05)
+    assert np.all(ascent.lengths(found.astype(np.float32) - arguments[1], 'linf') > 0.05)
 
 
 @pytest.mark.parametrize(('classes', 'targeted'), [(2, False), (3, True)])

@@ -1,10 +1,10 @@
 import functools
 
+import ascent
 import jax
 import numpy as np
 import pytest
 import scipy.stats
-import textbook
 
 from rfn_jax.attacks import Budget, uniform_in_ball
 from rfn_jax.core.errors import InputError
@@ -26,7 +26,7 @@ def test_project_equals_a_slow_projection(norm, eps):
     projected = np.asarray(Budget(eps, norm).project(far, originals))
     assert projected.dtype == np.float32
     for image, original, result in zip(far.astype(np.float64), originals, projected, strict=True):
-        expected = textbook.project(image, original, norm=norm, eps=eps)
+        expected = ascent.project(image, original, norm=norm, eps=eps)
         np.testing.assert_allclose(result, expected, atol=1e-6, rtol=0)
 
 
@@ -53,7 +53,7 @@ def test_quantized_l2_images_are_inside_the_budget(eps):
     quantized = Budget(eps, 'l2').quantize(images, levels)
     assert quantized.dtype == np.uint8
     change = quantized.astype(np.float64) - levels
-    assert np.all(textbook.lengths(change / 255, 'l2') <= eps * (1 + 1e-6))
+    assert np.all(ascent.lengths(change / 255, 'l2') <= eps * (1 + 1e-6))
     # Every value is one of the two levels around it, and the nearest one where nothing had to be shortened.
     wanted = images.astype(np.float64) * 255 - levels
     assert np.all(change * wanted >= 0)
@@ -67,7 +67,7 @@ def test_quantized_l2_images_are_inside_the_budget(eps):
             back = result.copy()
             first = np.flatnonzero(moved & np.isclose(np.abs(whole) - np.abs(exact), last))[0]
             back.flat[first] = whole.flat[first]
-            assert textbook.lengths(back / 255, 'l2') > eps
+            assert ascent.lengths(back / 255, 'l2') > eps
 
 
 def test_quantized_l2_images_keep_their_length():
@@ -78,7 +78,7 @@ def test_quantized_l2_images_keep_their_length():
     for eps, share in ((0.25, 0.97), (0.5, 0.99), (1.0, 0.997)):  # truncation would leave 0.72, 0.84 and 0.92
         images = np.asarray(Budget(eps, 'l2').project(originals + direction, originals))
         change = Budget(eps, 'l2').quantize(images, levels).astype(np.float64) - levels
-        lengths = textbook.lengths(change / 255, 'l2')
+        lengths = ascent.lengths(change / 255, 'l2')
         assert np.all(lengths <= eps * (1 + 1e-6))
         assert np.all(lengths >= share * eps), (eps, lengths)
 

@@ -1,12 +1,13 @@
 import dataclasses
 import functools
 
+import ascent
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import small_networks
-import textbook
+from quick_attacks import slow
 from small_networks import EPS, FUNCTION, IMAGES, KEYS, LABELS, attack
 
 from rfn_jax.attacks import bim, pgd
@@ -36,7 +37,7 @@ def plain_features(network, layer, x):
     return state['intermediates'][layer]['__call__'][0]
 
 
-@pytest.mark.parametrize(('kind', 'layer'), [('resnet', 'layer1_0'), ('mlp', 'relu1')])
+@pytest.mark.parametrize(('kind', 'layer'), [slow('resnet', 'layer1_0'), ('mlp', 'relu1')])
 def test_it_follows_the_change_of_the_features(kind, layer):
     network = small_networks.classifier(kind)
 
@@ -47,7 +48,7 @@ def test_it_follows_the_change_of_the_features(kind, layer):
         origin = plain_features(network, layer, IMAGES)
         return jnp.sum((plain_features(network, layer, x) - origin) * (plain_features(network, layer, guide) - origin))
 
-    ascend = functools.partial(textbook.ascend, images=IMAGES, norm='l2', eps=EPS, alpha=EPS / 2, steps=2)
+    ascend = functools.partial(ascent.ascend, images=IMAGES, norm='l2', eps=EPS, alpha=EPS / 2, steps=2)
     by_loss, by_projection = jax.jit(jax.grad(loss)), jax.jit(jax.grad(projection))
     guide = ascend(lambda x, t: by_loss(x))
     found = make(layer)(network, IMAGES, LABELS, KEYS)
@@ -57,7 +58,8 @@ def test_it_follows_the_change_of_the_features(kind, layer):
     np.testing.assert_allclose(part, found[1:4], atol=1e-6)
     other = small_networks.classifier(kind, 1, network.module)
     with jax.no_tracing():  # checkpoints share a compilation
-        assert np.any(make(layer)(other, IMAGES, LABELS, KEYS) != found)
+        changed = make(layer)(other, IMAGES, LABELS, KEYS)
+    assert np.any(changed != found)
 
 
 def test_the_loss_is_the_projection_of_each_example():
@@ -108,6 +110,7 @@ def test_each_of_the_two_attacks_draws_from_its_own_keys():
     assert len({tuple(row) for data in seen for row in data.tolist()}) == 4 * 6
 
 
+@pytest.mark.slow
 def test_surrogate_transforms_act_in_both_attacks():
     linbp = linear_backprop('fc1')
     found = make('relu2', attack(linbp))(MLP, IMAGES, LABELS, KEYS)

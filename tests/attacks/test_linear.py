@@ -2,13 +2,13 @@
 
 import functools
 
+import ascent
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.signal
-import textbook
-from cheap_options import CHEAP
+from quick_attacks import CHEAP
 
 from rfn_jax import attacks
 from rfn_jax.attacks.gradients import translation
@@ -61,4 +61,4 @@ def test_translation_invariance_ends_in_the_corner_of_the_smoothed_gradient():
 
 def test_the_steepest_l2_step_goes_along_the_gradient():
     adversarial = run(attacks.bim(eps=0.3, step_size=0.3, steps=1, norm='l2', loss='logit'))
-    close(adversarial, np.clip(IMAGES + 0.3 * textbook.unit(GRADIENT), 0, 1))
+    close(adversarial, np.clip(IMAGES + 0.3 * ascent.unit(GRADIENT), 0, 1))

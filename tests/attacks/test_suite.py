@@ -2,13 +2,13 @@
 
 import functools
 
+import ascent
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import small_networks
-import textbook
-from cheap_options import CHEAP
+from quick_attacks import CHEAP, slow
 
 from rfn_jax import attacks
 from rfn_jax.core import losses, sharding
@@ -51,9 +51,7 @@ def mean_loss(surrogate, images, labels):
     return float(jnp.mean(losses.cross_entropy(surrogate(jnp.asarray(images)), labels)))
 
 
-@pytest.mark.parametrize(
-    ('name', 'norm', 'dtype'), [pytest.param(*c, marks=[] if c in QUICK else [pytest.mark.slow]) for c in CASES]
-)
+@pytest.mark.parametrize(('name', 'norm', 'dtype'), [case if case in QUICK else slow(*case) for case in CASES])
 def test_images_stay_in_the_budget_and_depend_on_nothing_but_their_example(name, norm, dtype, problem):
     attack, (surrogate, other_surrogate) = make(name, norm), surrogates(name, problem, dtype)
     images, labels, keys = problem.images, problem.labels, problem.keys
@@ -63,7 +61,7 @@ def test_images_stay_in_the_budget_and_depend_on_nothing_but_their_example(name,
         return np.asarray(attack(surrogate, images[rows], labels[rows], keys[rows], **pool))
 
     whole = run()
-    lengths = textbook.lengths(whole - images, norm)
+    lengths = ascent.lengths(whole - images, norm)
     assert (whole.shape, whole.dtype) == (images.shape, np.float32)
     assert (whole.min(), whole.max()) == (0, 1)
     assert np.all(lengths <= EPS[norm] + 1e-6)
@@ -85,9 +83,7 @@ def test_images_stay_in_the_budget_and_depend_on_nothing_but_their_example(name,
     close(spread, whole[:8])
 
 
-@pytest.mark.parametrize(
-    'name', [pytest.param(n, marks=[] if n == 'pgd' else [pytest.mark.slow]) for n in NAMES if n != 'ila']
-)
+@pytest.mark.parametrize('name', [name if name == 'pgd' else slow(name) for name in NAMES if name != 'ila'])
 def test_targeted_attacks_lower_the_loss_to_the_target(name, problem):
     attack, (surrogate, _) = make(name, targeted=True), surrogates(name, problem)
     arguments, goals = (problem.images, problem.labels, problem.keys), (problem.labels + 1) % 5
@@ -109,7 +105,7 @@ def test_restarts_keep_the_best_run_of_each_example(problem):
     one, many = (make('pgd', steps=1, restarts=r)(*problem.arguments) for r in (1, 4))
     loss_of_one, loss_of_many = (losses.cross_entropy(surrogate(x), labels) for x in (one, many))
     assert np.mean(loss_of_many) > np.mean(loss_of_one)
-    assert np.all(textbook.lengths(many - images, 'linf') <= EPS['linf'] + 1e-6)
+    assert np.all(ascent.lengths(many - images, 'linf') <= EPS['linf'] + 1e-6)
     assert make('pgd', restarts=4).gradient_evaluations == 4 * make('pgd').gradient_evaluations
     part = make('pgd', steps=1, restarts=4)(surrogate, images[3:9], labels[3:9], keys[3:9])
     np.testing.assert_allclose(part, many[3:9], atol=1e-6, rtol=0)

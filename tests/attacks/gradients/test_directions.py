@@ -1,5 +1,6 @@
 """Directions of steps: steepest ascent, momentum, patches, and kernels that smooth the gradient."""
 
+import ascent
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +8,6 @@ import optax
 import pytest
 import scipy.signal
 import scipy.stats
-import textbook
 
 from rfn_jax.attacks import Budget, GradientAttack, accumulate, steepest
 from rfn_jax.attacks.gradients import translation
@@ -34,7 +34,7 @@ def test_steepest_linf_is_the_sign_and_zero_stays_zero():
 def test_steepest_l2_has_unit_norm_for_each_image_whatever_its_scale(scale):
     gradient = gradients(3, 4, 5, 2)
     found = apply(steepest('l2'), gradient * np.float32(scale))
-    np.testing.assert_allclose(found, textbook.unit(gradient), atol=1e-6)
+    np.testing.assert_allclose(found, ascent.unit(gradient), atol=1e-6)
 
 
 @pytest.mark.parametrize('decay', [0.0, 0.7, 1.0, 1.5])
@@ -110,7 +110,7 @@ def test_patches_are_a_direction_for_the_engine(decay, problem, loss_and_gradien
             g = loss_and_gradient(x, y)[1]
             m = g if decay is None else decay * m + g / np.mean(np.abs(g))
             change, a = textbook_step(a, m, beta=beta, eps=eps, kernel_size=3)
-            x = textbook.project(x + change, original, norm='linf', eps=eps)
+            x = ascent.project(x + change, original, norm='linf', eps=eps)
         np.testing.assert_allclose(adversarial, x, atol=1e-6, rtol=0)
 
 

@@ -2,12 +2,12 @@
 
 import functools
 
+import ascent
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import textbook
 
 from rfn_jax.attacks import Budget, GradientAttack, GradientEstimate, accumulate, steepest
 from rfn_jax.attacks.gradients.enhanced import enhanced_momentum
@@ -51,7 +51,7 @@ def vmi_fgsm(count, ahead=0, neighbors_ahead=0):
 
     def gradient(at, x, m, t, key, memory):
         g = at(x + ahead * ALPHA * MU * m)[1]
-        points = [x + textbook.uniform(key, (i + 1, 0), x.shape, NEAR) for i in range(count)]
+        points = [x + ascent.uniform(key, (i + 1, 0), x.shape, NEAR) for i in range(count)]
         neighbors = sum(at(point + neighbors_ahead * ALPHA * MU * m)[1] for point in points)
         tuned = g + memory.get('variance', 0)
         memory['variance'] = neighbors / count - g
@@ -66,7 +66,7 @@ def pgn(count, delta):
     def gradient(at, x, m, t, key, memory):
         total = np.zeros_like(x)
         for i in range(count):
-            near = x + textbook.uniform(key, (i, 0), x.shape, NEAR)
+            near = x + ascent.uniform(key, (i, 0), x.shape, NEAR)
             g1 = at(near)[1]
             g2 = at(near - ALPHA * g1 / np.mean(np.abs(g1)))[1]
             total += ((1 - delta) * g1 + delta * g2) / count
@@ -94,7 +94,7 @@ def rap(late_start, random_start):
         n = np.zeros_like(x)
         if t >= late_start:
             if random_start:
-                n = np.clip(x + textbook.uniform(key, (1,), x.shape, RADIUS), 0, 1) - x
+                n = np.clip(x + ascent.uniform(key, (1,), x.shape, RADIUS), 0, 1) - x
             before, _ = at(x + n)
             for _ in range(4):
                 n = np.clip(n - INNER_STEP * np.sign(at(x + n)[1]), -RADIUS, RADIUS)
@@ -140,15 +140,10 @@ def test_it_equals_the_paper_image_by_image(estimate, gradient, decay, chunk_siz
             step_key = jax.random.fold_in(key, t + 1)
             g = gradient(lambda x, y=y: loss_and_gradient(x, y), x, m, t, step_key, memory)
             m = decay * m + g / np.mean(np.abs(g))
-            x = textbook.step(x, m, original, norm='l2', eps=EPS, alpha=ALPHA)
+            x = ascent.step(x, m, original, norm='l2', eps=EPS, alpha=ALPHA)
         expected.append(x)
     found = make(estimate, decay=decay, chunk_size=chunk_size)(*arguments)
     np.testing.assert_allclose(found, expected, atol=1e-6, rtol=0)
-
-
-def test_neighbors_that_look_ahead_make_a_difference(arguments):
-    image, inner = (make(variance_tuned(NEAR, 5, around, AHEAD))(*arguments) for around in ('image', 'inner'))
-    assert np.max(np.abs(image - inner)) > 1e-4
 
 
 STEPS = 3

@@ -3,9 +3,9 @@
 import inspect
 import re
 
+import ascent
 import jax
 import pytest
-import textbook
 
 from rfn_jax import attacks
 from rfn_jax.attacks import ATTACKS, COMPONENTS
@@ -139,7 +139,7 @@ def test_neighborhoods_of_l2_attacks_are_as_large_as_the_budget(components, opti
     farthest = []
 
     def logits(variables, images):
-        jax.debug.callback(lambda x: farthest.append(textbook.lengths(x - problem.images, 'l2').max()), images)
+        jax.debug.callback(lambda x: farthest.append(ascent.lengths(x - problem.images, 'l2').max()), images)
         return problem.apply(variables, images)
 
     attack = attacks.compose(components, eps=0.5, norm='l2', steps=3, options=options)

@@ -1,9 +1,9 @@
 """The basic recipes in every norm: slow textbook twins (what holds for all attacks is in `test_suite.py`)."""
 
+import ascent
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import textbook
 
 from rfn_jax.attacks import ATTACKS, Budget, bim, fgsm, mi_fgsm, pgd, uniform_in_ball
 
@@ -24,7 +24,7 @@ def test_recipe_equals_its_twin(name, norm, problem, loss_and_gradient):
     alpha, steps = (eps, 1) if name == 'fgsm' else (eps / 4, STEPS)
     starts, expected = images, []
     if name == 'pgd':  # the start uses key 0 of each example
-        starts = np.asarray(uniform_in_ball(jnp.asarray(images), textbook.fold(problem.keys, 0), Budget(eps, norm)))
+        starts = np.asarray(uniform_in_ball(jnp.asarray(images), ascent.fold(problem.keys, 0), Budget(eps, norm)))
     for x, original, label in zip(starts, images.astype(np.float64), problem.labels, strict=True):
         g = np.zeros(original.shape)
         for _ in range(steps):
@@ -32,7 +32,7 @@ def test_recipe_equals_its_twin(name, norm, problem, loss_and_gradient):
             g = DECAY * g + dx / np.sum(np.abs(dx)) if name == 'mi_fgsm' else dx
             if norm == 'linf':
                 assert np.min(np.abs(g)) > 1e-6 * np.mean(np.abs(g)), 'choose another problem: a sign is not stable'
-            x = textbook.step(x, g, original, norm=norm, eps=eps, alpha=alpha)
+            x = ascent.step(x, g, original, norm=norm, eps=eps, alpha=alpha)
         expected.append(x)
     np.testing.assert_allclose(make(name, norm, eps)(*problem.arguments), expected, atol=1e-6, rtol=0)
     assert np.max(np.abs(expected - images)) > eps / 10

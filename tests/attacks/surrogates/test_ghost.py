@@ -5,8 +5,9 @@ import jax
 import numpy as np
 import pytest
 import small_networks
+from ascent import fold
+from quick_attacks import slow
 from small_networks import IMAGES, KEYS, LABELS, attack, logits_of
-from textbook import fold
 
 from rfn_jax.attacks.surrogates.ensembles import Ensemble
 from rfn_jax.attacks.surrogates.ghost import ghost_network
@@ -42,7 +43,7 @@ def plain_ghost(network, kind, image, key, scale, rate):
 
 @pytest.mark.parametrize(
     ('kind', 'scale', 'rate'),
-    [('resnet', 0.22, 0.0), ('resnet', 0.0, 0.3), ('resnet', 0.5, 0.2), ('resnet', 0.0, 0.0), ('vit', 0.4, 0.0)],
+    [('resnet', 0.22, 0), ('resnet', 0, 0.3), ('resnet', 0.5, 0.2), ('resnet', 0.0, 0.0), slow('vit', 0.4, 0.0)],
 )
 def test_it_is_the_ghost_network_of_each_example(kind, scale, rate):
     network = small_networks.classifier(kind)
@@ -53,7 +54,7 @@ def test_it_is_the_ghost_network_of_each_example(kind, scale, rate):
     assert np.all((largest_change(found, network(IMAGES[:3])) > 1e-3) == (scale + rate > 0))
 
 
-@pytest.mark.parametrize('kind', ['resnet', 'vit'])
+@pytest.mark.parametrize('kind', ['resnet', slow('vit')])
 def test_results_do_not_depend_on_the_batch(kind):
     ghost = ghost_network(0.3, 0.2)(small_networks.classifier(kind))
     whole = logits_of(ghost)
@@ -64,8 +65,8 @@ def test_results_do_not_depend_on_the_batch(kind):
 @pytest.mark.parametrize(
     ('kind', 'activations'),
     [
-        ('mobilenet_v3_small', {'HardSwish': 5, 'Relu': 1}),
-        ('efficientnet', {'Silu': 5}),
+        slow('mobilenet_v3_small', {'HardSwish': 5, 'Relu': 1}),
+        slow('efficientnet', {'Silu': 5}),
         ('mobilenet_v2', {'Relu6': 6}),
     ],
 )
@@ -111,7 +112,7 @@ def test_a_ghost_of_a_ghost_has_its_own_keys():
     assert np.all(largest_change(logits_of(ghost_network(0.2)(inner)), only) > 1e-4)
 
 
-@pytest.mark.parametrize(('kind', 'options'), [('vgg', {}), ('mlp', {'skip_scale': 0.5}), ('densenet', {})])
+@pytest.mark.parametrize(('kind', 'options'), [('vgg', {}), ('mlp', {'skip_scale': 0.5})])
 def test_a_network_with_nothing_to_erode_is_refused(kind, options):
     with pytest.raises(InputError, match=r'ghost_network with skip_scale 0\.\d+ and dropout 0 finds nothing to erode'):
         attack(ghost_network(**options))(small_networks.classifier(kind), IMAGES, LABELS, KEYS)

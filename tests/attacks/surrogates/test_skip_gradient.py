@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import small_networks
+from quick_attacks import slow
 from small_networks import IMAGES, KEYS, LABELS, attack, gradient
 
 from rfn_jax.attacks.surrogates.skip_gradient import scale_gradient, skip_gradient
@@ -12,7 +13,8 @@ RESNET = small_networks.classifier('resnet')
 
 
 @pytest.mark.parametrize(
-    ('kind', 'gamma'), [('resnet', 0.2), ('vit', 0.2), ('vit', 0.0), ('densenet', 0.5), ('mobilenet_v2', 0.2)]
+    ('kind', 'gamma'),
+    [('resnet', 0.2), ('densenet', 0.5), slow('vit', 0.2), slow('vit', 0.0), slow('mobilenet_v2', 0.2)],
 )
 def test_the_gradient_through_branches_is_decayed(kind, gamma):
     network = small_networks.classifier(kind)
@@ -26,7 +28,7 @@ def test_the_gradient_through_branches_is_decayed(kind, gamma):
     small_networks.assert_another_gradient(skip_gradient(gamma)(network), network, forward)
 
 
-@pytest.mark.parametrize('kind', ['bottleneck', 'vit'])
+@pytest.mark.parametrize('kind', ['bottleneck', slow('vit')])
 def test_with_gamma_one_it_is_the_plain_gradient(kind):
     network = small_networks.classifier(kind)
     jax.tree.map(np.testing.assert_array_equal, gradient(skip_gradient(1.0)(network)), gradient(network))

@@ -1,4 +1,6 @@
-"""Options that make attacks take few gradients, and work on small images."""
+"""What keeps tests quick: options with which attacks take few gradients of small images, and a mark for slow cases."""
+
+import pytest
 
 CHEAP = {
     'vmi_fgsm': {'neighbors': 2},
@@ -18,3 +20,7 @@ CHEAP = {
     'ni+vt+si+ghost': {'options': {'vt': {'neighbors': 2}, 'si': {'copies': 2}}},
     'shift+rap': {'options': {'shift': {'copies': 2}, 'rap': {'inner_steps': 1}}},
 }
+
+
+def slow(*case):
+    return pytest.param(*case, marks=pytest.mark.slow)
