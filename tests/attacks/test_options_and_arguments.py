@@ -18,8 +18,6 @@ penalty = functools.partial(attacks.penalized_norm, **{'radius': 0.1, 'step_size
 enhanced = functools.partial(attacks.enhanced_momentum, **{'step_size': 0.1})
 reverse = functools.partial(attacks.reverse_perturbation, **{'radius': 0.1, 'step_size': 0.1})
 patchwise = functools.partial(attacks.patchwise, **{'step_size': 0.01, 'eps': 0.1})
-cycle = functools.partial(attacks.checkpoint_cycle, ())
-budget = functools.partial(attacks.Budget, **{'eps': 0.1})
 
 # The smallest values.
 INTEGERS = [
@@ -102,14 +100,14 @@ def test_numbers(function, option, allowed):
         (patchwise, {'kernel_size': 4}, 'kernel_size must be odd, got 4'),
         (variance, {'around': 'images'}, "unknown around 'images'; did you mean 'image'"),
         (attacks.steepest, {'norm': 'l_2'}, "unknown norm 'l_2'; did you mean 'l2'"),
-        (budget, {'norm': 'linff'}, "unknown norm 'linff'; did you mean 'linf'"),
-        (budget, {'eps': 8}, 'eps must be at most 1, since images are in .* got 8; did you mean 8/255'),
+        (attacks.Budget, {'eps': 0.1, 'norm': 'linff'}, "unknown norm 'linff'; did you mean 'linf'"),
+        (attacks.Budget, {'eps': 8}, 'eps must be at most 1, since images are in .* got 8; did you mean 8/255'),
         (attacks.apgd, {'loss': 'cross entropy'}, "unknown loss 'cross entropy'; did you mean 'cross_entropy'"),
         (attacks.mi_fgsm, {'decay': -0.5}, r'decay must be a finite number at least 0, got -0\.5'),
         (attacks.mi_fgsm, {'decay': True}, "decay of attack component 'mi' must be float, got True"),
         (attacks.vmi_fgsm, {'beta': 0.0}, r'beta must be a finite number above 0, got 0\.0'),
         (attacks.fgsm, {'norm': 'Linf'}, "unknown norm 'Linf'; did you mean 'linf'"),
-        (cycle, {'seed': -1}, 'seed of a cycle of checkpoints must be an integer of at least 0, got -1'),
+        (attacks.checkpoint_cycle, {'classifiers': (), 'seed': -1}, 'seed of .* an integer of at least 0, got -1'),
         (attacks.linear_backprop, {'from_layer': 3}, 'from_layer of .* must be the name of a layer, got 3'),
     ],
 )

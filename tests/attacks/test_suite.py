@@ -76,7 +76,6 @@ def test_images_stay_in_the_budget_and_depend_on_nothing_but_their_example(name,
     close(run(slice(None, None, -1)), whole[::-1])
     close(run(slice(5, 6), attack=jax.jit(attack)), whole[5:6])
     mesh = sharding.data_mesh()
-    assert mesh.size == 8, 'the tests need 8 virtual devices'
     examples = [jax.device_put(x[:8], sharding.batch_sharding(mesh)) for x in (images, labels, keys)]
     spread = attack(jax.device_put(surrogate, sharding.replicated(mesh)), *examples, **pool)
     assert len(spread.sharding.device_set) == 8

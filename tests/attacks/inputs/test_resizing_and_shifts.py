@@ -107,8 +107,7 @@ def test_sizes_and_places_are_drawn_uniformly_from_their_ranges():
         assert top[tall == size].max() == 10 - size - 1
     for size in range(12, 20):
         assert set(left[wide == size]) == set(range(20 - size))
-    both = tall == 6
-    assert abs(np.corrcoef(top[both], left[both])[0, 1]) < 0.1  # each axis has its own position
+    assert abs(np.corrcoef(top[tall == 6], left[tall == 6])[0, 1]) < 0.1  # each axis has its own position
 
 
 def test_sizes_above_the_image_are_drawn_too():
@@ -141,10 +140,8 @@ def test_the_probability_is_how_often_an_image_is_transformed(probability):
     ],
 )
 def test_images_that_leave_nothing_to_draw_are_refused_when_traced(shape, rate, message):
-    transform = resizing.input_diversity(rate)
-    images = jnp.zeros((1, *shape, 1))
     with pytest.raises(InputError, match=message):
-        apply(transform, images)
+        apply(resizing.input_diversity(rate), jnp.zeros((1, *shape, 1)))
 
 
 @pytest.mark.parametrize(('length', 'rate'), [(8, 1.125), (9, 1.1112), (5, 0.2)])

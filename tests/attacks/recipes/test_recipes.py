@@ -58,9 +58,3 @@ def test_defaults_are_those_of_the_paper():
         assert attack.step_size == pytest.approx(0.4 / 255)
         assert attack.steps == attack.gradient_evaluations == 50
     assert (fgsm().step_size, fgsm().gradient_evaluations) == (4 / 255, 1)
-
-
-def test_momentum_without_decay_is_bim(problem):
-    options = {'eps': 0.05, 'step_size': 0.02, 'steps': 3}
-    without = mi_fgsm(**options, decay=0.0)(*problem.arguments)
-    np.testing.assert_allclose(without, bim(**options)(*problem.arguments), atol=1e-6, rtol=0)

