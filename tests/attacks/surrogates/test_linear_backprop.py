@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import small_networks
+from quick_attacks import slow
 from small_networks import COTANGENT, IMAGES, KEYS, LABELS, attack, gradient
 
 from rfn_jax import models
@@ -119,7 +120,7 @@ def test_the_forward_pass_of_a_branch_is_computed_once():
     [
         ('resnet', 'layer3_1', "'layer3_1'; the layers are conv1, bn1, relu1, layer1_0, layer2_0, fc"),
         ('resnet', 'fc', "linear_backprop needs ReLUs from layer 'fc' on, but the surrogate has none"),
-        ('vit', 'block0', "linear_backprop needs ReLUs from layer 'block0' on, but the surrogate has none"),
+        slow('vit', 'block0', "linear_backprop needs ReLUs from layer 'block0' on, but the surrogate has none"),
         # The ReLU inside a gate does not count.
         ('mobilenet_v3_small', 'features_2', "needs ReLUs from layer 'features_2' on, but the surrogate has none"),
     ],
