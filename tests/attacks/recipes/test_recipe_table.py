@@ -92,6 +92,7 @@ def test_components_by_name():
     assert (attacks.compose('').name, attacks.make('mi', steps=2).name) == ('bim', 'mi')
     attack = attacks.make('ni+vt+si+ghost', steps=3, options={'vt': {'neighbors': 2}, 'si': {'copies': 2}})
     assert attack.gradient_evaluations == 3 * 3 * 2
+    assert attacks.make('shift', steps=3, options={'shift': {'copies': 4}}).gradient_evaluations == 3 * 4
     for one, other in (('vt+pgn', 'pgn+vt'), ('rap+ni', 'ni+rap')):  # the order of estimates does not matter
         assert attacks.make(one).gradient_evaluations == attacks.make(other).gradient_evaluations
 
