@@ -60,7 +60,7 @@ def test_tables_have_the_columns_that_readers_rely_on(finished):
         'surrogate,training,seed,epoch,attack,eps,norm,target,kind,success_rate,ci_low,ci_high,n,gradient_evaluations'
     )
     header = (finished / 'results' / 'natural.csv').read_text().splitlines()[0]
-    assert header == 'model,role,training,seed,epoch,accuracy,n'
+    assert header == 'model,role,training,seed,epoch,accuracy,top5_accuracy,n'
 
 
 def test_every_training_seed_attack_and_target_has_a_row(finished):

@@ -29,6 +29,7 @@ VARIABLES = {
     **{'googlenet': '4b9d90fb55d7283c', 'cifar_inception_v3': 'a4eada073e18e304', 'vit': '916c319703a9cd39'},
     **{'swin': '7ffae05f92c42cba', 'convnext': 'e846a44ba42d58c1', 'mobilenet_v2': '96745da072f80b3e'},
     **{'mobilenet_v3_small': '84f8af1fc97a742b', 'efficientnet': '7e28270b3fb215bb'},
+    **{'efficientnet_lite': '9ae05b0a19c429db', 'mobilenet_v1': '555d4770966128f6', 'squeezenet': 'f9c11f4a64d2c54c'},
 }
 # The layers of the small form of each kind of model, and how many hooks of each class it has.
 PLACES = {
@@ -77,13 +78,12 @@ PLACES = {
         'features_0 features_1_0 features_2_0 features_2_1 features_3 dropout classifier',
         {'Residual': 2, 'Silu': 7},
     ),
-    'efficientnet_lite': Places(
-        'features_0 features_1_0 features_2_0 features_2_1 features_3 dropout classifier', 2, activations={'Relu6': 7}
+    'efficientnet_lite': (
+        'features_0 features_1_0 features_2_0 features_2_1 features_3 dropout classifier',
+        {'Residual': 2, 'Relu6': 7},
     ),
-    'mobilenet_v1': Places('features_0 features_1 features_2 features_3 classifier', activations={'Relu': 7}),
-    'squeezenet': Places(
-        'features_0 features_1 features_3 features_4 classifier_0 classifier_1 classifier_2', activations={'Relu': 8}
-    ),
+    'mobilenet_v1': ('features_0 features_1 features_2 features_3 classifier', {'Relu': 7}),
+    'squeezenet': ('features_0 features_1 features_3 features_4 classifier_0 classifier_1 classifier_2', {'Relu': 8}),
 }
 
 
