@@ -1,6 +1,5 @@
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -34,20 +33,11 @@ def test_a_run_on_this_machine_and_a_comparison_with_itself(tmp_path, capsys, re
 def test_a_killed_run_leaves_what_was_finished(tmp_path):
     out = tmp_path / 'killed.json'
     arguments = ['bench', '--models=cifar_resnet20:8,cifar_wide_resnet28_10:8', *QUICK[1:], '--minimizers=sgd']
-    process = subprocess.Popen(
-        [sys.executable, '-m', 'rfn_jax.cli.main', *arguments, f'--out={out}'],
-        env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
-        stdout=subprocess.DEVNULL,
-    )
-    try:
-        for _ in range(1200):
-            if (out.exists() and bench.read(out)[1]) or process.poll() is not None:
-                break
+    command = [sys.executable, '-m', 'rfn_jax', *arguments, f'--out={out}']
+    with subprocess.Popen(command, env={**os.environ, 'JAX_PLATFORMS': 'cpu'}, stdout=subprocess.DEVNULL) as process:
+        while not (out.exists() and bench.read(out)[1]) and process.poll() is None:
             time.sleep(0.1)
-        process.send_signal(signal.SIGKILL)
-    finally:
         process.kill()
-        process.wait()
     assert [row.model for row in bench.read(out)[1]] == ['cifar_resnet20']
     assert list(tmp_path.iterdir()) == [out]
 

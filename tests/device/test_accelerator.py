@@ -16,7 +16,7 @@ from rfn_jax.core import losses, rng, sharding
 
 pytestmark = pytest.mark.accelerator
 
-KINDS = ('resnet', 'bottleneck', 'vit', 'densenet', 'mobilenet_v2', 'efficientnet')
+KINDS = ('bottleneck', 'vit', 'densenet', 'mobilenet_v2', 'efficientnet')
 N, SHAPE = 16, (6, 6, 3)
 IMAGES = np.random.default_rng(0).uniform(size=(N, *SHAPE))
 LABELS = np.random.default_rng(1).integers(5, size=N)
@@ -54,9 +54,7 @@ def distance(found, expected):
     return np.sqrt(sum(np.sum((a - b) ** 2) for a, b in pairs) / sum(np.sum(b**2) for _, b in pairs))
 
 
-@pytest.mark.parametrize(
-    'kind', [kind if kind == 'resnet' else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
-)
+@pytest.mark.parametrize('kind', ['resnet', *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS)])
 def test_logits_and_gradients_of_a_family(kind):
     classifier = small_networks.classifier(kind)
     expected = exact(outcome, classifier)

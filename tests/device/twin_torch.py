@@ -1,15 +1,10 @@
 """The PyTorch side of a paired benchmark: a worker that answers each command of `twin.py` with one line of JSON.
 
-==============================================  ========================================================================
-`{"command": "about"}`                          versions, device
-`{"command": "prepare", "case": {...}}`         builds, compiles, warms up: `ready`, `prepare_s`, `peak_memory_bytes` of the
-                                                later steps (null on a CPU), and sometimes a `note`
-`{"command": "round", "seconds": 0.5}`          whole steps for about that long: `seconds_per_step`, `steps`
-`{"command": "drop"}`                           frees the case: `dropped`
-==============================================  ========================================================================
-
-A failure is answered with `{"error": "one line"}`, and the worker continues. Cases are dicts, as in `twin.CASES`. A step of
-the kind `'attack'` is one call of the attack on one batch.
+`{"command": "about"}` is answered with versions and the device; `{"command": "prepare", "case": {...}}`, which builds,
+compiles and warms up, with `ready`, `prepare_s`, `peak_memory_bytes` of the later steps (null on a CPU), and sometimes a
+`note`; `{"command": "round", "seconds": 0.5}`, which runs whole steps for about that long, with `seconds_per_step` and
+`steps`; `{"command": "drop"}`, which frees the case, with `dropped`. A failure is answered with `{"error": "one line"}`, and
+the worker continues. Cases are as in `twin.CASES`. A step of the kind `'attack'` is one call of the attack on one batch.
 
 Axes: `N` images on the device, `B` images in a batch, `H` rows and `W` columns. Networks take `[B, 3, H, W]`, stored in
 memory as `[B, H, W, 3]`.

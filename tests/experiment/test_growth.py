@@ -64,10 +64,7 @@ def test_adding_an_attack_a_target_and_a_seed_trains_and_crafts_only_what_is_new
     before, old_rows = times_of_what_was_made(copy), rows(copy)
     chosen = tables.read(copy / 'results' / 'early_stopping.csv', transfer.EarlyStoppingRow)
     config.seeds = 3
-    config.targets.mlp_wide = {
-        'model': {'name': 'mlp', 'widths': (96,)},
-        'optim': {'epochs': 4, 'decay_epochs': (3,)},
-    }
+    config.targets.mlp_wide = {**config.targets.mlp, 'model': {'name': 'mlp', 'widths': (96,)}}
     config.attacks.pgd = {'name': 'pgd', 'eps': 0.2, 'steps': 2}
     run(config, copy)
     steps, crafted = work
@@ -145,26 +142,21 @@ def test_what_is_dropped_leaves_the_tables_and_stays_on_disk(config, copy, work)
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        (lambda c: c.optim.update(rho=0.1), r'trainings\.rfn\.rho was 0\.4 and is now 0\.1'),
-        (lambda c: c.optim.update(learning_rate=0.1), r'optim\.learning_rate was 0\.2 and is now 0\.1'),
-        (
-            lambda c: c.targets.vgg.model.update(stages=((8,),)),
-            r'targets\.vgg\.model\.stages was \[\[8\], \[16\]\] and is now',
-        ),
-        (lambda c: c.targets.mlp.optim.update(epochs=5), r'targets\.mlp\.optim\.epochs was 4 and is now 5'),
-        (lambda c: c.update(seed=1), r'seed was 0 and is now 1'),
-        (lambda c: c.augmentation.update(flip=True), r'augmentation\.flip was False and is now True'),
-        (
-            lambda c: c.trainings.rfn.update(mask='no_biases'),
-            r"trainings\.rfn\.mask was 'absent' and is now 'no_biases'",
-        ),
+        (lambda c: c.optim.update(rho=0.1), 'trainings.rfn.rho was 0.4 and is now 0.1'),
+        (lambda c: c.optim.update(learning_rate=0.1), 'optim.learning_rate was 0.2 and is now 0.1'),
+        (lambda c: c.targets.vgg.model.update(stages=((8,),)), 'targets.vgg.model.stages was [[8], [16]] and is now'),
+        (lambda c: c.targets.mlp.optim.update(epochs=5), 'targets.mlp.optim.epochs was 4 and is now 5'),
+        (lambda c: c.update(seed=1), 'seed was 0 and is now 1'),
+        (lambda c: c.augmentation.update(flip=True), 'augmentation.flip was False and is now True'),
+        (lambda c: c.trainings.rfn.update(mask='no_biases'), "trainings.rfn.mask was 'absent' and is now 'no_biases'"),
     ],
 )
 def test_what_would_change_an_existing_network_is_refused(config, finished, change, message):
     before = times(finished)
     change(config)
-    with pytest.raises(errors.InputError, match=f'{message}.*choose another --workdir, or another name') as caught:
+    with pytest.raises(errors.InputError, match='choose another --workdir, or another name') as caught:
         opening(config, finished)
+    assert message in str(caught.value)
     assert '\n' not in str(caught.value)
     assert times(finished) == before
 
@@ -241,22 +233,6 @@ def test_a_digest_is_read_once_by_a_stage(config, finished, monkeypatch):
     assert inputs.digest(plan.networks[0], 4) == found(workdir, plan.networks[0], 4)
 
 
-def test_a_damaged_checkpoint_names_the_remedy_wherever_it_is_read(config, copy):
-    plan, workdir = opening(config, copy)
-    (copy / 'targets' / 'mlp' / 'checkpoints' / '4' / 'meta' / 'metadata').write_text('[1]')
-    network = next(n for n in plan.of_role('target') if n.model == 'mlp')
-    message = r'checkpoints/4: .*; to make it again, delete that folder and run rfn'
-    for read in (workdir.digest, lambda *what: workdir.classifier(*what, (8, 8, 1))):
-        with pytest.raises(errors.RunError, match=message):
-            read(network, 4)
-
-
-def test_checkpoints_without_a_definition_are_not_used(config, copy):
-    (copy / 'surrogates' / 'resnet-rfn' / 'seed0' / 'definition.json').unlink()
-    with pytest.raises(errors.InputError, match=r'resnet-rfn/seed0 has checkpoints but no definition\.json'):
-        experiment.train(*opening(config, copy))
-
-
 def test_what_does_not_change_a_network_may_change(config, copy, work):
     for optim in (config.optim, config.targets.vgg.optim):
         optim.steps_per_call = 5
@@ -284,7 +260,7 @@ def test_a_network_that_does_not_exist_yet_may_change(config, tmp_path):
 
 
 def not_trained(config):
-    config.targets.new = {'model': {'name': 'mlp', 'widths': (16,)}, 'optim': {'epochs': 4, 'decay_epochs': (3,)}}
+    config.targets.new = {**config.targets.mlp, 'model': {'name': 'mlp', 'widths': (16,)}}
     config.validation_targets.another = {'model': {'name': 'mlp', 'widths': (8,)}}
 
 
@@ -313,16 +289,6 @@ def test_a_stage_that_cannot_run_leaves_the_directory_as_it_was(config, finished
     assert times(finished) == before
 
 
-@pytest.mark.parametrize('role', ['targets/mlp', 'validation_targets/mlp_deep', 'surrogates/resnet-rfn/seed0'])
-def test_a_network_that_another_run_has_made_in_the_meantime_is_not_used(config, copy, role):
-    opened = opening(config, copy)
-    path = copy / role / 'definition.json'
-    path.write_text(json.dumps({**json.loads(path.read_text()), 'optim.learning_rate': 0.1}))
-    for stage in (experiment.train, experiment.measure):
-        with pytest.raises(errors.InputError, match=r'optim\.learning_rate was 0\.1 and is now 0\.2'):
-            stage(*opened)
-
-
 @pytest.mark.parametrize(
     ('first', 'other'),
     [('targets/mlp', 'targets/vgg'), ('surrogates/resnet-sgd/seed0', 'surrogates/resnet-sgd/seed1')],
@@ -342,39 +308,6 @@ def test_a_network_that_another_run_makes_while_one_is_trained_is_not_touched(
     with pytest.raises(errors.InputError, match=f'{other} was made from another config'):
         experiment.train(*opening(config, tmp_path), [first.split('/')[0]])
     assert trained == [first]
-
-
-@pytest.mark.parametrize(
-    ('name', 'message'),
-    [
-        ('layout.json', r'write {"version": 2} into that file; otherwise choose another --workdir'),
-        ('targets/mlp/definition.json', r'restore it, or delete .*targets/mlp to train the network again'),
-    ],
-)
-def test_a_damaged_file_is_named_with_the_way_out(config, copy, name, message):
-    (copy / name).write_text('{')
-    with pytest.raises(errors.InputError, match=f'{name} is not a JSON file: .*{message}'):
-        opening(config, copy)
-
-
-def test_a_damaged_config_is_written_again_by_a_run_that_is_given_it(config, copy, work):
-    (copy / 'config.json').write_text('{')
-    with pytest.raises(errors.InputError, match=r'config\.json is not .*; `rfn-jax run --config=FILE` writes it again'):
-        experiment.last_config(copy)
-    run(config, copy)
-    assert experiment.last_config(copy)['name'] == config.name
-    assert not work[0]
-
-
-@pytest.mark.parametrize('version', [None, 1, 3])
-def test_work_directories_of_another_layout_are_refused(config, copy, version):
-    (copy / 'layout.json').unlink()
-    if version:
-        (copy / 'layout.json').write_text(json.dumps({'version': version}))
-    message = f'is a work directory of layout {version or 1}, made by another version'
-    for read in (lambda: opening(config, copy), lambda: experiment.last_config(copy)):
-        with pytest.raises(errors.InputError, match=message):
-            read()
 
 
 def test_networks_of_both_loaders_are_the_same_bits(config, finished, tmp_path):

@@ -25,7 +25,6 @@ def save(directory, spec, seed=0, num_classes=10, shape=(8, 8, 1), mean=(0.5,)):
     classifier = models.initialize(module, key, shape, num_classes=num_classes, mean=mean, std=(0.5,))
     origin = {'naming': 'pytorch_cifar'}
     storage.save_network(directory, classifier, architecture=spec, image_shape=shape, origin=origin)
-    return classifier
 
 
 def sha256(directory):
@@ -35,6 +34,19 @@ def sha256(directory):
 
 def assert_same_variables(found, expected):
     jax.tree.map(np.testing.assert_array_equal, found.variables, expected.variables)
+
+
+@pytest.fixture(scope='module')
+def saved(tmp_path_factory):
+    """A folder of networks, for reading only."""
+    root = tmp_path_factory.mktemp('saved')
+    save(root / 'mlp', MLP)
+    save(root / 'same', MLP)
+    save(root / 'other', MLP, seed=1)
+    save(root / 'resnet', RESNET)
+    save(root / 'seven', MLP, num_classes=7)
+    save(root / 'vit', VIT, shape=(16, 16, 1))
+    return root
 
 
 @pytest.fixture
@@ -53,31 +65,29 @@ def config():
     return config
 
 
-def test_imported_targets_are_measured_and_surrogates_start_from_imported_weights(config, tmp_path, capsys):
-    saved, start = save(tmp_path / 'mlp', MLP), save(tmp_path / 'resnet', RESNET)
-    config['targets']['imported'] = {'network': str(tmp_path / 'mlp')}
-    config['surrogates'] = {'resnet': {'network': str(tmp_path / 'resnet')}}
-    work = tmp_path / 'work'
-    plan, workdir = opening(config, work)
+def test_imported_targets_are_measured_and_surrogates_start_from_imported_weights(config, saved, tmp_path, capsys):
+    config['targets']['imported'] = {'network': str(saved / 'mlp')}
+    config['surrogates'] = {'resnet': {'network': str(saved / 'resnet')}}
+    plan, workdir = opening(config, tmp_path)
     experiment.train(plan, workdir)
     inputs = inputs_lib.Inputs(plan, workdir)
-    assert_same_variables(inputs.targets['imported'], saved)
+    assert_same_variables(inputs.targets['imported'], rfn_jax.load(saved / 'mlp'))
     assert inputs.targets['imported'].mean == (0.5,)
     surrogate = plan.of_role('surrogate')[0]
     initial = networks._initial_classifier(surrogate, inputs)
     assert initial.mean == inputs.classifier(surrogate, 1).mean == (0.5,)
-    assert_same_variables(initial, start)
+    assert_same_variables(initial, rfn_jax.load(saved / 'resnet'))
     printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith('target imported: ')]
-    assert printed[0].startswith(f'target imported: {tmp_path / "mlp"}, validation_accuracy ')
+    assert printed[0].startswith(f'target imported: {saved / "mlp"}, validation_accuracy ')
     assert 'that is near chance; were its weights trained with mean (0.5,)' in printed[1]
     experiment.train(plan, workdir)
     assert 'imported' not in capsys.readouterr().out
     for stage in small_experiment.STAGES[1:]:
         stage(plan, workdir)
-    natural = tables.read(work / 'results' / 'natural.csv', transfer.NaturalRow)
+    natural = tables.read(tmp_path / 'results' / 'natural.csv', transfer.NaturalRow)
     found = {(row.model, row.role, row.training, row.seed, row.epoch) for row in natural}
     assert ('imported', 'target', 'imported', 0, 0) in found
-    folder = work / 'surrogates' / 'resnet-sgd' / 'seed0'
+    folder = tmp_path / 'surrogates' / 'resnet-sgd' / 'seed0'
     assert_same_variables(rfn_jax.load(folder), inputs.classifier(surrogate, 1))
     about = storage.read_network(folder)
     assert (about.architecture, about.mean, about.image_shape) == (RESNET, (0.5,), (8, 8, 1))
@@ -105,29 +115,26 @@ def test_the_contents_of_an_imported_network_are_part_of_the_definition_and_its_
         opening(bound, work)
 
 
-def test_every_stage_checks_that_an_imported_network_is_unchanged(copy, tmp_path):
-    save(tmp_path / 'mlp', MLP)
-    save(tmp_path / 'other', MLP, seed=1)
+def test_every_stage_checks_that_an_imported_network_is_unchanged(copy, saved):
     config = small_experiment.get_config()
-    config.validation_targets.imported = {'network': str(tmp_path / 'mlp')}
+    config.validation_targets.imported = {'network': str(saved / 'mlp')}
     opened = opening(config, copy)
     path = copy / 'validation_targets' / 'imported' / 'definition.json'
     for stage in small_experiment.STAGES[1:]:
         path.unlink(missing_ok=True)
         stage(*opened)
-        assert json.loads(path.read_text()) == {'validation_targets.imported.sha256': sha256(tmp_path / 'mlp')}
-    config.validation_targets.imported.network = str(tmp_path / 'other')
+        assert json.loads(path.read_text()) == {'validation_targets.imported.sha256': sha256(saved / 'mlp')}
+    config.validation_targets.imported.network = str(saved / 'other')
     with pytest.raises(errors.InputError, match=r'validation_targets\.imported\.sha256 was .* and is now'):
         opening(config, copy)
 
 
 @pytest.mark.parametrize('role', ['targets', 'surrogates'])
-def test_an_incomplete_copy_of_a_network_is_reported_when_the_experiment_opens(config, tmp_path, role):
-    save(tmp_path / 'whole', MLP)
+def test_an_incomplete_copy_of_a_network_is_reported_when_the_experiment_opens(config, saved, tmp_path, role):
     config[role] = {'imported': {'network': str(tmp_path / 'mlp')}}
     for lost in (None, 'variables', 'd', 'meta'):
         shutil.rmtree(tmp_path / 'mlp', ignore_errors=True)
-        shutil.copytree(tmp_path / 'whole', tmp_path / 'mlp')
+        shutil.copytree(saved / 'mlp', tmp_path / 'mlp')
         if lost is None:
             opening(config, tmp_path / 'work')
             continue
@@ -142,41 +149,24 @@ def test_an_incomplete_copy_of_a_network_is_reported_when_the_experiment_opens(c
 
 
 @pytest.mark.parametrize(
-    ('spec', 'options', 'message'),
+    ('entries', 'message'),
     [
-        (MLP, {'num_classes': 7}, r'target imported: the network in .* has 7 classes, but the data have 10'),
-        (VIT, {'shape': (16, 16, 1)}, r'was made for images of shape \(16, 16, 1\), and does not accept images'),
+        ({'targets': {'network': 'nothing'}}, 'nothing is not a network directory'),
+        ({'targets': {'network': 'mlp', 'sha256': 'abc'}}, "targets.x.sha256 is 'abc', but the network in"),
+        ({'targets': {'network': 'mlp', 'optim': {}}}, "unknown option of target 'x': 'optim'"),
+        ({'targets': {'network': 'mlp', 'model': MLP}}, "unknown option of target 'x': 'model'"),
+        ({'targets': {'network': 'seven'}}, 'target x: the network in .* has 7 classes, but the data have 10'),
+        ({'targets': {'network': 'vit'}}, r'made for images of shape \(16, 16, 1\), and does not accept images'),
+        (
+            {'targets': {'network': 'mlp'}, 'validation_targets': {'network': 'same'}},
+            "validation target 'x' is the target 'x'",
+        ),
     ],
 )
-def test_a_network_for_other_data_is_reported_before_anything_runs(config, tmp_path, spec, options, message):
-    save(tmp_path / 'network', spec, **options)
-    config['targets']['imported'] = {'network': str(tmp_path / 'network')}
+def test_a_bad_entry_is_reported_before_anything_runs(config, saved, tmp_path, entries, message):
+    for role, entry in entries.items():
+        config[role]['x'] = {**entry, 'network': str(saved / entry['network'])}
     with pytest.raises(errors.InputError, match=message):
-        opening(config, tmp_path / 'work')
-    assert not (tmp_path / 'work').exists()
-
-
-@pytest.mark.parametrize(
-    ('entry', 'message'),
-    [
-        ({'network': '{}/nothing'}, 'nothing is not a network directory'),
-        ({'network': '{}/mlp', 'sha256': 'abc'}, "targets.imported.sha256 is 'abc', but the network in"),
-        ({'network': '{}/mlp', 'optim': {}}, "unknown option of target 'imported': 'optim'"),
-        ({'network': '{}/mlp', 'model': MLP}, "unknown option of target 'imported': 'model'"),
-    ],
-)
-def test_bad_entries(config, tmp_path, entry, message):
-    save(tmp_path / 'mlp', MLP)
-    config['targets']['imported'] = {**entry, 'network': entry['network'].format(tmp_path)}
-    with pytest.raises(errors.InputError, match=message):
-        experiment.read(pinning.pinned(config))
-
-
-def test_a_validation_target_with_the_weights_of_a_target_is_refused(config, tmp_path):
-    for name, role in (('one', 'targets'), ('two', 'validation_targets')):
-        save(tmp_path / name, MLP)
-        config[role][name] = {'network': str(tmp_path / name)}
-    with pytest.raises(errors.InputError, match="validation target 'two' is the target 'one'"):
         opening(config, tmp_path / 'work')
     assert not (tmp_path / 'work').exists()
 
@@ -197,10 +187,9 @@ def test_a_network_of_another_work_directory_is_a_target_and_a_start(config, fin
         opening(config, tmp_path / 'third')
 
 
-def test_a_relative_path_holds_in_another_directory(config, tmp_path, monkeypatch):
-    save(tmp_path / 'mlp', MLP)
+def test_a_relative_path_holds_in_another_directory(config, saved, monkeypatch):
     config['targets']['imported'] = {'network': 'mlp'}
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(saved)
     made = pinning.pinned(config)
     monkeypatch.chdir('/')
     assert pinning.pinned(made) == made
