@@ -97,16 +97,7 @@ class Worker:
         return process.wait()
 
 
-def run(
-    cases: Sequence[Mapping],
-    workers: Mapping[str, list[str]],
-    out: pathlib.Path,
-    *,
-    rounds: int,
-    seconds: float,
-    limit: float,
-    argv: Sequence[str] = (),
-) -> dict:
+def run(cases, workers, out: pathlib.Path, *, rounds: int, seconds: float, limit: float, argv=()) -> dict:
     """Times cases in all workers, writes the results to `out` after each, and returns the contents of that file.
 
     They are `about`, `command` (which is `argv`), `cases` and `left_out` (the cases that were left out at the limit).

@@ -1,10 +1,8 @@
 import io
 
-import pytest
 import rich.console
 
 from rfn_jax.core import console as console_lib
-from rfn_jax.core import errors
 from rfn_jax.report import tables
 
 
@@ -55,9 +53,3 @@ def test_no_gains_leave_no_table(workdir):
     text = _printed(workdir)
     assert 'Gain' not in text
     assert 'No training was compared with a baseline.' in text
-
-
-def test_missing_results_are_an_input_error(workdir):
-    workdir.file('summary.csv').unlink()
-    with pytest.raises(errors.InputError, match=r'summary\.csv.*`rfn-jax run`'):
-        _printed(workdir)
