@@ -10,8 +10,8 @@ STAGES = (experiment.train, experiment.select, experiment.craft, experiment.meas
 def get_config():
     config = digits.get_config()
     config.seeds = 2
-    config.optim.update(epochs=4, decay_epochs=(3,), batch_size=40, learning_rate=0.2)
-    config.surrogates = {'resnet': {'name': 'resnet', 'stage_sizes': (1,), 'widths': (8,)}}
+    config.optim.update(epochs=4, decay_epochs=(3,), batch_size=40, learning_rate=0.5)
+    config.surrogates = {'small': {'name': 'mlp', 'widths': (32,)}}
     quick = {'epochs': 4, 'decay_epochs': (3,)}
     config.targets = {
         'mlp': {'model': {'name': 'mlp', 'widths': (64,)}, 'optim': quick},

@@ -29,12 +29,14 @@ def change(directory, changes):
 @pytest.mark.parametrize(
     'changes',
     [
-        {'adversarial/resnet-rfn-seed1': None, 'results/measured.json': None, 'results/transfer.csv': None},
-        {'results/transfer.csv': 'changed', 'results/validation/resnet-sgd-seed1.json': '{', 'config.json': '{'},
-        pytest.param({'results/summary.csv': None, 'results/measured.json': '5'}, marks=pytest.mark.slow),
-        pytest.param(
-            {'surrogates/resnet-rfn/seed0/checkpoints/2': None, 'results/validation/resnet-rfn-seed0.json': None},
-            marks=pytest.mark.slow,
+        {'results/transfer.csv': 'changed', 'results/validation/small-sgd-seed1.json': '{', 'config.json': '{'},
+        *(
+            pytest.param(changes, marks=pytest.mark.slow)
+            for changes in (
+                {'adversarial/small-rfn-seed1': None, 'results/measured.json': None, 'results/transfer.csv': None},
+                {'results/summary.csv': None, 'results/measured.json': '5'},
+                {'surrogates/small-rfn/seed0/checkpoints/2': None, 'results/validation/small-rfn-seed0.json': None},
+            )
         ),
     ],
 )
@@ -91,17 +93,17 @@ def other_training(text):
             r'definition.json is not a JSON file: .*restore it, or delete .*targets/mlp to train the network again',
         ),
         (
-            {'surrogates/resnet-rfn/seed0/definition.json': None},
+            {'surrogates/small-rfn/seed0/definition.json': None},
             [experiment.train],
-            r'resnet-rfn/seed0 has checkpoints but no definition\.json',
+            r'small-rfn/seed0 has checkpoints but no definition\.json',
         ),
         *(  # as if another run had made it in the meantime
             (
                 {f'{folder}/definition.json': other_rate},
                 [experiment.train, experiment.measure],
-                r'optim\.learning_rate was 0\.1 and is now 0\.2',
+                r'optim\.learning_rate was 0\.1 and is now 0\.5',
             )
-            for folder in ('targets/mlp', 'validation_targets/mlp_deep', 'surrogates/resnet-rfn/seed0')
+            for folder in ('targets/mlp', 'validation_targets/mlp_deep', 'surrogates/small-rfn/seed0')
         ),
         ({'adversarial': None}, [experiment.measure], 'craft it first'),
         (
@@ -124,9 +126,9 @@ def other_training(text):
             r'checkpoints/4: .*; to make it again, delete that folder and run rfn',
         ),
         (
-            {'adversarial': None, 'surrogates/resnet-rfn/seed0/checkpoints/4/**/d/*': 'damaged'},
+            {'adversarial': None, 'surrogates/small-rfn/seed0/checkpoints/4/**/d/*': 'damaged'},
             [experiment.craft],
-            r'could not read checkpoint .*resnet-rfn/seed0/checkpoints/4',
+            r'could not read checkpoint .*small-rfn/seed0/checkpoints/4',
         ),
     ],
 )

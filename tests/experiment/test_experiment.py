@@ -54,7 +54,7 @@ def test_every_training_seed_attack_and_target_has_a_row(finished):
         for training in ('sgd', 'early_stopped', 'rfn')
         for seed in '01'
         for attack in ('bim', 'mi')
-        for target in (('mlp', 'black-box'), ('vgg', 'black-box'), ('resnet', 'white-box'))
+        for target in (('mlp', 'black-box'), ('vgg', 'black-box'), ('small', 'white-box'))
     }
     assert found == expected
 
@@ -74,7 +74,7 @@ def test_the_summary_is_the_mean_over_black_box_rows(finished):
 def test_the_early_stopping_epoch_is_the_best_one_on_validation_targets(finished):
     by_epoch = {}
     for row in rows(finished, 'transfer_validation.csv'):
-        assert row['target'] in ('mlp_deep', 'resnet')
+        assert row['target'] in ('mlp_deep', 'small')
         if row['training'] == 'sgd' and row['kind'] == 'black-box':
             by_epoch.setdefault(int(row['epoch']), []).append(float(row['success_rate']))
     assert sorted(by_epoch) == [2, 4]  # every second one, and 4 is also the first one after the decay at 3
@@ -93,7 +93,7 @@ def test_adversarial_sets_are_inside_their_budgets_on_images_that_all_targets_cl
     right = np.all([predicted == inputs.test.labels for predicted in natural.values()], axis=0)
     for training in ('sgd', 'early_stopped', 'rfn'):
         for attack, order in (('bim', np.inf), ('mi', 2)):
-            made = storage.load_adversarial_set(finished / 'adversarial' / f'resnet-{training}-seed0' / attack)
+            made = storage.load_adversarial_set(finished / 'adversarial' / f'small-{training}-seed0' / attack)
             assert set(made.ids) <= set(inputs.test.ids[right])
             for identity, image in zip(made.ids.tolist(), made.images, strict=True):
                 change = (image.astype(float) - by_id[identity]).ravel() / 255
@@ -121,7 +121,7 @@ def test_a_config_that_does_not_match_the_data_leaves_the_directory_unused(tmp_p
 
 @pytest.mark.slow
 def test_a_surrogate_that_is_trained_again_is_measured_again(copy):
-    seeds, crafted = copy / 'surrogates' / 'resnet-rfn', copy / 'adversarial' / 'resnet-rfn-seed0' / 'bim'
+    seeds, crafted = copy / 'surrogates' / 'small-rfn', copy / 'adversarial' / 'small-rfn-seed0' / 'bim'
     before = storage.load_adversarial_set(crafted)
     shutil.rmtree(seeds / 'seed0')
     shutil.copytree(seeds / 'seed1', seeds / 'seed0')
@@ -141,7 +141,7 @@ def test_no_stage_runs_an_earlier_one(tmp_path):
 
 def test_later_stages_do_not_write_the_tables_of_the_choice(copy):
     before = {name: times(copy / 'results', name) for name in SELECTED}
-    shutil.rmtree(copy / 'adversarial' / 'resnet-early_stopped-seed0')
+    shutil.rmtree(copy / 'adversarial' / 'small-early_stopped-seed0')
     (copy / 'results' / 'transfer.csv').unlink()
     small_experiment.run(small_experiment.get_config(), copy, (experiment.craft, experiment.measure))
     assert {name: times(copy / 'results', name) for name in SELECTED} == before
@@ -167,7 +167,7 @@ def test_a_choice_made_with_seeds_that_are_now_left_out_is_not_used(copy):
 @pytest.mark.parametrize('stopped_before', SELECTED)
 def test_a_choice_that_was_stopped_halfway_is_not_used(copy, monkeypatch, stopped_before):
     opened = opening(copy)
-    path = copy / 'results' / 'validation' / 'resnet-sgd-seed0.json'
+    path = copy / 'results' / 'validation' / 'small-sgd-seed0.json'
     figures = json.loads(path.read_text())
     for row in (*figures['transfer'], *figures['natural']):  # as if the surrogate had been measured again
         row.update({'success_rate': row['epoch'] / 8} if 'kind' in row else {'accuracy': row['epoch'] / 8})
@@ -205,9 +205,9 @@ def test_a_run_killed_at_three_points_gives_the_tables_of_an_undisturbed_one(fin
     work = tmp_path / 'killed'
     command = [sys.executable, '-m', 'rfn_jax', 'run', f'--config={small_experiment.__file__}', f'--workdir={work}']
     for point in (
-        'surrogates/resnet-sgd/seed1/checkpoints/2',
-        'results/validation/resnet-rfn-seed0.json',
-        'adversarial/resnet-early_stopped-seed0/mi/adversarial.npz',
+        'surrogates/small-sgd/seed1/checkpoints/2',
+        'results/validation/small-rfn-seed0.json',
+        'adversarial/small-early_stopped-seed0/mi/adversarial.npz',
     ):
         assert not (work / point).exists()
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)

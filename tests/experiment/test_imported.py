@@ -172,11 +172,11 @@ def test_a_bad_entry_is_reported_before_anything_runs(config, saved, tmp_path, e
 
 
 def test_a_network_of_another_work_directory_is_a_target_and_a_start(config, finished, tmp_path):
-    network = str(finished / 'surrogates' / 'resnet-sgd' / 'seed0')
+    network = str(finished / 'surrogates' / 'small-sgd' / 'seed0')
     config['targets'] = {'other': {'network': network, 'epoch': 1}}
-    config['surrogates'] = {'resnet': {'network': network}}
+    config['surrogates'] = {'again': {'network': network}}
     plan, workdir = opening(config, tmp_path / 'second')
-    experiment.train(plan, workdir, ['targets', 'surrogates/resnet-sgd'])
+    experiment.train(plan, workdir, ['targets', 'surrogates/again-sgd'])
     inputs = inputs_lib.Inputs(plan, workdir)
     assert_same_variables(inputs.targets['other'], storage.load(network, 1))
     surrogate = plan.of_role('surrogate')[0]
