@@ -159,13 +159,13 @@ def test_an_incomplete_copy_of_a_network_is_reported_when_the_experiment_opens(c
         ({'targets': {'network': 'vit'}}, r'made for images of shape \(16, 16, 1\), and does not accept images'),
         (
             {'targets': {'network': 'mlp'}, 'validation_targets': {'network': 'same'}},
-            "validation target 'x' is the target 'x'",
+            "validation target 'y' is the target 'x'",
         ),
     ],
 )
 def test_a_bad_entry_is_reported_before_anything_runs(config, saved, tmp_path, entries, message):
     for role, entry in entries.items():
-        config[role]['x'] = {**entry, 'network': str(saved / entry['network'])}
+        config[role]['x' if role == 'targets' else 'y'] = {**entry, 'network': str(saved / entry['network'])}
     with pytest.raises(errors.InputError, match=message):
         opening(config, tmp_path / 'work')
     assert not (tmp_path / 'work').exists()
