@@ -4,7 +4,9 @@ Most of the time goes into compiling programs that run for milliseconds, so LLVM
 programs (collectives, memory, aliases) is decided before.
 """
 
+import fcntl
 import os
+import shutil
 
 import pytest
 
@@ -20,3 +22,23 @@ def let_go_of_compiled_programs():
     import jax
 
     jax.clear_caches()
+
+
+@pytest.fixture(scope='session')
+def finished(tmp_path_factory, worker_id):
+    """The work directory of `small_experiment` after all stages: for reading only, since all processes share it."""
+    import small_experiment
+
+    root = tmp_path_factory.getbasetemp() if worker_id == 'master' else tmp_path_factory.getbasetemp().parent
+    with (root / 'finished.lock').open('w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (root / 'finished').exists():
+            small_experiment.run(small_experiment.get_config(), root / 'unfinished')
+            (root / 'unfinished').rename(root / 'finished')
+    return root / 'finished'
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """A copy of it, which a test may change."""
+    return shutil.copytree(finished, tmp_path / 'copy')

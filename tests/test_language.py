@@ -3,8 +3,6 @@
 import pathlib
 import re
 
-import pytest
-
 import rfn_jax
 
 ROOT = pathlib.Path(rfn_jax.__file__).parents[1]
@@ -25,17 +23,16 @@ PHRASES = (
 )  # fmt: skip
 
 
-def files():
+def test_spelling_and_phrases():
     folders = ('rfn_jax', 'configs', 'docs', 'launch', 'tests', 'colab', 'examples')
     paths = [*ROOT.glob('*'), *(path for folder in folders for path in (ROOT / folder).rglob('*'))]
-    return sorted(path for path in paths if path.suffix in SUFFIXES and path != pathlib.Path(__file__))
-
-
-@pytest.mark.parametrize('path', files(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_spelling_and_phrases(path):
-    for number, line in enumerate(path.read_text(encoding='utf-8').splitlines(), start=1):
-        where = f'{path.relative_to(ROOT)}:{number}'
-        british = BRITISH.search(line)
-        assert not british or KEPT in line, f'{where}: {british.group()} is British spelling'
-        for phrase in PHRASES:
-            assert phrase not in line, f'{where}: {phrase!r} is hard to read'
+    problems, read = [], 0
+    for path in sorted(path for path in paths if path.suffix in SUFFIXES and path != pathlib.Path(__file__)):
+        read += 1
+        for number, line in enumerate(path.read_text(encoding='utf-8').splitlines(), start=1):
+            british = BRITISH.search(line)
+            found = [british.group()] if british and KEPT not in line else []
+            found += [phrase for phrase in PHRASES if phrase in line]
+            problems += [f'{path.relative_to(ROOT)}:{number}: {text!r}' for text in found]
+    assert not problems, 'British spelling, or hard to read:\n' + '\n'.join(problems)
+    assert read > 300

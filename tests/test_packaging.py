@@ -4,8 +4,6 @@ import pathlib
 import subprocess
 import sys
 
-import pytest
-
 import rfn_jax
 from rfn_jax.core.version import __version__
 
@@ -25,12 +23,12 @@ def test_beside_a_clone_of_that_name_the_package_is_imported_and_not_the_clone(t
     assert python('-c', script, cwd=tmp_path) == f'{__version__} True\n'
 
 
-@pytest.mark.parametrize(
-    ('arguments', 'first'), [(['--help'], 'usage: rfn-jax'), (['--version'], f'rfn-jax {__version__}')]
-)
-def test_help_and_version_load_no_jax(arguments, first):
-    script = f'import sys; from rfn_jax.cli.main import main; main({arguments}); assert "jax" not in sys.modules'
-    assert python('-c', script).startswith(first)
+def test_help_and_version_load_no_jax():
+    script = (
+        'import sys; from rfn_jax.cli.main import main; main(["--version"]); main(["--help"]); '
+        'assert "jax" not in sys.modules'
+    )
+    assert python('-c', script).startswith(f'rfn-jax {__version__}\nusage: rfn-jax')
 
 
 def test_the_package_runs_as_a_module():

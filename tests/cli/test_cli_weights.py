@@ -33,14 +33,6 @@ def file(classifier, tmp_path):
     return path
 
 
-def refused(capsys, *arguments):
-    assert main.main(list(map(str, arguments))) == 2
-    printed = capsys.readouterr()
-    assert printed.out == ''
-    (line,) = printed.err.strip().splitlines()
-    return line
-
-
 def test_import_and_export_give_the_same_weights_again(classifier, file, tmp_path, capsys):
     out = tmp_path / 'imported'
     assert main.main(['import-weights', *SMALL, *MEAN_STD, '--weights', str(file), '--out', str(out)]) == 0
@@ -68,18 +60,17 @@ def test_import_and_export_give_the_same_weights_again(classifier, file, tmp_pat
     assert about['architecture'] == {'name': 'cifar_resnet', 'depth': 8, 'width': 2}
 
 
-def test_allowed_problems_are_reported(classifier, file, tmp_path, capsys):
-    with np.load(file) as saved:
-        np.savez(tmp_path / 'more.npz', extra=np.zeros(3), **{k: v for k, v in saved.items() if 'linear.bias' not in k})
+def test_allowed_problems_are_reported(file, tmp_path, capsys, refused):
     arguments = ['import-weights', *SMALL, *MEAN_STD, f'--weights={tmp_path / "more.npz"}', f'--out={tmp_path / "w"}']
-    line = refused(capsys, *arguments)
-    # The prefix stays, since not all keys have it.
-    assert 'does not match the model' in line
-    assert not (tmp_path / 'w').exists()
     with np.load(file) as saved:
-        state = {key.removeprefix('module.'): value for key, value in saved.items() if 'linear.bias' not in key}
+        state = {key: value for key, value in saved.items() if 'linear.bias' not in key}
+    # The prefix stays, since not all keys have it.
     np.savez(tmp_path / 'more.npz', extra=np.zeros(3), **state)
-    line = refused(capsys, *arguments, '--allow=missing')
+    assert 'does not match the model' in refused(*arguments)
+    assert not (tmp_path / 'w').exists()
+    state = {key.removeprefix('module.'): value for key, value in state.items()}
+    np.savez(tmp_path / 'more.npz', extra=np.zeros(3), **state)
+    line = refused(*arguments, '--allow=missing')
     assert "unused: extra; does the model need other options? Allow 'unused' to use the tensors that match" in line
     assert main.main([*arguments, '--allow=missing,unused']) == 0
     printed = capsys.readouterr().out
@@ -89,18 +80,15 @@ def test_allowed_problems_are_reported(classifier, file, tmp_path, capsys):
     assert (origin['missing'], origin['unused'], origin['misshaped']) == (['linear.bias'], ['extra'], [])
 
 
-def test_only_weights_with_torchvision_names_have_a_default_normalization(tmp_path, capsys):
+def test_only_weights_with_torchvision_names_have_a_default_normalization(tmp_path, refused):
     options = {'patch_size': 8, 'width': 4, 'depth': 1, 'heads': 1, 'mlp_width': 4}
     module = models.MODELS.make('vit_b_16', num_classes=3, **options)
     vit = models.initialize(module, jax.random.key(0), (16, 16, 3), num_classes=3)
     flags = [f'--option={name}={value}' for name, value in options.items()]
     flags += ['--model=vit_b_16', '--num_classes=3', '--image_size=16', f'--weights={tmp_path / "x.npz"}']
     np.savez(tmp_path / 'x.npz', **weights.to_state_dict(vit, naming='timm'))
-    line = refused(capsys, 'import-weights', *flags, f'--out={tmp_path / "timm"}')
-    assert (
-        "has the naming 'timm', whose authors may use another normalization than the default; pass --mean and --std"
-        in line
-    )
+    line = refused('import-weights', *flags, f'--out={tmp_path / "timm"}')
+    assert "the naming 'timm', whose authors may use another normalization than the default; pass --mean and" in line
     assert main.main(['import-weights', *flags, f'--out={tmp_path / "timm"}', '--mean=0.5', '--std=0.5']) == 0
     np.savez(tmp_path / 'x.npz', **weights.to_state_dict(vit, naming='torchvision'))
     assert main.main(['import-weights', *flags, f'--out={tmp_path / "torchvision"}']) == 0
@@ -119,13 +107,14 @@ class Hostile:
         return open, (str(self.path), 'w')
 
 
-def test_a_hostile_file_is_refused_and_does_nothing(tmp_path, capsys):
+def test_a_hostile_file_is_refused_and_does_nothing(tmp_path, refused):
     (tmp_path / 'hostile.pth').write_bytes(pickle.dumps({'state_dict': Hostile(tmp_path / 'written')}, protocol=2))
-    line = refused(
-        capsys, 'import-weights', *SMALL, *MEAN_STD, f'--weights={tmp_path / "hostile.pth"}', f'--out={tmp_path / "w"}'
-    )
-    assert 'hostile.pth' in line
+    paths = (f'--weights={tmp_path / "hostile.pth"}', f'--out={tmp_path / "w"}')
+    assert 'hostile.pth' in refused('import-weights', *SMALL, *MEAN_STD, *paths)
     assert sorted(path.name for path in tmp_path.iterdir()) == ['hostile.pth']
+
+
+GIVEN = (*SMALL, '--weights=x', '--out=w')
 
 
 @pytest.mark.parametrize(
@@ -136,45 +125,33 @@ def test_a_hostile_file_is_refused_and_does_nothing(tmp_path, capsys):
         (('--model=resnet18', '--weights=x'), 'rfn-jax import-weights needs --out'),
         (('--modle=resnet18',), "Unknown command line flag 'modle'. Did you mean: model ?"),
         (('--num_classes=ten',), 'flag --num_classes=ten'),
-        ((*SMALL, '--weights=x', '--out=w', 'more'), "unexpected argument 'more'; see rfn-jax import-weights --help"),
-        ((*SMALL, '--weights=x', '--out=w'), 'needs the --mean and --std that its weights were trained with'),
-        ((*SMALL, '--weights=x', '--out=w', '--mean=0.5'), '--mean and --std belong together'),
-        ((*SMALL, '--weights=x', '--out=w', '--mean=a', '--std=1'), '--mean and --std must be numbers'),
-        (('--model=resnet', '--weights=x', '--out=w'), '--model=resnet needs --num_classes, since it has no default'),
-        (('--model=resent18', '--weights=x', '--out=w'), "unknown model 'resent18'; did you mean"),
-        ((*SMALL, *MEAN_STD, '--weights=x', '--out=w', '--option=depht=3'), "'depht'; did you mean 'depth'"),
-        ((*SMALL, *MEAN_STD, '--weights=x', '--out=w', '--option=dtype=f33'), "dtype of model 'cifar_resnet'"),
-        ((*SMALL, *MEAN_STD, '--weights=x', '--out=w', '--option=name=vit'), '--option must be NAME=VALUE'),
-        ((*SMALL, '--weights=x', '--out=w', '--mean=125', '--std=63'), 'divide them by 255 if they are for images in'),
+        ((*GIVEN, 'more'), "unexpected argument 'more'; see rfn-jax import-weights --help"),
+        (GIVEN, 'needs the --mean and --std that its weights were trained with'),
+        ((*GIVEN, '--mean=0.5'), '--mean and --std belong together'),
+        ((*GIVEN, '--mean=a', '--std=1'), '--mean and --std must be numbers'),
+        (('--model=resnet', *GIVEN[-2:]), '--model=resnet needs --num_classes, since it has no default'),
+        (('--model=resent18', *GIVEN[-2:]), "unknown model 'resent18'; did you mean"),
+        ((*GIVEN, *MEAN_STD, '--option=depht=3'), "'depht'; did you mean 'depth'"),
+        ((*GIVEN, *MEAN_STD, '--option=dtype=f33'), "dtype of model 'cifar_resnet'"),
+        ((*GIVEN, *MEAN_STD, '--option=name=vit'), '--option must be NAME=VALUE'),
+        ((*GIVEN, *MEAN_STD, '--option=depth'), '--option must be NAME=VALUE'),
+        ((*GIVEN, '--mean=125', '--std=63'), 'divide them by 255 if they are for images in'),
+        ((*GIVEN, '--mean=nan', '--std=1'), '--mean and --std must be for images in [0, 1], got (nan,)'),
+        ((*GIVEN, *MEAN_STD, '--weights=nothing.pth'), 'could not read nothing.pth: No such file'),
         (
-            (*SMALL, '--weights=x', '--out=w', '--mean=nan', '--std=1'),
-            '--mean and --std must be for images in [0, 1], got (nan,)',
-        ),
-        ((*SMALL, *MEAN_STD, '--weights=x', '--out=w', '--option=depth'), '--option must be NAME=VALUE'),
-        ((*SMALL, *MEAN_STD, '--weights=nothing.pth', '--out=w'), 'could not read nothing.pth: No such file'),
-        (
-            ('--model=resnet18', '--weights=x', '--out=w', '--num_classes=0'),
+            ('--model=resnet18', *GIVEN[-2:], '--num_classes=0'),
             '--image_size and --channels must be at least 1, got 0, 224, 3',
         ),
-    ],
-)
-def test_bad_input_is_one_line(arguments, message, capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert message in refused(capsys, 'import-weights', *arguments)
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ('arguments', 'message'),
-    [
         (('--checkpoint=x', '--out=x.pth'), '--out must end in .safetensors, got'),
         (('--checkpoint=x', '--out=x.safetensors'), 'x is not a network directory'),
         (('--checkpoint=x',), 'rfn-jax export-weights needs --out'),
     ],
 )
-def test_bad_exports(arguments, message, capsys, tmp_path, monkeypatch):
+def test_bad_input_is_one_line(arguments, message, refused, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert message in refused(capsys, 'export-weights', *arguments)
+    command = 'export-weights' if '--checkpoint=x' in arguments else 'import-weights'
+    assert message in refused(command, *arguments)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -186,7 +163,7 @@ def test_bad_exports(arguments, message, capsys, tmp_path, monkeypatch):
     ],
 )
 def test_an_unwritable_file_is_reported_before_the_weights_are_converted(
-    classifier, tmp_path, capsys, monkeypatch, out, status, message
+    classifier, tmp_path, refused, monkeypatch, out, status, message
 ):
     spec = {'name': 'cifar_resnet', 'depth': 8, 'width': 2}
     storage.save_network(tmp_path / 'w', classifier, architecture=spec, image_shape=(32, 32, 3))
@@ -194,15 +171,5 @@ def test_an_unwritable_file_is_reported_before_the_weights_are_converted(
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None if name == 'gcsfs' else find_spec(name))
     monkeypatch.setattr(weights, 'to_state_dict', None)  # calling it fails
-    arguments = ['export-weights', f'--checkpoint={tmp_path / "w"}', f'--out={out.format(tmp_path)}']
-    assert main.main(arguments) == status
-    (line,) = capsys.readouterr().err.splitlines()
-    assert message in line
-
-
-@pytest.mark.parametrize('command', ['import-weights', 'export-weights'])
-def test_help(command, capsys):
-    with pytest.raises(SystemExit) as exit_status:
-        main.main([command, '--help'])
-    assert exit_status.value.code == 0
-    assert '--naming' in capsys.readouterr().out
+    arguments = ('export-weights', f'--checkpoint={tmp_path / "w"}', f'--out={out.format(tmp_path)}')
+    assert message in refused(*arguments, status=status)

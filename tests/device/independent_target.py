@@ -30,7 +30,7 @@ from rfn_jax.core import rng, sharding
 
 
 def surrogate(prefix: str) -> models.Classifier:
-    """The network whose weights `pieces.py` wrote, with computations in float32."""
+    # The network whose weights `pieces.py` wrote, with computations in float32.
     files = sorted(glob.glob(f'{prefix}.*.safetensors'))
     arrays = {name: array for path in files for name, array in load_file(path).items()}
     with safetensors.safe_open(files[0], 'np') as file:
@@ -64,9 +64,8 @@ def keras_network(path: str):
     with h5py.File(path) as file:
         layers = json.loads(file.attrs['model_config'])['config']['layers']
         weights = {}
-        file['model_weights'].visititems(
-            lambda name, item: weights.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
-        )
+        file['model_weights'].visititems(lambda name, item: weights.update({name: item}))
+        weights = {name: item[()] for name, item in weights.items() if isinstance(item, h5py.Dataset)}
 
     def array(layer, name):
         return next(w for key, w in weights.items() if key.startswith(f'{layer}/') and key.endswith(f'/{name}:0'))

@@ -17,7 +17,6 @@ SHOWN = 14
 
 
 def main() -> None:
-    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--out', required=True)
     parser.add_argument('models', nargs='+', metavar='NAME:BATCH:MINIMIZER')
@@ -26,32 +25,24 @@ def main() -> None:
     profile = {'environment': environment.describe(mesh), 'programs': {}}
     for text in arguments.models:
         name, batch_size, minimizer = text.split(':')
-        program = bench.training_program(
-            name,
-            bench.MINIMIZERS[minimizer],
-            batch_size=int(batch_size),
-            precision='bfloat16',
-            steps_per_call=10,
-            mesh=mesh,
-        )
+        options = {'batch_size': int(batch_size), 'precision': 'bfloat16', 'steps_per_call': 10, 'mesh': mesh}
+        program = bench.training_program(name, bench.MINIMIZERS[minimizer], **options)
         bench.time_calls(program, 1)
         with tempfile.TemporaryDirectory() as directory:
             with jax.profiler.trace(directory):
                 seconds = bench.time_calls(program, 1)
             kernels, launches = by_kernel(directory)
         total = sum(kernels.values())
-        profile['programs'][text] = {
+        found = {
             'ms_per_step': 1e3 * seconds / program.steps,
             'device_ms_per_step': total / 1e6 / program.steps,
             'launches_per_step': launches / program.steps,
             'shares': {kernel: time / total for kernel, time in kernels.most_common(SHOWN)},
         }
-        print(
-            f'{text}: {1e3 * seconds / program.steps:.3f} ms per step, {total / 1e6 / program.steps:.3f} ms in '
-            f'{launches / program.steps:.0f} kernels'
-        )
-        for kernel, time in kernels.most_common(SHOWN):
-            print(f'  {time / total:6.1%}  {kernel[:100]}')
+        profile['programs'][text] = found
+        print('{}: {:.3f} ms per step, {:.3f} ms in {:.0f} kernels'.format(text, *list(found.values())[:3]))
+        for kernel, share in found['shares'].items():
+            print(f'  {share:6.1%}  {kernel[:100]}')
         io.write_json(arguments.out, profile)
 
 

@@ -6,7 +6,6 @@
 The unpacked file is what `--config.data.name=arrays` reads. Images keep their order, so their ids are those of TFDS.
 """
 
-import argparse
 import concurrent.futures
 import io
 import itertools
@@ -18,22 +17,15 @@ import numpy as np
 
 
 def pack(path: str, *, examples: dict[str, int | None]) -> None:
-    """Writes the encoded images of both splits, concatenated, with their offsets and labels.
-
-    Args:
-      path: The file to write.
-      examples: Number of examples from each split, `'train'` and `'test'`; None for all.
-    """
+    """Writes the encoded images of both splits, concatenated, with offsets and labels; `examples` None stands for all."""
     import tensorflow_datasets as tfds
 
     if 'TFDS_DATA_DIR' not in os.environ:
         raise ValueError('TFDS_DATA_DIR must be the directory that holds cifar10/')
     arrays = {}
     for split, count in examples.items():
-        decoders = {'image': tfds.decode.SkipDecoding()}
-        source = tfds.data_source(
-            'cifar10', split=split, data_dir=os.environ['TFDS_DATA_DIR'], decoders=decoders, download=False
-        )
+        options = {'decoders': {'image': tfds.decode.SkipDecoding()}, 'download': False}
+        source = tfds.data_source('cifar10', split=split, data_dir=os.environ['TFDS_DATA_DIR'], **options)
         chosen = [source[index] for index in range(len(source) if count is None else count)]
         encoded = [example['image'] for example in chosen]
         arrays[f'{split}_bytes'] = np.frombuffer(b''.join(encoded), np.uint8)
@@ -58,7 +50,6 @@ def unpack(path: str, out: str) -> None:
 
 
 def _save(path: str | os.PathLike, save: Callable, arrays: dict[str, np.ndarray]) -> None:
-    """Writes a file atomically."""
     temporary = f'{path}.{os.getpid()}'
     with open(temporary, 'wb') as file:
         save(file, **arrays)
@@ -72,21 +63,16 @@ def _decode(encoded: bytes) -> np.ndarray:
 
 
 def main() -> None:
-    """Runs the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(dest='command', required=True)
-    commands.add_parser('pack').add_argument('packed')
-    unpacking = commands.add_parser('unpack')
-    unpacking.add_argument('packed')
-    unpacking.add_argument('arrays')
-    arguments = parser.parse_args()
     try:
-        if arguments.command == 'pack':
-            pack(arguments.packed, examples={'train': None, 'test': None})
-        else:
-            unpack(arguments.packed, arguments.arrays)
+        match sys.argv[1:]:
+            case ['pack', packed]:
+                pack(packed, examples={'train': None, 'test': None})
+            case ['unpack', packed, arrays]:
+                unpack(packed, arrays)
+            case _:
+                sys.exit(__doc__)
     except (OSError, KeyError, ValueError) as error:
-        sys.exit(f'{parser.prog}: {type(error).__name__}: {error}')
+        sys.exit(f'pack_cifar10.py: {type(error).__name__}: {error}')
 
 
 if __name__ == '__main__':

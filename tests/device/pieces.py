@@ -34,7 +34,6 @@ def pieces(arrays: dict[str, jax.Array], max_bytes: int) -> list[dict[str, jax.A
 
 
 def main(folder: str, out: str, epoch: str | None = None) -> None:
-    """Writes the files."""
     _, epoch = storage.open_checkpoint(folder, None if epoch is None else int(epoch))
     classifier = storage.load(folder, epoch)
     about = {**dataclasses.asdict(storage.read_network(folder)), 'epoch': epoch}

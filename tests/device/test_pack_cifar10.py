@@ -13,13 +13,10 @@ def test_unpacked_images_are_those_that_tfds_decodes(tmp_path):
     pack_cifar10.unpack(tmp_path / 'packed.npz', tmp_path / 'arrays.npz')
     found = data.SOURCES.make('arrays', path=str(tmp_path / 'arrays.npz'), validation_examples=10)
     splits = data.SOURCES.make('cifar10', train_examples=40, validation_examples=1, test_examples=30)
-    expected = {name: data.in_memory(getattr(splits, name), splits.info) for name in ('train', 'test')}
-    train = (
-        np.concatenate([getattr(part, name) for part in (found.train, found.validation)])
-        for name in ('images', 'labels')
-    )
-    for array, name in zip(train, ('images', 'labels'), strict=True):
-        np.testing.assert_array_equal(array, getattr(expected['train'], name))
-    np.testing.assert_array_equal(found.test.images, expected['test'].images)
+    train, test = (data.in_memory(part, splits.info) for part in (splits.train, splits.test))
+    for name in ('images', 'labels'):
+        both = [getattr(part, name) for part in (found.train, found.validation)]
+        np.testing.assert_array_equal(np.concatenate(both), getattr(train, name))
+    np.testing.assert_array_equal(found.test.images, test.images)
     np.testing.assert_array_equal(found.validation.ids, np.arange(30, 40))
     assert found.info.class_names == splits.info.class_names

@@ -68,21 +68,12 @@ def timed(found):
     ]
 
 
-def test_the_order_is_reversed_in_every_second_round(run):
-    run(case('m'))
-    order = [line.split()[0] for line in run.log() if 'round' in line]
-    assert order == ['torch', 'jax', 'jax', 'torch', 'torch', 'jax']
-
-
-def test_cases_are_prepared_in_turn_and_dropped(run):
-    run(case('m'))
-    log = [line for line in run.log() if 'prepare' in line or 'drop' in line]
-    assert log[:2] == ['torch prepare m', 'jax prepare m']
-    assert sorted(log[2:]) == ['jax drop m', 'torch drop m']
-
-
-def test_ratios_compare_times_of_the_same_round(run):
+def test_the_order_is_reversed_in_every_second_round_and_ratios_compare_times_of_the_same_round(run):
     found = run(case('m'))
+    log = [line for line in run.log() if 'begins' not in line and 'about' not in line]
+    assert log[:2] == ['torch prepare m', 'jax prepare m']
+    assert [line.split()[0] for line in log[2:-2]] == ['torch', 'jax', 'jax', 'torch', 'torch', 'jax']
+    assert sorted(log[-2:]) == ['jax drop m', 'torch drop m']
     entry = found['cases'][0]
     assert entry['ratio'] == pytest.approx({'median': 2.0, 'min': 1.0, 'max': 4.0})
     assert entry['torch'] == {
@@ -93,10 +84,6 @@ def test_ratios_compare_times_of_the_same_round(run):
     }
     assert entry['jax']['images_per_s'] == pytest.approx(8 / 0.2)
     assert entry['case'] == case('m')
-
-
-def test_the_file_is_what_is_returned(run):
-    found = run(case('m'))
     assert json.loads(run.out.read_text()) == found
     assert found['about'] == {'torch': {'name': 'torch'}, 'jax': {'name': 'jax'}}
     assert (found['command'], found['left_out']) == (['twin'], [])
@@ -116,19 +103,15 @@ def test_the_file_is_written_after_each_case(run, monkeypatch):
 
 
 @pytest.mark.parametrize('at', ['prepare', 'round'])
-def test_an_error_is_recorded_and_the_rest_runs(run, at):
-    found = run(case('a', torch='error', at=at), case('b'))
-    assert found['cases'][0]['torch'] == {'error': 'no memory'}
+@pytest.mark.parametrize(
+    ('trouble', 'error', 'starts'), [('error', 'no memory', 1), ('death', 'the worker ended with status 3', 2)]
+)
+def test_an_error_or_a_death_is_recorded_and_the_rest_runs(run, at, trouble, error, starts):
+    found = run(case('a', jax=trouble, at=at), case('b'))
+    assert found['cases'][0]['jax'] == {'error': error}
     assert 'ratio' not in found['cases'][0]
-    assert timed(found) == [['jax'], ['torch', 'jax']]
-
-
-@pytest.mark.parametrize('at', ['prepare', 'round'])
-def test_a_worker_that_died_is_started_again(run, at):
-    found = run(case('a', jax='death', at=at), case('b'))
-    assert found['cases'][0]['jax'] == {'error': 'the worker ended with status 3'}
     assert timed(found) == [['torch'], ['torch', 'jax']]
-    assert run.log().count('jax begins') == 2
+    assert run.log().count('jax begins') == starts
 
 
 def test_a_worker_that_cannot_free_a_case_is_replaced(run):

@@ -13,9 +13,9 @@ programs stay in JAX's compilation cache for a later run with the same config.
 
 import argparse
 import contextlib
-import importlib.util
 import os
 import pathlib
+import runpy
 import subprocess
 import sys
 import tarfile
@@ -34,39 +34,31 @@ ROLES = ('surrogates', 'validation_targets', 'targets')
 
 
 class Runs:
-    """Commands that run side by side, each with its own log.
-
-    Args:
-      logs: Directory for the logs.
-    """
+    """Commands that run side by side, each with its own log."""
 
     def __init__(self, logs: pathlib.Path):
         self._logs = logs
         self._processes: dict[str, subprocess.Popen] = {}
         logs.mkdir(parents=True, exist_ok=True)
 
-    def start(self, name: str, arguments: list[str], **environment: str) -> None:
-        """Starts `rfn-jax` with arguments; it allocates device memory as needed."""
+    def start(self, name: str, *arguments: str) -> None:
         with (self._logs / f'{name}.log').open('a') as log:
             self._processes[name] = subprocess.Popen(
                 [*RFN_JAX, *arguments],
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, 'XLA_PYTHON_CLIENT_PREALLOCATE': 'false', **environment},
+                env={**os.environ, 'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'},  # device memory is allocated as needed
             )
 
     def is_running(self, name: str) -> bool:
-        """Whether a command is running."""
         return name in self._processes and self._processes[name].poll() is None
 
     def stop(self, name: str) -> None:
-        """Kills a command."""
         if self.is_running(name):
             self._processes[name].kill()
             self._processes[name].wait()
 
     def stop_all(self) -> None:
-        """Kills all commands."""
         for name in self._processes:
             self.stop(name)
 
@@ -77,12 +69,8 @@ def main() -> int:
     for name in ('config', 'workdir', 'out'):
         parser.add_argument(f'--{name}', type=pathlib.Path, required=True)
     parser.add_argument('--limit', type=float, required=True)
-    parser.add_argument(
-        '--reserve', type=float, default=75.0, help='seconds of the limit that are reserved for measuring'
-    )
-    parser.add_argument(
-        '--lanes', nargs='+', default=(), help='folders to train one after another in each process, separated by commas'
-    )
+    parser.add_argument('--reserve', type=float, default=75.0, help='seconds of the limit, for measuring')
+    parser.add_argument('--lanes', nargs='+', default=(), help='folders to train in turn in a process, with commas')
     parser.add_argument('--rehearse', action='store_true')
     arguments = parser.parse_args()
     end = time.monotonic() + arguments.limit
@@ -104,11 +92,7 @@ def main() -> int:
 
 
 def load(path: pathlib.Path) -> dict:
-    """The config in a Python file, with the files that it names pinned."""
-    spec = importlib.util.spec_from_file_location('config', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return experiment.pinned(module.get_config().to_dict())
+    return experiment.pinned(runpy.run_path(path)['get_config']().to_dict())
 
 
 def set_config(directory: pathlib.Path, config: dict) -> experiment.Plan:
@@ -126,7 +110,7 @@ def rehearse(plan: experiment.Plan, directory: pathlib.Path, runs: Runs, end: fl
         while waiting and len(active) < 3:
             active.append(waiting.pop(0))
             name = active[-1].replace('/', '-')
-            runs.start(name, ['train', f'--workdir={directory}', f'--only={active[-1]}'])
+            runs.start(name, 'train', f'--workdir={directory}', f'--only={active[-1]}')
         for folder in list(active):
             name, log = folder.replace('/', '-'), directory / folder / 'metrics.jsonl'
             if (log.exists() and log.read_text()) or not runs.is_running(name):
@@ -137,30 +121,19 @@ def rehearse(plan: experiment.Plan, directory: pathlib.Path, runs: Runs, end: fl
 
 
 def default_lanes(plan: experiment.Plan) -> list[list[str]]:
-    """Surrogates in one process, and the other networks in another."""
-    # Nothing can be measured without validation targets; of the targets, the cheapest come first.
+    # Nothing can be measured without surrogates and validation targets; of the targets, the cheapest come first.
     targets = sorted(networks_of(plan, 'targets'), key=cost)
     return [['surrogates'], [network.folder for network in (*networks_of(plan, 'validation_targets'), *targets)]]
 
 
-def train(
-    plan: experiment.Plan,
-    lanes: list[list[str]],
-    directory: pathlib.Path,
-    out: pathlib.Path,
-    runs: Runs,
-    end: float,
-) -> None:
+def train(plan: experiment.Plan, lanes: list, directory: pathlib.Path, out: pathlib.Path, runs: Runs, end: float):
     """Trains each lane in a process of its own until `end`, and keeps the results of each network once it is finished."""
-    commands = {
-        f'lane{number}': [['train', f'--workdir={directory}', f'--only={folder}'] for folder in folders]
-        for number, folders in enumerate(lanes)
-    }
+    commands = {f'lane{number}': list(folders) for number, folders in enumerate(lanes)}
     kept: set[str] = set()
     while time.monotonic() < end:
         for name, waiting in commands.items():
             if waiting and not runs.is_running(name):
-                runs.start(name, waiting.pop(0))
+                runs.start(name, 'train', f'--workdir={directory}', f'--only={waiting.pop(0)}')
         done = {network.folder for network in plan.networks if is_finished(network, directory)}
         for folder in sorted(done - kept):
             print(f'finished {folder}', flush=True)
@@ -192,13 +165,12 @@ def measure(plan: experiment.Plan, config: dict, directory: pathlib.Path, runs: 
         **{role: {n.model: config[role][n.model] for n in done[role]} for role in ('targets', 'validation_targets')},
     }
     set_config(directory, smaller)
-    runs.start('measure', ['run', f'--workdir={directory}'])
+    runs.start('measure', 'run', f'--workdir={directory}')
     while runs.is_running('measure') and time.monotonic() < end:
         time.sleep(0.2)
 
 
 def networks_of(plan: experiment.Plan, role: str) -> list:
-    """The networks with a role, which is given in the plural."""
     return plan.of_role(role.removesuffix('s'))
 
 
@@ -209,7 +181,7 @@ def cost(network) -> float:
 
 
 def is_finished(network, directory: pathlib.Path) -> bool:
-    """Whether the checkpoint of the last epoch is complete: it is given its name only then."""
+    # A checkpoint is given its name only once it is complete.
     return (directory / network.folder / 'checkpoints' / str(network.last_epoch)).is_dir()
 
 
@@ -226,7 +198,6 @@ def write_weights(folder: pathlib.Path, out: pathlib.Path) -> None:
 
 
 def pack(directory: pathlib.Path, out: pathlib.Path) -> None:
-    """Writes `results.tar.gz` atomically."""
     content = BytesIO()
     with tarfile.open(fileobj=content, mode='w:gz') as archive:
         for path in sorted({path for pattern in KEPT for path in directory.glob(pattern)}):

@@ -29,9 +29,8 @@ WIDTH = 120
 
 
 def case_of(kind: str, model: str, batch_size: int, precision: str, work: str, *, compiled: bool = True) -> dict:
-    """A case: a training step, or an attack on one batch."""
-    case = {'kind': kind, 'model': model, 'batch_size': batch_size, 'precision': precision}
-    return {**case, 'work': work, 'compile': compiled}
+    names = ('kind', 'model', 'batch_size', 'precision', 'work', 'compile')
+    return dict(zip(names, (kind, model, batch_size, precision, work, compiled), strict=True))
 
 
 CASES = [  # the most valuable ones come first
@@ -54,12 +53,7 @@ class TimeUp(Exception):  # noqa: N818
 
 
 class Worker:
-    """A process that answers each line of JSON with one; it is started when needed, even after it died.
-
-    Args:
-      command: Its command line.
-      environment: Variables in addition to those of this process.
-    """
+    """A process that answers each line of JSON with one; it is started when needed, even after it died."""
 
     def __init__(self, command: list[str], environment: Mapping[str, str]):
         self._command = command
@@ -68,7 +62,6 @@ class Worker:
 
     @property
     def running(self) -> bool:
-        """Whether the process has been started."""
         return self._process is not None
 
     def send(self, command: str, **values: object) -> None:
@@ -81,21 +74,13 @@ class Worker:
             self._process.stdin.write((json.dumps({'command': command, **values}) + '\n').encode())
 
     def receive(self, deadline: float) -> dict:
-        """The answer, which has the key `'error'` if the worker failed or died.
-
-        Args:
-          deadline: Time until which to wait, by `time.monotonic()`.
-
-        Raises:
-          TimeUp: There was no answer by then.
-        """
+        """The answer, which has the key `'error'` if the worker failed or died; raises `TimeUp` at the deadline."""
         if not select.select([self._process.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
             raise TimeUp
         line = self._process.stdout.readline()
         return json.loads(line) if line else {'error': f'the worker ended with status {self.stop(patience=5.0)}'}
 
     def ask(self, deadline: float, command: str, **values: object) -> dict:
-        """Sends a command and returns its answer; see `receive`."""
         self.send(command, **values)
         return self.receive(deadline)
 
@@ -112,29 +97,10 @@ class Worker:
         return process.wait()
 
 
-def run(
-    cases: Sequence[Mapping],
-    workers: Mapping[str, list[str]],
-    out: os.PathLike[str] | str,
-    *,
-    rounds: int,
-    seconds: float,
-    limit: float,
-    argv: Sequence[str] = (),
-) -> dict:
-    """Times cases in all workers, and writes the results after each.
+def run(cases, workers, out: pathlib.Path, *, rounds: int, seconds: float, limit: float, argv=()) -> dict:
+    """Times cases in all workers, writes the results to `out` after each, and returns the contents of that file.
 
-    Args:
-      cases: The cases, in order.
-      workers: Command line of each worker, by name.
-      out: The JSON file to write.
-      rounds: Number of rounds for each case, at least 1.
-      seconds: Approximate duration of a round of one worker.
-      limit: Time limit in seconds for everything.
-      argv: The command to record.
-
-    Returns:
-      The contents of the file: `about`, `command`, `cases` and `left_out` (the cases that were left out).
+    They are `about`, `command` (which is `argv`), `cases` and `left_out` (the cases that were left out at the limit).
     """
     deadline = time.monotonic() + limit
     sides = {name: Worker(command, ENVIRONMENT.get(name, {})) for name, command in workers.items()}
@@ -192,13 +158,10 @@ def paired(case: Mapping, sides: Mapping[str, Worker], deadline: float, rounds: 
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, minimum and maximum."""
     return {'median': statistics.median(values), 'min': min(values), 'max': max(values)}
 
 
-def save(path: os.PathLike[str] | str, results: Mapping) -> None:
-    """Writes a JSON file atomically."""
-    path = pathlib.Path(path)
+def save(path: pathlib.Path, results: Mapping) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f'.{path.name}.{os.getpid()}')
     temporary.write_text(json.dumps(results, indent=2) + '\n', encoding='utf-8')
@@ -206,7 +169,6 @@ def save(path: os.PathLike[str] | str, results: Mapping) -> None:
 
 
 def describe(case: Mapping) -> str:
-    """The network and the work of a case."""
     return f'{case["model"]} {case["work"]}'
 
 
@@ -235,9 +197,8 @@ def table(results: Mapping) -> str:
 
 
 def main() -> None:
-    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--out', required=True)
+    parser.add_argument('--out', required=True, type=pathlib.Path)
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--seconds', type=float, default=0.5, help='approximate duration of a round of one side')
     parser.add_argument('--limit', type=float, default=600.0, help='time limit in seconds for everything')

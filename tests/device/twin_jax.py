@@ -20,18 +20,14 @@ DI = {'di': {'rate': 0.9, 'probability': 0.5}}
 
 
 class Side:
-    """Executes the commands on the prepared case."""
-
     def __init__(self):
         self._program: bench.Program | None = None
         self._pace = 0.0
 
     def about(self) -> dict:
-        """Versions, device, driver."""
         return environment.describe(sharding.data_mesh(jax.devices()[:1]))
 
     def prepare(self, case: dict) -> dict:
-        """Builds, compiles and warms up a case."""
         begin = time.perf_counter()
         self.drop()
         one = jax.devices()[0]
@@ -50,13 +46,11 @@ class Side:
         return {'ready': True, 'prepare_s': time.perf_counter() - begin, 'peak_memory_bytes': memory}
 
     def round(self, seconds: float) -> dict:
-        """Times whole calls, in multiples of the minimizer's period."""
-        program = self._program
+        program = self._program  # timed in whole calls, in multiples of the minimizer's period
         calls = program.period * max(1, round(seconds / (self._pace * program.period)))
         return {'seconds_per_step': bench.time_calls(program, calls) / program.steps, 'steps': calls * program.steps}
 
     def drop(self) -> dict:
-        """Frees the case and its compiled program."""
         self._program = None
         jax.clear_caches()
         gc.collect()
@@ -64,7 +58,6 @@ class Side:
 
 
 def main() -> None:
-    """Answers commands until the input ends."""
     answers = os.fdopen(os.dup(1), 'w', buffering=1)
     os.dup2(2, 1)  # output of libraries is not an answer
     side = Side()

@@ -1,15 +1,10 @@
 """The PyTorch side of a paired benchmark: a worker that answers each command of `twin.py` with one line of JSON.
 
-==============================================  ========================================================================
-`{"command": "about"}`                          versions, device
-`{"command": "prepare", "case": {...}}`         builds, compiles, warms up: `ready`, `prepare_s`, `peak_memory_bytes` of the
-                                                later steps (null on a CPU), and sometimes a `note`
-`{"command": "round", "seconds": 0.5}`          whole steps for about that long: `seconds_per_step`, `steps`
-`{"command": "drop"}`                           frees the case: `dropped`
-==============================================  ========================================================================
-
-A failure is answered with `{"error": "one line"}`, and the worker continues. Cases are dicts, as in `twin.CASES`. A step of
-the kind `'attack'` is one call of the attack on one batch.
+`{"command": "about"}` is answered with versions and the device; `{"command": "prepare", "case": {...}}`, which builds,
+compiles and warms up, with `ready`, `prepare_s`, `peak_memory_bytes` of the later steps (null on a CPU), and sometimes a
+`note`; `{"command": "round", "seconds": 0.5}`, which runs whole steps for about that long, with `seconds_per_step` and
+`steps`; `{"command": "drop"}`, which frees the case, with `dropped`. A failure is answered with `{"error": "one line"}`, and
+the worker continues. Cases are as in `twin.CASES`. A step of the kind `'attack'` is one call of the attack on one batch.
 
 Axes: `N` images on the device, `B` images in a batch, `H` rows and `W` columns. Networks take `[B, 3, H, W]`, stored in
 memory as `[B, H, W, 3]`.
@@ -36,19 +31,12 @@ Module = object if torch is None else torch.nn.Module
 BATCHES = 4  # number of batches of random images on the device
 RHO = 0.4
 PADDING = 4  # pixels around small images, before they are cropped
-SMALL = {
-    'cifar_resnet18': ((64, 128, 256, 512), 2),
-    'cifar_resnet20': ((16, 32, 64), 3),
-}  # widths of the stages, and blocks in each
+# Widths of the stages, and blocks in each.
+SMALL = {'cifar_resnet18': ((64, 128, 256, 512), 2), 'cifar_resnet20': ((16, 32, 64), 3)}
 
 
 class Classifier(Module):
-    """From images to float32 logits.
-
-    Args:
-      name: `'cifar_resnet18'` or `'cifar_resnet20'` for small images, or a network of torchvision.
-      precision: `'bfloat16'` by autocast, `'tf32'` or `'float32'`.
-    """
+    """From images to float32 logits: a network in `SMALL` for small images, or one of torchvision."""
 
     def __init__(self, name: str, precision: str):
         super().__init__()
@@ -61,32 +49,22 @@ class Classifier(Module):
         self.to(device(), memory_format=torch.channels_last)
 
     def normalize(self, images):
-        """Normalizes images in [0, 1] for the network."""
         return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
     def logits(self, normalized):
-        """Maps normalized images to logits `[B, num_classes]`."""
         with torch.autocast(device(), torch.bfloat16, enabled=self.bfloat16):
             return self.network(normalized).float()
 
     def forward(self, images):
-        """Maps images in [0, 1] to logits."""
         return self.logits(self.normalize(images))
 
     def random_set(self, count: int) -> tuple:
-        """Random uint8 images `[N, H, W, 3]` and labels on the device."""
         images = torch.randint(256, (count, self.image_size, self.image_size, 3), dtype=torch.uint8, device=device())
         return images, torch.randint(self.num_classes, (count,), device=device())
 
 
 class BasicBlock(Module):
-    """Two 3x3 convolutions and a shortcut, which is a 1x1 convolution if the shape changes, as in torchvision.
-
-    Args:
-      inputs: Channels of the input.
-      width: Channels of the output.
-      stride: Stride of the first convolution.
-    """
+    """Two 3x3 convolutions and a shortcut, which is a 1x1 convolution if the shape changes, as in torchvision."""
 
     def __init__(self, inputs: int, width: int, stride: int):
         super().__init__()
@@ -96,12 +74,10 @@ class BasicBlock(Module):
         self.shortcut = torch.nn.Sequential(*conv_bn(inputs, width, 1, stride) if changes else ())
 
     def forward(self, x):
-        """Maps features `[B, inputs, H, W]` to features."""
         return functional.relu(self.branch(x) + self.shortcut(x), inplace=True)
 
 
 def conv_bn(inputs: int, width: int, kernel: int, stride: int) -> tuple:
-    """A convolution and its batch normalization."""
     conv = torch.nn.Conv2d(inputs, width, kernel, stride, padding=kernel // 2, bias=False)
     return conv, torch.nn.BatchNorm2d(width)
 
@@ -117,14 +93,12 @@ def small_network(widths: tuple[int, ...], blocks: int) -> Module:
 
 
 def torchvision_network(name: str) -> Module:
-    """A network of torchvision with fresh weights."""
     from torchvision import models
 
     return models.get_model(name, weights=None)
 
 
 def device() -> str:
-    """Name of the device."""
     return 'cuda' if torch.cuda.is_available() else 'cpu'
 
 
@@ -207,14 +181,11 @@ def attack_step(case: Mapping, compiled: Callable) -> Callable[[], None]:
 
 
 class Side:
-    """Executes the commands on the prepared case."""
-
     def __init__(self):
         self._step: Callable[[], None] | None = None
         self._pace = 0.0
 
     def about(self) -> dict:
-        """Versions and the device."""
         answer = {'python': platform.python_version()}
         for name in ('torch', 'torchvision', 'torchattacks', 'triton', 'nvidia-cudnn-cu13'):
             try:
@@ -254,12 +225,10 @@ class Side:
         self._step = step
 
     def round(self, seconds: float) -> dict:
-        """Times whole steps."""
         steps = max(1, round(seconds / self._pace))
         return {'seconds_per_step': timed(self._step, steps), 'steps': steps}
 
     def drop(self) -> dict:
-        """Frees the case and its compiled program."""
         self._step = None
         torch._dynamo.reset()
         gc.collect()
@@ -280,12 +249,10 @@ def timed(step: Callable[[], None], steps: int) -> float:
 
 
 def one_line(error: Exception) -> str:
-    """An error on one line of at most 300 characters."""
     return ' '.join(f'{type(error).__name__}: {error}'.split())[:300]
 
 
 def main() -> None:
-    """Answers commands until the input ends."""
     answers = os.fdopen(os.dup(1), 'w', buffering=1)
     os.dup2(2, 1)  # output of libraries is not an answer
     side = None if torch is None else Side()

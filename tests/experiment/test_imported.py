@@ -1,5 +1,4 @@
 import json
-import pathlib
 import shutil
 
 import jax
@@ -9,26 +8,23 @@ import small_experiment
 
 import rfn_jax
 from rfn_jax import experiment, models, storage, transfer
-from rfn_jax.core import console, errors, rng, tables
+from rfn_jax.core import errors, rng, tables
 from rfn_jax.experiment import inputs as inputs_lib
 from rfn_jax.experiment import networks, pinning
 
 MLP = {'name': 'mlp', 'widths': [16]}
 RESNET = {'name': 'resnet', 'stage_sizes': [1], 'widths': [8]}
-SHAPE = (8, 8, 1)
+VIT = {'name': 'vit', 'patch_size': 4, 'width': 8, 'depth': 1, 'heads': 2, 'mlp_width': 8}
+
+opening = small_experiment.opening
 
 
-def save(directory, spec, seed=0, num_classes=10, shape=SHAPE, mean=(0.5,)):
+def save(directory, spec, seed=0, num_classes=10, shape=(8, 8, 1), mean=(0.5,)):
     module = models.MODELS.make_from(spec, num_classes=num_classes)
     key = rng.key_for(seed, 'initialize')
     classifier = models.initialize(module, key, shape, num_classes=num_classes, mean=mean, std=(0.5,))
     origin = {'naming': 'pytorch_cifar'}
     storage.save_network(directory, classifier, architecture=spec, image_shape=shape, origin=origin)
-    return classifier
-
-
-def opening(config, directory):
-    return experiment.open_workdir(config, directory, console.Console())
 
 
 def sha256(directory):
@@ -36,184 +32,176 @@ def sha256(directory):
     return network.sha256(network.variables_sha256)
 
 
+def assert_same_variables(found, expected):
+    jax.tree.map(np.testing.assert_array_equal, found.variables, expected.variables)
+
+
+@pytest.fixture(scope='module')
+def saved(tmp_path_factory):
+    """A folder of networks, for reading only."""
+    root = tmp_path_factory.mktemp('saved')
+    save(root / 'mlp', MLP)
+    save(root / 'same', MLP)
+    save(root / 'other', MLP, seed=1)
+    save(root / 'resnet', RESNET)
+    save(root / 'seven', MLP, num_classes=7)
+    save(root / 'vit', VIT, shape=(16, 16, 1))
+    return root
+
+
 @pytest.fixture
 def config():
+    """One training of one epoch, and networks that compile quickly."""
     config = small_experiment.get_config().to_dict()
     config['seeds'] = 1
     config['optim'] |= {'epochs': 1, 'decay_epochs': ()}
+    config['trainings'] = {'sgd': {'name': 'sgd'}}
     config['attacks'] = {'bim': config['attacks']['bim']}
     config['early_stopping'] = {}
     config['baselines'] = ['sgd']
-    for targets in ('targets', 'validation_targets'):
-        for target in config[targets].values():
-            target['optim'] = {}
+    config['surrogates'] = {'small': MLP}
+    config['targets'] = {'mlp': {'model': MLP}}
+    config['validation_targets'] = {'mlp_deep': {'model': {'name': 'mlp', 'widths': [8, 8]}}}
     return config
 
 
-def test_imported_targets_are_measured_and_surrogates_start_from_imported_weights(config, tmp_path, capsys):
-    saved = save(tmp_path / 'mlp', MLP)
-    start = save(tmp_path / 'resnet', RESNET)
-    del config['targets']['vgg']
-    config['targets']['imported'] = {'network': str(tmp_path / 'mlp')}
-    config['surrogates'] = {'resnet': {'network': str(tmp_path / 'resnet')}}
-    plan, workdir = opening(config, tmp_path / 'work')
+def test_imported_targets_are_measured_and_surrogates_start_from_imported_weights(config, saved, tmp_path, capsys):
+    config['targets']['imported'] = {'network': str(saved / 'mlp')}
+    config['surrogates'] = {'resnet': {'network': str(saved / 'resnet')}}
+    plan, workdir = opening(config, tmp_path)
     experiment.train(plan, workdir)
     inputs = inputs_lib.Inputs(plan, workdir)
-    jax.tree.map(np.testing.assert_array_equal, inputs.targets['imported'].variables, saved.variables)
+    assert_same_variables(inputs.targets['imported'], rfn_jax.load(saved / 'mlp'))
     assert inputs.targets['imported'].mean == (0.5,)
     surrogate = plan.of_role('surrogate')[0]
     initial = networks._initial_classifier(surrogate, inputs)
     assert initial.mean == inputs.classifier(surrogate, 1).mean == (0.5,)
-    jax.tree.map(np.testing.assert_array_equal, initial.variables, start.variables)
+    assert_same_variables(initial, rfn_jax.load(saved / 'resnet'))
     printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith('target imported: ')]
-    assert printed[0].startswith(f'target imported: {tmp_path / "mlp"}, validation_accuracy ')
+    assert printed[0].startswith(f'target imported: {saved / "mlp"}, validation_accuracy ')
     assert 'that is near chance; were its weights trained with mean (0.5,)' in printed[1]
     experiment.train(plan, workdir)
     assert 'imported' not in capsys.readouterr().out
-    for stage in (experiment.select, experiment.craft, experiment.measure):
+    for stage in small_experiment.STAGES[1:]:
         stage(plan, workdir)
-    natural = tables.read(tmp_path / 'work' / 'results' / 'natural.csv', transfer.NaturalRow)
-    assert ('imported', 'target', 'imported', 0, 0) in {
-        (row.model, row.role, row.training, row.seed, row.epoch) for row in natural
-    }
-    folder = tmp_path / 'work' / 'surrogates' / 'resnet-sgd' / 'seed0'
-    jax.tree.map(
-        np.testing.assert_array_equal, rfn_jax.load(folder).variables, inputs.classifier(surrogate, 1).variables
-    )
+    natural = tables.read(tmp_path / 'results' / 'natural.csv', transfer.NaturalRow)
+    found = {(row.model, row.role, row.training, row.seed, row.epoch) for row in natural}
+    assert ('imported', 'target', 'imported', 0, 0) in found
+    folder = tmp_path / 'surrogates' / 'resnet-sgd' / 'seed0'
+    assert_same_variables(rfn_jax.load(folder), inputs.classifier(surrogate, 1))
     about = storage.read_network(folder)
     assert (about.architecture, about.mean, about.image_shape) == (RESNET, (0.5,), (8, 8, 1))
     assert about.class_names == tuple('0123456789')
     assert about.origin['naming'] == 'pytorch_cifar'  # of the weights that its training started from
 
-    bound = json.loads((tmp_path / 'work' / 'config.json').read_text())
+
+def test_the_contents_of_an_imported_network_are_part_of_the_definition_and_its_location_is_not(config, tmp_path):
+    work = tmp_path / 'work'
+    save(tmp_path / 'mlp', MLP)
+    config['targets'] = {'imported': {'network': str(tmp_path / 'mlp')}}
+    experiment.train(*opening(config, work), ['targets'])
+    bound = json.loads((work / 'config.json').read_text())
     assert bound['targets']['imported']['sha256'] == sha256(tmp_path / 'mlp')
-    opening(config, tmp_path / 'work')
-    opening(bound, tmp_path / 'work')
+    opening(config, work)
+    opening(bound, work)
     (tmp_path / 'mlp').rename(tmp_path / 'old')
-    config['targets']['imported']['network'] = str(tmp_path / 'old')  # the location is not part of the definition
-    opening(config, tmp_path / 'work')
+    config['targets']['imported']['network'] = str(tmp_path / 'old')
+    opening(config, work)
     config['targets']['imported']['network'] = str(tmp_path / 'mlp')
     save(tmp_path / 'mlp', MLP, mean=(0.4,))
     with pytest.raises(errors.InputError, match=r'targets\.imported\.sha256 was .* and is now'):
-        opening(config, tmp_path / 'work')
+        opening(config, work)
     with pytest.raises(errors.InputError, match=r'targets\.imported\.sha256 is .* imported or trained again'):
-        opening(bound, tmp_path / 'work')
+        opening(bound, work)
 
 
-def test_the_data_must_match(config, tmp_path):
-    save(tmp_path / 'seven', MLP, num_classes=7)
-    config['targets']['imported'] = {'network': str(tmp_path / 'seven')}
-    with pytest.raises(
-        errors.InputError, match=r'target imported: the network in .* has 7 classes, but the data have 10'
-    ):
-        opening(config, tmp_path / 'work')
-    assert not pathlib.Path(tmp_path / 'work').exists()
-
-
-def test_every_stage_checks_that_an_imported_network_is_unchanged(config, tmp_path):
-    save(tmp_path / 'mlp', MLP)
-    save(tmp_path / 'other', MLP, seed=1)
-    config['validation_targets'] = {'imported': {'network': str(tmp_path / 'mlp')}}
-    opened = opening(config, tmp_path / 'work')
-    experiment.train(*opened, ['targets', 'surrogates'])
-    path = tmp_path / 'work' / 'validation_targets' / 'imported' / 'definition.json'
-    for stage in (experiment.select, experiment.craft, experiment.measure):
+def test_every_stage_checks_that_an_imported_network_is_unchanged(copy, saved):
+    config = small_experiment.get_config()
+    config.validation_targets.imported = {'network': str(saved / 'mlp')}
+    opened = opening(config, copy)
+    path = copy / 'validation_targets' / 'imported' / 'definition.json'
+    for stage in small_experiment.STAGES[1:]:
         path.unlink(missing_ok=True)
         stage(*opened)
-        assert json.loads(path.read_text()) == {'validation_targets.imported.sha256': sha256(tmp_path / 'mlp')}
-    config['validation_targets']['imported']['network'] = str(tmp_path / 'other')
+        assert json.loads(path.read_text()) == {'validation_targets.imported.sha256': sha256(saved / 'mlp')}
+    config.validation_targets.imported.network = str(saved / 'other')
     with pytest.raises(errors.InputError, match=r'validation_targets\.imported\.sha256 was .* and is now'):
-        opening(config, tmp_path / 'work')
+        opening(config, copy)
 
 
-@pytest.mark.parametrize('lost', ['variables', 'd', 'meta'])
 @pytest.mark.parametrize('role', ['targets', 'surrogates'])
-def test_an_incomplete_copy_of_a_network_is_reported_when_the_experiment_opens(config, tmp_path, role, lost):
-    save(tmp_path / 'mlp', MLP)
-    config[role]['imported'] = {'network': str(tmp_path / 'mlp')}
-    opening(config, tmp_path / 'work')
-    for path in list((tmp_path / 'mlp' / 'checkpoints').rglob(lost)):
-        shutil.rmtree(path)
-    with pytest.raises(
-        errors.RunError, match=r'imported.*: could not read .*; make that network again, or name another'
-    ) as e:
-        opening(config, tmp_path / 'work')
-    assert '\n' not in str(e.value)
+def test_an_incomplete_copy_of_a_network_is_reported_when_the_experiment_opens(config, saved, tmp_path, role):
+    config[role] = {'imported': {'network': str(tmp_path / 'mlp')}}
+    for lost in (None, 'variables', 'd', 'meta'):
+        shutil.rmtree(tmp_path / 'mlp', ignore_errors=True)
+        shutil.copytree(saved / 'mlp', tmp_path / 'mlp')
+        if lost is None:
+            opening(config, tmp_path / 'work')
+            continue
+        for path in list((tmp_path / 'mlp' / 'checkpoints').rglob(lost)):
+            shutil.rmtree(path)
+        with pytest.raises(
+            errors.RunError, match=r'imported.*: could not read .*; make that network again, or name another'
+        ) as e:
+            opening(config, tmp_path / 'work')
+        assert '\n' not in str(e.value)
     assert not (tmp_path / 'work').exists()
 
 
 @pytest.mark.parametrize(
-    ('entry', 'message'),
+    ('entries', 'message'),
     [
-        ({'network': '{}/nothing'}, 'nothing is not a network directory'),
-        ({'network': '{}/mlp', 'sha256': 'abc'}, "targets.imported.sha256 is 'abc', but the network in"),
-        ({'network': '{}/mlp', 'optim': {}}, "unknown option of target 'imported': 'optim'"),
-        ({'network': '{}/mlp', 'model': MLP}, "unknown option of target 'imported': 'model'"),
+        ({'targets': {'network': 'nothing'}}, 'nothing is not a network directory'),
+        ({'targets': {'network': 'mlp', 'sha256': 'abc'}}, "targets.x.sha256 is 'abc', but the network in"),
+        ({'targets': {'network': 'mlp', 'optim': {}}}, "unknown option of target 'x': 'optim'"),
+        ({'targets': {'network': 'mlp', 'model': MLP}}, "unknown option of target 'x': 'model'"),
+        ({'targets': {'network': 'seven'}}, 'target x: the network in .* has 7 classes, but the data have 10'),
+        ({'targets': {'network': 'vit'}}, r'made for images of shape \(16, 16, 1\), and does not accept images'),
+        (
+            {'targets': {'network': 'mlp'}, 'validation_targets': {'network': 'same'}},
+            "validation target 'y' is the target 'x'",
+        ),
     ],
 )
-def test_bad_entries(config, tmp_path, entry, message):
-    save(tmp_path / 'mlp', MLP)
-    config['targets']['imported'] = {**entry, 'network': entry['network'].format(tmp_path)}
+def test_a_bad_entry_is_reported_before_anything_runs(config, saved, tmp_path, entries, message):
+    for role, entry in entries.items():
+        config[role]['x' if role == 'targets' else 'y'] = {**entry, 'network': str(saved / entry['network'])}
     with pytest.raises(errors.InputError, match=message):
-        experiment.read(pinning.pinned(config))
-
-
-def test_a_validation_target_with_the_weights_of_a_target_is_refused(config, tmp_path):
-    save(tmp_path / 'one', MLP)
-    save(tmp_path / 'two', MLP)
-    config['targets']['imported'] = {'network': str(tmp_path / 'one')}
-    config['validation_targets']['other'] = {'network': str(tmp_path / 'two')}
-    with pytest.raises(errors.InputError, match="validation target 'other' is the target 'imported'"):
         opening(config, tmp_path / 'work')
     assert not (tmp_path / 'work').exists()
 
 
-def test_a_network_of_another_work_directory_is_a_target_and_a_start(config, tmp_path):
-    first = tmp_path / 'first'
-    experiment.train(*opening(config, first))
-    network = first / 'surrogates' / 'resnet-sgd' / 'seed0'
-    config['targets'] = {'other': {'network': str(network), 'epoch': 1}}
-    config['surrogates'] = {'resnet': {'network': str(network)}}
+def test_a_network_of_another_work_directory_is_a_target_and_a_start(config, finished, tmp_path):
+    network = str(finished / 'surrogates' / 'small-sgd' / 'seed0')
+    config['targets'] = {'other': {'network': network, 'epoch': 1}}
+    config['surrogates'] = {'again': {'network': network}}
     plan, workdir = opening(config, tmp_path / 'second')
-    experiment.train(plan, workdir, ['targets', 'surrogates/resnet-sgd'])
+    experiment.train(plan, workdir, ['targets', 'surrogates/again-sgd'])
     inputs = inputs_lib.Inputs(plan, workdir)
-    jax.tree.map(np.testing.assert_array_equal, inputs.targets['other'].variables, rfn_jax.load(network).variables)
-    assert plan.of_role('surrogate')[0].start.epoch == 1
+    assert_same_variables(inputs.targets['other'], storage.load(network, 1))
+    surrogate = plan.of_role('surrogate')[0]
+    assert surrogate.start.epoch == 4
+    assert_same_variables(networks._initial_classifier(surrogate, inputs), rfn_jax.load(network))
     config['targets']['other']['epoch'] = 7
-    with pytest.raises(errors.InputError, match=r'has no checkpoint of epoch 7, only of \[1\]'):
+    with pytest.raises(errors.InputError, match=r'has no checkpoint of epoch 7, only of \[1, 2, 3, 4\]'):
         opening(config, tmp_path / 'third')
 
 
-def test_a_relative_path_holds_in_another_directory(config, tmp_path, monkeypatch):
-    save(tmp_path / 'mlp', MLP)
+def test_a_relative_path_holds_in_another_directory(config, saved, monkeypatch):
     config['targets']['imported'] = {'network': 'mlp'}
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(saved)
     made = pinning.pinned(config)
     monkeypatch.chdir('/')
     assert pinning.pinned(made) == made
 
 
-def test_a_network_for_other_images_is_reported_before_anything_runs(config, tmp_path):
-    vit = {'name': 'vit', 'patch_size': 4, 'width': 8, 'depth': 1, 'heads': 2, 'mlp_width': 8}
-    save(tmp_path / 'vit', vit, shape=(16, 16, 1))
-    config['targets']['imported'] = {'network': str(tmp_path / 'vit')}
-    with pytest.raises(
-        errors.InputError, match=r'was made for images of shape \(16, 16, 1\), and does not accept images'
-    ):
-        opening(config, tmp_path / 'work')
-    assert not (tmp_path / 'work').exists()
-
-
 def test_surrogates_that_start_from_different_networks_keep_their_own_normalization(config, tmp_path):
     for name, mean in (('one', 0.2), ('two', 0.7)):
         save(tmp_path / name, MLP, mean=(mean,))
-    config['surrogates'] = {name: {'network': str(tmp_path / name)} for name in ('one', 'two')}
-    config['trainings'] = {'sgd': {'name': 'sgd'}}
-    plan, workdir = opening(config, tmp_path / 'work')
-    experiment.train(plan, workdir, ['surrogates'])
-    alone, other = opening({**config, 'surrogates': {'two': config['surrogates']['two']}}, tmp_path / 'alone')
-    experiment.train(alone, other, ['surrogates'])
+    surrogates = {name: {'network': str(tmp_path / name)} for name in ('one', 'two')}
+    for directory, names in (('work', ('one', 'two')), ('alone', ('two',))):
+        config['surrogates'] = {name: surrogates[name] for name in names}
+        experiment.train(*opening(config, tmp_path / directory), ['surrogates'])
     two = 'surrogates/two-sgd/seed0'
     assert storage.read_network(tmp_path / 'work' / two).mean == (0.7,)
-    found = [rfn_jax.load(tmp_path / directory / two).variables for directory in ('work', 'alone')]
-    jax.tree.map(np.testing.assert_array_equal, *found)
+    assert_same_variables(*(rfn_jax.load(tmp_path / directory / two) for directory in ('work', 'alone')))

@@ -52,6 +52,27 @@ class WorkDirectory:
         assert old in text
         self.file(name).write_text(text.replace(old, new))
 
+    def write_examples(self, shape, largest):
+        generator = np.random.default_rng(0)
+        clean = generator.integers(60, 190, (3, *shape), dtype=np.uint8)
+        arrays = {'ids': np.array([4, 17, 91]), 'clean': clean}
+        columns = 'surrogate,training,seed,epoch,attack,eps,norm,target,kind,id,label,clean_prediction'
+        columns += ',adversarial_prediction'
+        surrogate, attack, eps, norm = SETTING.values()
+        rows = []
+        for order, training in enumerate(RATES):
+            noise = largest * generator.choice([-1, 1], clean.shape)
+            arrays[f'adversarial_{training}'] = (clean + noise).astype(np.uint8)
+            for place, identity in enumerate((4, 17, 91)):
+                label = DIGITS[place]
+                for number, target in enumerate((*TARGETS, surrogate)):
+                    after = DIGITS[place + 1] if number >= 2 - order else label
+                    kind = 'white-box' if target == surrogate else 'black-box'
+                    setting = (surrogate, training, 0, 60, attack, eps, norm)
+                    rows.append((*setting, target, kind, identity, label, label, after))
+        self.write('examples.csv', columns, rows)
+        np.savez(self.file('examples.npz'), **arrays)
+
 
 def _interval(rate, n):
     half = 1.96 * math.sqrt(rate * (1 - rate) / n) + 0.01
@@ -75,17 +96,14 @@ def _transfer(epochs, trainings, targets, n, course=None):
 def workdir(tmp_path):
     made = WorkDirectory(tmp_path / 'work')
     surrogate, attack, eps, norm = SETTING.values()
-    config = {
-        'name': 'digits',
-        'seed': 0,
-        'surrogate': {'seeds': 3, 'model': 'resnet_small'},
-        'optim': {'epochs': 60, 'decay_epochs': [20, 40], 'rho': 0.4},
-    }
+    optim = {'epochs': 60, 'decay_epochs': [20, 40], 'rho': 0.4}
+    config = {'name': 'digits', 'seed': 0, 'surrogate': {'seeds': 3, 'model': 'resnet_small'}, 'optim': optim}
     (made.path / 'config.json').write_text(json.dumps(config))
     environment = {'python': '3.12', 'jax': '0.8.1', 'rfn_jax': '0.1.0', 'devices': '1 cpu', 'platform': 'linux'}
     (made.path / 'environment.json').write_text(json.dumps(environment))
-    columns = 'surrogate,training,seed,epoch,attack,eps,norm,target,kind,success_rate,ci_low,ci_high,n'
-    columns += ',gradient_evaluations'
+    columns = (
+        'surrogate,training,seed,epoch,attack,eps,norm,target,kind,success_rate,ci_low,ci_high,n,gradient_evaluations'
+    )
     last = _transfer(lambda training: [22 if training == 'early_stopped' else 60], RATES, TARGETS, 200)
     made.write('transfer.csv', columns, last)
     course = {
@@ -137,32 +155,5 @@ def workdir(tmp_path):
         for name, gain in {'sgd': 0.31, 'early_stopped': 0.19}.items()
     ]
     made.write('gains.csv', columns, rows)
-    _write_examples(made, shape=(8, 8, 1), largest=40)
+    made.write_examples(shape=(8, 8, 1), largest=40)
     return made
-
-
-def _write_examples(made, shape, largest):
-    generator = np.random.default_rng(0)
-    clean = generator.integers(60, 190, (3, *shape), dtype=np.uint8)
-    arrays = {'ids': np.array([4, 17, 91]), 'clean': clean}
-    columns = 'surrogate,training,seed,epoch,attack,eps,norm,target,kind,id,label,clean_prediction'
-    columns += ',adversarial_prediction'
-    surrogate, attack, eps, norm = SETTING.values()
-    rows = []
-    for order, training in enumerate(RATES):
-        noise = largest * generator.choice([-1, 1], clean.shape)
-        arrays[f'adversarial_{training}'] = (clean + noise).astype(np.uint8)
-        for place, identity in enumerate((4, 17, 91)):
-            label = DIGITS[place]
-            for number, target in enumerate((*TARGETS, surrogate)):
-                after = DIGITS[place + 1] if number >= 2 - order else label
-                kind = 'white-box' if target == surrogate else 'black-box'
-                setting = (surrogate, training, 0, 60, attack, eps, norm)
-                rows.append((*setting, target, kind, identity, label, label, after))
-    made.write('examples.csv', columns, rows)
-    np.savez(made.file('examples.npz'), **arrays)
-
-
-@pytest.fixture
-def write_examples():
-    return _write_examples

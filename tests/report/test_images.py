@@ -14,9 +14,7 @@ def test_png_holds_the_pixels(shape):
     uri = images.data_uri(image)
     assert uri.startswith('data:image/png;base64,')
     read = matplotlib.image.imread(io.BytesIO(base64.b64decode(uri.split(',')[1])), format='png')
-    np.testing.assert_array_equal(
-        np.round(255 * read[..., :3]).astype(np.uint8), np.broadcast_to(image, (*shape[:2], 3))
-    )
+    np.testing.assert_array_equal(np.round(255 * read[..., :3]), np.broadcast_to(image, (*shape[:2], 3)))
 
 
 def test_perturbation_is_the_scaled_difference_around_gray():
