@@ -79,7 +79,7 @@ def test_an_attack_agrees_with_float64():
         assert distance(found, expected) < tolerance, dtype
 
 
-@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+@pytest.mark.parametrize('dtype', ['float32', pytest.param('bfloat16', marks=pytest.mark.slow)])
 def test_steps_in_a_scan_agree_with_single_steps(dtype):
     spec = {'name': 'resnet', 'stage_sizes': (1,), 'widths': (8,), 'dtype': dtype}
     module = models.from_spec(spec, num_classes=5)

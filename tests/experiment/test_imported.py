@@ -195,6 +195,7 @@ def test_a_relative_path_holds_in_another_directory(config, saved, monkeypatch):
     assert pinning.pinned(made) == made
 
 
+@pytest.mark.slow
 def test_surrogates_that_start_from_different_networks_keep_their_own_normalization(config, tmp_path):
     for name, mean in (('one', 0.2), ('two', 0.7)):
         save(tmp_path / name, MLP, mean=(mean,))
