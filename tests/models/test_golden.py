@@ -30,7 +30,7 @@ COMPARED = NAMES if 'RFN_JAX_ALL_GOLDEN' in os.environ else [
     'resnet18', 'resnet50', 'resnext50_32x4d', 'densenet121', 'vgg11_bn', 'googlenet', 'inception_v3', 'vit_b_32', 'swin_t',
     'convnext_tiny', 'mobilenet_v2', 'mobilenet_v3_small', 'mobilenet_v3_large', 'efficientnet_b0',
 ]  # fmt: skip
-SHALLOW = {'resnet18', 'vgg11_bn', 'vit_b_32', 'convnext_tiny', 'mobilenet_v2', 'mobilenet_v3_small'}
+SHALLOW = {'resnet18', 'vgg11_bn', 'vit_b_32', 'convnext_tiny', 'mobilenet_v3_small'}
 O0 = {'xla_backend_optimization_level': 0}
 
 template = functools.cache(sizes.template)
