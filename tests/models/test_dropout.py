@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from shapes import calls, shapes_of, trace
-from small_models import KINDS, SEQUENTIAL, options_of, shape_of, slow_but, small, without_dropout
+from small_models import KINDS, SEQUENTIAL, options_of, shape_of, slow, slow_but, small, without_dropout
 from textbook_layers import drawn, images_of, randomized
 
 from rfn_jax import models
@@ -36,7 +36,7 @@ def test_random_numbers_are_drawn_in_training_if_a_rate_is_not_0(name):
     ('name', 'rates'),
     [
         *(('vgg', []), ('vgg11', [0.5, 0.5]), ('densenet', [0.0] * 3)),
-        *(('googlenet', [0.7, 0.7, 0.2]), ('cifar_inception_v3', [0.5])),
+        *(slow('googlenet', [0.7, 0.7, 0.2]), slow('cifar_inception_v3', [0.5])),
         *((name, [0.2]) for name in ('mobilenet_v2', 'mobilenet_v3_small', 'efficientnet')),
     ],
 )
