@@ -206,3 +206,30 @@ def test_surrogates_that_start_from_different_networks_keep_their_own_normalizat
     two = 'surrogates/two-sgd/seed0'
     assert storage.read_network(tmp_path / 'work' / two).mean == (0.7,)
     assert_same_variables(*(rfn_jax.load(tmp_path / directory / two) for directory in ('work', 'alone')))
+
+
+def test_surrogates_can_be_attacked_as_they_are_without_any_training(config, saved, tmp_path):
+    as_is = {'network': str(saved / 'resnet'), 'as_is': True}
+    shortest = {key: config[key] for key in ('name', 'seed', 'data', 'attacks', 'evaluation')}
+    shortest |= {'surrogates': {'resnet': as_is}, 'targets': {'mlp': {'network': str(saved / 'mlp')}}}
+    small_experiment.run(shortest, tmp_path / 'alone')
+    rows = tables.read(tmp_path / 'alone' / 'results' / 'transfer.csv', transfer.TransferRow)
+    assert [(row.training, row.seed, row.epoch, row.target, row.kind) for row in rows] == [
+        ('imported', 0, 0, 'mlp', 'black-box'),
+        ('imported', 0, 0, 'resnet', 'white-box'),
+    ]
+    config['surrogates']['published'] = as_is
+    plan, _ = opening(config, tmp_path / 'beside_a_trained_one')
+    described = [(network.model, network.training, network.folder) for network in plan.of_role('surrogate')]
+    assert described == [
+        ('small', 'sgd', 'surrogates/small-sgd/seed0'),
+        ('published', 'imported', 'surrogates/published-imported/seed0'),
+    ]
+    assert [network.model for network in plan.trained_surrogates()] == ['small']
+
+
+@pytest.mark.parametrize('section', ['trainings', 'validation_targets'])
+def test_what_only_trained_surrogates_need_may_be_left_out_only_without_them(section, config, tmp_path):
+    config[section] = {}
+    with pytest.raises(errors.InputError, match=f'{section} must have at least one entry'):
+        opening(config, tmp_path)
