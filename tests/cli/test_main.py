@@ -91,7 +91,7 @@ def test_usage(capsys):
         ),
         (
             ['train', f'--config={cifar10_cpu.__file__}', '--workdir=x', '--config.data.data_dir=nothing'],
-            'no CIFAR-10 prepared by TFDS as array_record in nothing',
+            'found no cifar10 prepared by TFDS as array_record in nothing',
         ),
         (['report', CONFIG, '--workdir=x'], 'rfn-jax'),
         (['list', 'model'], "unknown table 'model'; did you mean 'models'"),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import small_experiment
 
-from rfn_jax import experiment, storage, transfer
+from rfn_jax import experiment, storage, training, transfer
 from rfn_jax.core import errors, io
 from rfn_jax.experiment import inputs as inputs_lib
 
@@ -194,8 +194,12 @@ def test_a_choice_that_was_stopped_halfway_is_not_used(copy, monkeypatch, stoppe
 def test_no_eligible_example_is_one_clear_line(copy, monkeypatch):
     (copy / 'results' / 'test_examples.json').unlink()
     plan, workdir = opening(copy)
-    wrong = (inputs_lib.open_data(plan).test.labels + 1) % 10
-    monkeypatch.setattr(transfer, 'predictions', lambda targets, *_, **__: dict.fromkeys(targets, wrong))
+    labels = inputs_lib.open_data(plan).test.labels
+
+    def predict_all(targets, *_, **__):
+        return training.Predictions(labels, dict.fromkeys(targets, (labels + 1) % 10), {})
+
+    monkeypatch.setattr(training, 'predict_all', predict_all)
     with pytest.raises(errors.InputError, match=r'none of the 547 examples of digits .* correctly by all targets'):
         experiment.craft(plan, workdir)
 

@@ -60,6 +60,7 @@ def rows(directory):
     return tables.read(directory / 'results' / 'transfer.csv', transfer.TransferRow)
 
 
+@pytest.mark.slow
 def test_adding_an_attack_a_target_and_a_seed_trains_and_crafts_only_what_is_new(config, copy, work):
     before, old_rows = times_of_what_was_made(copy), rows(copy)
     chosen = tables.read(copy / 'results' / 'early_stopping.csv', transfer.EarlyStoppingRow)

@@ -99,6 +99,7 @@ def test_every_division_of_a_batch_equals_the_textbook(bench, m, devices, option
     assert_close(params, textbook(bench, 0.3, m))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('options', [{}, {'group_size': 16, 'micro_batch_size': 4}])
 def test_esam_keeps_the_labels_of_the_examples_that_it_selects(bench, options):
     minimizer = optim.esam(0.3, beta=1.0, gamma=0.5)
@@ -128,6 +129,7 @@ def test_esam_keeps_the_labels_of_the_examples_that_it_selects(bench, options):
     np.testing.assert_allclose(metrics['loss'], np.mean(values(w, x, p)), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_mixing_is_done_before_the_batch_is_divided_and_is_the_same_on_all_devices(bench):
     mix, seen = data.Mixing(K, mixup=0.5, cutmix=1.0), []
 
