@@ -91,9 +91,9 @@ def test_adversarial_sets_are_inside_their_budgets_on_images_that_all_targets_cl
     by_id = dict(zip(inputs.test.ids.tolist(), inputs.test.images, strict=True))
     natural = transfer.predictions(inputs.targets, inputs.test, **inputs.batching)
     right = np.all([predicted == inputs.test.labels for predicted in natural.values()], axis=0)
-    for training in ('sgd', 'early_stopped', 'rfn'):
+    for name in ('sgd', 'early_stopped', 'rfn'):
         for attack, order in (('bim', np.inf), ('mi', 2)):
-            made = storage.load_adversarial_set(finished / 'adversarial' / f'small-{training}-seed0' / attack)
+            made = storage.load_adversarial_set(finished / 'adversarial' / f'small-{name}-seed0' / attack)
             assert set(made.ids) <= set(inputs.test.ids[right])
             for identity, image in zip(made.ids.tolist(), made.images, strict=True):
                 change = (image.astype(float) - by_id[identity]).ravel() / 255
