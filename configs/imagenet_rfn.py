@@ -52,6 +52,7 @@ def get_config() -> ml_collections.ConfigDict:
         'decay_epochs': (30, 60),
         'decay_factor': 0.1,
         'rho': 0.4,
+        'workers': 8,  # processes that decode images
     }
     config.trainings = {'sgd': {'name': 'sgd'}, 'rfn': {'name': 'rfn_sam', 'rho': config.optim.get_ref('rho')}}
     config.early_stopping = {'early_stopped': 'sgd'}  # NAME: TRAINING, where NAME is TRAINING stopped early

@@ -103,6 +103,7 @@ def loader(
     mesh: Mesh,
     streaming: bool | None = None,
     augmentation: host_augmentation.HostAugmentation | None = None,
+    workers: int = 0,
 ) -> Loader:
     """Returns the loader of a training set.
 
@@ -115,13 +116,15 @@ def loader(
       streaming: Whether batches are decoded while the devices work; by default, only if the images take more than 1 GiB or
         are augmented on the host.
       augmentation: What is done to the images on the host, or None; it also uses the seed.
+      workers: Number of processes that decode streamed images; see `read_batches`.
 
     Raises:
       InputError: `batch_size` is not in `[1, examples]`, an image that is read does not have the shape in `info`, or
         `streaming` is False and there is an augmentation on the host.
     """
     if is_streamed(source, info, streaming, augmentation):
-        return StreamingLoader(source, info, batch_size=batch_size, seed=seed, mesh=mesh, augmentation=augmentation)
+        options = {'batch_size': batch_size, 'seed': seed, 'mesh': mesh, 'augmentation': augmentation}
+        return StreamingLoader(source, info, **options, workers=workers)
     return ResidentLoader(reading.in_memory(source, info), batch_size=batch_size, seed=seed, mesh=mesh)
 
 
@@ -170,10 +173,12 @@ class StreamingLoader:
         seed: int,
         mesh: Mesh,
         augmentation: host_augmentation.HostAugmentation | None = None,
+        workers: int = 0,
     ):
         self.batch_size, self.seed = batch_size, seed
         self.steps_per_epoch = batches.steps_per_epoch(len(source), batch_size)
         self._mesh, self._source, self._info, self._augmentation = mesh, source, info, augmentation
+        self._workers = checks.integer('workers', workers, at_least=0)
 
     def epoch(self, epoch: int, *, steps_per_call: int = 1) -> Iterator[Batch]:
         """See `Loader.epoch`; the next batches are decoded in the background.
@@ -189,7 +194,8 @@ class StreamingLoader:
         if self._augmentation is not None:
             transform = self._augmentation.transform(source, shape, seed=self.seed, epoch=epoch)
             source = self._augmentation.source(source)
-        records = reading.read_batches(source, mine.ravel(), mine.shape[1], image_shape=shape, transform=transform)
+        options = {'image_shape': shape, 'transform': transform, 'workers': self._workers}
+        records = reading.read_batches(source, mine.ravel(), mine.shape[1], **options)
         for call in _split_calls(mine, steps_per_call):
             steps = [next(records) for _ in call]
             images, labels, ids = (np.stack(field) if stacked else field[0] for field in zip(*steps, strict=True))

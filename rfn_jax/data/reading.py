@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 
 import numpy as np
+from absl import flags
 
 from rfn_jax.core import errors
 from rfn_jax.data import dataset, sources
@@ -18,6 +19,7 @@ def read_batches(
     *,
     image_shape: tuple[int, int, int] | None = None,
     transform: Callable[[sources.Record], np.ndarray] | None = None,
+    workers: int = 0,
 ) -> Iterator[sources.Record]:
     """Yields the records at the given positions, in that order.
 
@@ -27,6 +29,8 @@ def read_batches(
       batch_size: Records in a batch; the last one may have fewer.
       image_shape: `(H, W, C)` that each image must have; by default the shape of the first one that is read.
       transform: Function from a record to the image to use in its place.
+      workers: Number of processes that read and decode, which take seconds to start; with 0, threads of this process do.
+        Python runs one thread at a time, so threads gain little where decoding is the bottleneck.
 
     Yields:
       Records with arrays `[B, H, W, C]`, `[B]` and `[B]`.
@@ -47,7 +51,13 @@ def read_batches(
         return record
 
     records = grain.MapDataset.source(positions).map(read).batch(batch_size)
-    yield from records.to_iter_dataset(grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=BUFFERED))
+    options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=BUFFERED)
+    batches = records.to_iter_dataset(options)
+    if workers:
+        if not flags.FLAGS.is_parsed():  # Grain reads its flags, which only `absl.app` parses
+            flags.FLAGS.mark_as_parsed()
+        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+    yield from batches
 
 
 def in_memory(

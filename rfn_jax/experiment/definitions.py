@@ -13,7 +13,7 @@ from rfn_jax import data
 # sums over the devices are rounded.
 CHANGEABLE = {
     'data': (*data.LOCATIONS, 'test_examples'),
-    'optim': ('rho', 'steps_per_call', 'streaming'),  # trainings refer to rho, and contain its value
+    'optim': ('rho', 'steps_per_call', 'streaming', 'workers'),  # trainings refer to rho, and contain its value
 }
 
 # Options that are off by default, and their values then. A definition holds them only if they are on, so that networks made

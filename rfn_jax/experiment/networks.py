@@ -102,6 +102,7 @@ def _fit(network: plan_lib.Network, program: training.Program, inputs: inputs_li
         mesh=workdir.mesh,
         streaming=streaming,
         augmentation=program.recipe.augmentation().on_host(),
+        workers=program.recipe.workers,
     )
     training.fit(
         _initial_classifier(network, inputs),

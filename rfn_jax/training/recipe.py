@@ -44,6 +44,8 @@ class Recipe:
         whole epoch on an accelerator, where each launch takes time, and 1 on the CPU.
       streaming: Whether images are decoded while the devices work instead of being stored on the devices; the result is the
         same. By default, only if the images take more than 1 GiB, or are augmented on the host.
+      workers: Number of processes that decode streamed images, which take seconds to start in each epoch; with 0, threads of
+        the training process do. The result is the same.
 
     Raises:
       InputError: A value is out of range, or the minimizer or one of its options is unknown.
@@ -70,12 +72,14 @@ class Recipe:
     rematerialize: bool = False
     steps_per_call: int | None = None
     streaming: bool | None = None
+    workers: int = 0
 
     def __post_init__(self):
         checks.integer('epochs', self.epochs, at_least=1)
         checks.integer('batch_size', self.batch_size, at_least=1)
         if self.steps_per_call is not None:
             checks.integer('steps_per_call', self.steps_per_call, at_least=1)
+        checks.integer('workers', self.workers, at_least=0)
         if self.decay_epochs and self.decay_epochs[-1] >= self.epochs:
             raise errors.InputError(f'decay_epochs {tuple(self.decay_epochs)} must be below epochs, {self.epochs}')
         self.optimizer(steps_per_epoch=1)
