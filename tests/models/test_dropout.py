@@ -35,9 +35,9 @@ def test_random_numbers_are_drawn_in_training_if_a_rate_is_not_0(name):
 @pytest.mark.parametrize(
     ('name', 'rates'),
     [
-        *(('vgg', []), ('vgg11', [0.5, 0.5]), ('densenet', [0.0] * 3)),
+        *(('vgg', []), ('vgg11', [0.5, 0.5]), ('densenet', [0.0] * 3), ('mobilenet_v1', []), ('squeezenet', [0.5])),
         *(slow('googlenet', [0.7, 0.7, 0.2]), slow('cifar_inception_v3', [0.5])),
-        *((name, [0.2]) for name in ('mobilenet_v2', 'mobilenet_v3_small', 'efficientnet')),
+        *((name, [0.2]) for name in ('mobilenet_v2', 'mobilenet_v3_small', 'efficientnet', 'efficientnet_lite')),
     ],
 )
 def test_the_usual_rates_of_dropout(name, rates):

@@ -31,7 +31,7 @@ COMPARED = NAMES if 'RFN_JAX_ALL_GOLDEN' in os.environ else [
     'convnext_tiny', 'mobilenet_v2', 'mobilenet_v3_small', 'mobilenet_v3_large', 'efficientnet_b0',
     'squeezenet1_0', 'squeezenet1_1',
 ]  # fmt: skip
-SHALLOW = {'resnet18', 'vgg11_bn', 'vit_b_32', 'convnext_tiny', 'mobilenet_v3_small'}
+SHALLOW = {'resnet18', 'vgg11_bn', 'vit_b_32', 'convnext_tiny', 'mobilenet_v3_small', 'squeezenet1_1'}
 O0 = {'xla_backend_optimization_level': 0}
 
 template = functools.cache(sizes.template)

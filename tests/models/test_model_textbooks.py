@@ -177,12 +177,27 @@ def convnext(p, x, *, patch_size, depths, widths, kernel_size):
     return layers.dense(layers.layer_norm(x.mean(axis=(1, 2)), p['classifier_0'], 1e-6), p['classifier_2'])
 
 
+def mobilenet_v1(p, x, *, stages, width_multiplier, activation):
+    def conv_norm(x, q, layer=layers.conv, stride=1):
+        y = layers.relu(layers.batch_norm(layer(x, q['conv'], stride), q['bn']))
+        return np.minimum(y, 6) if activation == 'relu6' else y
+
+    strides = [stride if index == 0 else 1 for _, blocks, stride in stages for index in range(blocks)]
+    x = conv_norm(x, p['features_0'], stride=2)
+    for number, stride in enumerate(strides, start=1):
+        q = p[f'features_{number}']
+        x = conv_norm(conv_norm(x, q['depthwise'], layers.depthwise, stride), q['pointwise'])
+    assert [p['features_0']['bn']['mean'].size, x.shape[-1]] == [8, 16]  # rounded from 32 and 48 times the multiplier
+    return layers.dense(x.mean(axis=(1, 2)), p['classifier'])
+
+
 VGG = {'stages': ((3, 4), (5,))}
 LARGE_VGG = {**VGG, 'pool_size': 2, 'hidden_widths': (7, 8)}
 RESNET = {'stage_sizes': (2, 1), 'widths': (3, 4)}
 DENSENET = {'block_sizes': (2, 1), 'growth_rate': 3, 'initial_features': 5, 'bottleneck': 2}
 VIT = {'width': 6, 'depth': 2, 'heads': 3, 'mlp_width': 7}
 SWIN = {'patch_size': 2, 'width': 4, 'depths': (2, 2), 'heads': (1, 2), 'window_size': 3, 'mlp_ratio': 2}
+MOBILENET_V1 = {'stages': ((16, 1, 1), (48, 2, 2)), 'width_multiplier': 0.25}
 CONVNEXT = {'patch_size': 2, 'depths': (1, 2), 'widths': (4, 6), 'kernel_size': 3}
 
 
@@ -215,6 +230,8 @@ CONVNEXT = {'patch_size': 2, 'depths': (1, 2), 'widths': (4, 6), 'kernel_size': 
         (swin, (5, 3, 1), SWIN),  # 2 x 1, then 1 x 1: less than a window
         (swin, (11, 9, 3), {**SWIN, 'window_size': 2, 'depths': (1, 3)}),
         slow(swin, (12, 18, 3), {**SWIN, 'patch_size': 3, 'window_size': 4, 'depths': (3,), 'heads': (2,)}),
+        (mobilenet_v1, (8, 8, 3), {**MOBILENET_V1, 'activation': 'relu'}),
+        (mobilenet_v1, (11, 11, 3), {**MOBILENET_V1, 'activation': 'relu6'}),
         (convnext, (8, 8, 3), CONVNEXT),
         (convnext, (11, 15, 3), CONVNEXT),  # 5 x 7 positions, then 2 x 3: what fills no patch is left out
         (convnext, (4, 4, 1), {**CONVNEXT, 'kernel_size': 7}),  # wider than the image

@@ -11,8 +11,8 @@ from rfn_jax.models.weights import layout
 MOBILENET_V2 = {'width_multiplier': 0.3, 'stages': ((1, 8, 1, 1), (2, 12, 2, 2))}
 EFFICIENTNET = {'width_multiplier': 0.3, 'stages': ((1, 3, 8, 1, 2), (2, 5, 12, 1, 1))}
 # The convolution and the normalization of each step.
-TIMM = {
-    'mobilenet_v2': {
+STEPS = {
+    ('mobilenet_v2', 'timm'): {
         'features_0': 'conv_stem bn1',
         'features_1/depthwise_0': 'blocks.0.0.conv_dw blocks.0.0.bn1',
         'features_1/project_1': 'blocks.0.0.conv_pw blocks.0.0.bn2',
@@ -24,7 +24,7 @@ TIMM = {
         'features_3/project_2': 'blocks.1.1.conv_pwl blocks.1.1.bn3',
         'features_4': 'conv_head bn2',
     },
-    'efficientnet': {
+    ('efficientnet', 'timm'): {
         'features_0': 'conv_stem bn1',
         'features_1_0/depthwise_0': 'blocks.0.0.conv_dw blocks.0.0.bn1',
         'features_1_0/project_2': 'blocks.0.0.conv_pw blocks.0.0.bn2',
@@ -32,6 +32,51 @@ TIMM = {
         'features_2_0/depthwise_1': 'blocks.1.0.conv_dw blocks.1.0.bn2',
         'features_2_0/project_3': 'blocks.1.0.conv_pwl blocks.1.0.bn3',
         'features_3': 'conv_head bn2',
+    },
+    ('efficientnet_lite', 'timm'): {
+        'features_0': 'conv_stem bn1',
+        'features_1_0/depthwise_0': 'blocks.0.0.conv_dw blocks.0.0.bn1',
+        'features_1_0/project_1': 'blocks.0.0.conv_pw blocks.0.0.bn2',
+        'features_2_0/expand_0': 'blocks.1.0.conv_pw blocks.1.0.bn1',
+        'features_2_0/depthwise_1': 'blocks.1.0.conv_dw blocks.1.0.bn2',
+        'features_2_0/project_2': 'blocks.1.0.conv_pwl blocks.1.0.bn3',
+        'features_3': 'conv_head bn2',
+    },
+    ('efficientnet_lite', 'efficientnet_pytorch'): {
+        'features_0': '_conv_stem _bn0',
+        'features_1_0/depthwise_0': '_blocks.0._depthwise_conv _blocks.0._bn1',
+        'features_1_0/project_1': '_blocks.0._project_conv _blocks.0._bn2',
+        'features_2_0/expand_0': '_blocks.1._expand_conv _blocks.1._bn0',
+        'features_2_0/depthwise_1': '_blocks.1._depthwise_conv _blocks.1._bn1',
+        'features_2_0/project_2': '_blocks.1._project_conv _blocks.1._bn2',
+        'features_3': '_conv_head _bn1',
+    },
+    ('mobilenet_v1', 'timm'): {
+        'features_0': 'conv_stem bn1',
+        'features_1/depthwise': 'blocks.0.0.conv_dw blocks.0.0.bn1',
+        'features_1/pointwise': 'blocks.0.0.conv_pw blocks.0.0.bn2',
+        'features_2/depthwise': 'blocks.1.0.conv_dw blocks.1.0.bn1',
+        'features_2/pointwise': 'blocks.1.0.conv_pw blocks.1.0.bn2',
+        'features_3/depthwise': 'blocks.1.1.conv_dw blocks.1.1.bn1',
+        'features_3/pointwise': 'blocks.1.1.conv_pw blocks.1.1.bn2',
+    },
+    ('mobilenet_v1', 'pytorch_cifar'): {
+        'features_0': 'conv1 bn1',
+        'features_1/depthwise': 'layers.0.conv1 layers.0.bn1',
+        'features_1/pointwise': 'layers.0.conv2 layers.0.bn2',
+        'features_2/depthwise': 'layers.1.conv1 layers.1.bn1',
+        'features_2/pointwise': 'layers.1.conv2 layers.1.bn2',
+        'features_3/depthwise': 'layers.2.conv1 layers.2.bn1',
+        'features_3/pointwise': 'layers.2.conv2 layers.2.bn2',
+    },
+    ('mobilenet_v1', 'pytorch_mobilenet'): {
+        'features_0': 'model.0.0 model.0.1',
+        'features_1/depthwise': 'model.1.0 model.1.1',
+        'features_1/pointwise': 'model.1.3 model.1.4',
+        'features_2/depthwise': 'model.2.0 model.2.1',
+        'features_2/pointwise': 'model.2.3 model.2.4',
+        'features_3/depthwise': 'model.3.0 model.3.1',
+        'features_3/pointwise': 'model.3.3 model.3.4',
     },
 }
 GATES = {
@@ -42,14 +87,27 @@ GATES = {
 }
 
 
+OPTIONS = {
+    'mobilenet_v1': {'stages': ((16, 1, 1), (32, 2, 2))},
+    'mobilenet_v2': MOBILENET_V2,
+    **dict.fromkeys(('efficientnet', 'efficientnet_lite'), EFFICIENTNET),
+}
+
+
 @pytest.mark.parametrize(
-    ('name', 'options', 'others'), [('mobilenet_v2', MOBILENET_V2, {}), ('efficientnet', EFFICIENTNET, GATES)]
+    ('name', 'naming', 'last'),
+    [
+        *((name, 'timm', 'classifier') for name in OPTIONS),
+        ('efficientnet_lite', 'efficientnet_pytorch', '_fc'),
+        ('mobilenet_v1', 'pytorch_cifar', 'linear'),
+        ('mobilenet_v1', 'pytorch_mobilenet', 'fc'),
+    ],
 )
-def test_keys_of_mobile_networks_in_timm(name, options, others):
-    expected = {'classifier': 'classifier', **others}
-    for path, keys in TIMM[name].items():
+def test_keys_of_mobile_networks(name, naming, last):
+    expected = {'classifier': last, **(GATES if name == 'efficientnet' else {})}
+    for path, keys in STEPS[name, naming].items():
         expected |= dict(zip((f'{path}/conv', f'{path}/bn'), keys.split(), strict=True))
-    assert places(models.MODELS.make(name, num_classes=5, **options), 'timm') == expected
+    assert places(models.MODELS.make(name, num_classes=5, **OPTIONS[name]), naming) == expected
 
 
 SMALL_VGG = {'stages': ((3, 4), (5,))}

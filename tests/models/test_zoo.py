@@ -58,6 +58,11 @@ PARAMETERS = {
     **{'cifar_resnet20': 269_722, 'cifar_resnet32': 464_154, 'cifar_resnet44': 658_586, 'cifar_resnet56': 853_018},
     **{'cifar_resnet110': 1_727_962, 'cifar_preact_resnet18': 11_171_146},
     **{'cifar_wide_resnet28_10': 36_479_194, 'cifar_wide_resnet40_2': 2_243_546},
+    # pytorch-cifar, the trainable ones of Keras's MobileNet, and the PyTorch package of EfficientNet-Lite, whose authors
+    # write 4.7, 5.4, 6.1, 8.2 and 13.0 million
+    **{'cifar_mobilenet_v1': 3_217_226, 'mobilenet_v1': 4_231_976, 'efficientnet_lite0': 4_652_008},
+    **{'efficientnet_lite1': 5_416_680, 'efficientnet_lite2': 6_092_072, 'efficientnet_lite3': 8_197_096},
+    'efficientnet_lite4': 13_006_568,
     # patches 48 x 192 + 192, 64 positions, 6 x (12 x 192^2 + 13 x 192), last norm, head
     'cifar_vit': 9_408 + 64 * 192 + 6 * (12 * 192**2 + 13 * 192) + 384 + 1_930,
 }  # fmt: skip
@@ -71,7 +76,10 @@ def test_the_numbers_of_parameters_in_the_table_are_those_of_the_papers():
 @pytest.mark.parametrize(
     ('name', 'options', 'expected'),
     [
-        *((name, {'num_classes': 10}, PARAMETERS[name]) for name in sorted(PARAMETERS.keys() - set(SMALL_IMAGES))),
+        *(
+            (name, {'num_classes': sizes.table()[name].num_classes}, PARAMETERS[name])
+            for name in sorted(PARAMETERS.keys() - set(SMALL_IMAGES))
+        ),
         # two 1x1 projections with batch normalization: 16 x 32 + 64 + 32 x 64 + 128
         ('cifar_resnet', {'num_classes': 10, 'depth': 20, 'shortcut': 'projection'}, 269_722 + 2_752),
         # (3072 x 256 + 256) + (256 x 256 + 256) + 2 x 512 + (256 x 10 + 10)
@@ -85,6 +93,10 @@ def test_the_numbers_of_parameters_in_the_table_are_those_of_the_papers():
         ('efficientnet', {'depth_multiplier': 1.1}, 7_794_184),
         ('efficientnet', {'width_multiplier': 1.1, 'depth_multiplier': 1.2}, 9_109_994),
         ('efficientnet', {'width_multiplier': 1.2, 'depth_multiplier': 1.4}, 12_233_232),
+        # the trainable ones of Keras's MobileNet(alpha=...)
+        ('mobilenet_v1', {'width_multiplier': 0.25}, 470_072),
+        ('mobilenet_v1', {'width_multiplier': 0.5}, 1_331_592),
+        ('mobilenet_v1', {'width_multiplier': 0.75}, 2_585_560),
     ],
 )
 def test_the_number_of_parameters(name, options, expected):
@@ -108,13 +120,23 @@ def test_a_residual_network_has_its_depth(name, depth, layers):
 @pytest.mark.parametrize(
     ('name', 'size', 'expected'),
     [
+        slow('mobilenet_v1', 33, [17] * 2 + [9] * 2 + [5] * 2 + [3] * 6 + [2] * 2),
+        slow('mobilenet_v1', 1, [1] * 14),
         ('mobilenet_v2', 33, [17] * 2 + [9] * 2 + [5] * 3 + [3] * 7 + [2] * 5),
         slow('mobilenet_v2', 1, [1] * 19),
         slow('mobilenet_v3_small', 1, [1] * 13),
+        slow('efficientnet_lite0', 33, [17] * 2 + [9] * 2 + [5] * 2 + [3] * 6 + [2] * 6),
+        slow('efficientnet_lite0', 1, [1] * 18),
+        # Windows that are not full count in pooling.
+        slow('squeezenet1_0', 40, [17] * 2 + [8] * 3 + [4] * 4 + [2] * 4),
+        slow('squeezenet1_1', 33, [16] * 2 + [8] * 2 + [4] * 2 + [2] * 7),
+        ('cifar_mobilenet_v1', 32, [32] * 2 + [16] * 2 + [8] * 2 + [4] * 6 + [2] * 2),
         slow('cifar_mobilenet_v2', 32, [32] * 4 + [16] * 3 + [8] * 7 + [4] * 5),
         ('cifar_mobilenet_v3_small', 32, [32] * 2 + [16] * 2 + [8] * 5 + [4] * 4),
         slow('cifar_mobilenet_v3_large', 32, [32] * 4 + [16] * 3 + [8] * 6 + [4] * 4),
         slow('cifar_efficientnet_b0', 32, [32] * 4 + [16] * 2 + [8] * 6 + [4] * 6),
+        slow('cifar_efficientnet_lite0', 32, [32] * 4 + [16] * 2 + [8] * 6 + [4] * 6),
+        ('cifar_squeezenet1_1', 32, [30] * 2 + [15] * 2 + [7] * 2 + [3] * 7),
         ('cifar_convnext', 32, [16] * 6 + [8] * 5 + [4] * 4),
         ('cifar_swin_t', 32, [16] * 4 + [8] * 3 + [4] * 8),  # which windows of 4 divide
     ],
@@ -154,7 +176,7 @@ def test_a_form_differs_from_another_in_few_options(form, name, differences):
 
 NORMALIZATIONS = {
     **dict.fromkeys(('googlenet', 'cifar_inception_v3'), (0.9, 1e-3)),
-    'mobilenet_v3_small': (0.99, 1e-3),  # torch's momentum is 0.01
+    **dict.fromkeys(('mobilenet_v3_small', 'efficientnet_lite'), (0.99, 1e-3)),  # torch's momentum is 0.01
 }
 
 
@@ -172,6 +194,8 @@ def test_normalizations_have_the_momentum_and_epsilon_of_torchvision(name):
         ('mobilenet_v3_small', 8, 'classifier_3', (200, 50), 0.01),
         ('efficientnet', 8, 'classifier', (200, 50), 1 / np.sqrt(3 * 50)),
         ('vgg', 8, 'fc', (200, 50), 1 / np.sqrt(3 * 200)),
+        ('squeezenet', 8, 'features_3/squeeze', (1, 1, 300, 200), np.sqrt(2 / 300)),
+        ('squeezenet', 8, 'classifier_1', (1, 1, 300, 200), 0.01),
         *(('vgg11', 8, layer, (200, 50), 0.01) for layer in ('fc1', 'fc2', 'fc')),
         ('densenet', 8, 'denseblock1_denselayer1/conv1', (1, 1, 64, 128), np.sqrt(2 / 64)),
         ('densenet', 8, 'denseblock1_denselayer1/conv2', (3, 3, 128, 32), np.sqrt(2 / (9 * 128))),
@@ -185,7 +209,7 @@ def test_kernels_start_as_in_pytorch(name, size, path, shape, std):
     found = {call.path: call.module for call in calls(module, (nn.Dense, nn.Conv), (size, size, 3), train=True)}
     kernel = found[path].kernel_init(jax.random.key(0), shape)
     assert float(kernel.std()) == pytest.approx(std, rel=0.05)
-    uniform = (name, path) in {('efficientnet', 'classifier'), ('vgg', 'fc')}
+    uniform = (name, path) in {('efficientnet', 'classifier'), ('vgg', 'fc'), ('squeezenet', 'features_3/squeeze')}
     assert (float(jnp.abs(kernel).max()) < 1.75 * std) == uniform
 
 
@@ -264,9 +288,10 @@ def test_all_but_the_last_layer_compute_in_bfloat16(name):
     )
     assert (products or convolved).pop() == {jnp.dtype(jnp.float32)}  # the last one makes the logits
     assert all(found == {jnp.dtype(jnp.bfloat16)} for found in (*products, *convolved))
-    *inner, last = layers(module, shape_of(name)).values()
-    assert last.out.dtype == jnp.float32
-    assert {call.out.dtype for call in inner if 'dropout' not in call.path} == {jnp.dtype(jnp.bfloat16)}
+    found = [call for call in layers(module, shape_of(name)).values() if not isinstance(call.module, nn.Dropout)]
+    last = 2 if name == 'squeezenet' else 1  # a ReLU comes after its last convolution
+    assert {call.out.dtype for call in found[-last:]} == {jnp.dtype(jnp.float32)}
+    assert {call.out.dtype for call in found[:-last]} == {jnp.dtype(jnp.bfloat16)}
 
 
 @pytest.mark.parametrize('name', KINDS)
