@@ -3,7 +3,6 @@
 The network has smooth activations and gradients far from zero, so that their signs do not depend on rounding.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rfn_jax.core import losses
+from rfn_jax.core import losses, rng
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -24,33 +23,34 @@ def fast_compilation():
 
 
 class Problem(NamedTuple):
-    """Two checkpoints of one architecture, and labeled images `[B, H, W, C]` with ids.
+    """Two checkpoints of one architecture, and labeled images `[B, H, W, C]` with keys."""
 
-    Whenever Python runs `apply`, which means that something is traced, the shape of the images is added to `traces`.
-    """
-
-    apply: Callable
-    traces: list
     variables: dict
     other_variables: dict
     images: np.ndarray
     labels: np.ndarray
-    ids: np.ndarray
+    keys: jax.Array
+
+    @staticmethod
+    def apply(variables, images):
+        """Logits `[B, 5]` of images `[B, 6, 6, 3]`: two convolutions with tanh, and a dense layer."""
+        x = images - 0.5
+        for name, stride in (('first', 1), ('second', 2)):
+            layout = {'dimension_numbers': ('NHWC', 'HWIO', 'NHWC')}
+            x = jnp.tanh(jax.lax.conv_general_dilated(x, variables[name], (stride, stride), 'VALID', **layout))
+        return x.reshape(len(x), -1) @ variables['dense']
 
     @property
     def surrogate(self):
         return jax.tree_util.Partial(self.apply, self.variables)
 
+    @property
+    def other_surrogate(self):
+        return jax.tree_util.Partial(self.apply, self.other_variables)
 
-def conv_logits(variables, images):
-    """Logits `[B, 5]` of images `[B, 6, 6, 3]`: two convolutions with tanh, and a dense layer."""
-    x = images - 0.5
-    for name, stride in (('first', 1), ('second', 2)):
-        x = jax.lax.conv_general_dilated(
-            x, variables[name], (stride, stride), 'VALID', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
-        )
-        x = jnp.tanh(x)
-    return x.reshape(len(x), -1) @ variables['dense']
+    @property
+    def arguments(self):
+        return self.surrogate, self.images, self.labels, self.keys
 
 
 def conv_variables(seed):
@@ -68,22 +68,17 @@ def problem():
     images = generator.uniform(size=(14, 6, 6, 3)).astype(np.float32)
     images[0, :2], images[0, 2:4] = 0.0, 1.0  # values at the bounds of [0, 1], where clipping acts
     labels = generator.integers(5, size=14).astype(np.int32)
-    ids = generator.permutation(1000)[:14]
-    traces = []
-
-    def apply(variables, images):
-        traces.append(images.shape)
-        return conv_logits(variables, images)
-
-    return Problem(apply, traces, conv_variables(0), conv_variables(1), images, labels, ids)
+    keys = rng.example_keys(jax.random.key(7), generator.permutation(1000)[:14])
+    return Problem(conv_variables(0), conv_variables(1), images, labels, keys)
 
 
 @pytest.fixture(scope='module')
-def gradient_at(problem):
-    gradient = jax.jit(jax.grad(lambda x, y: losses.cross_entropy(problem.surrogate(x[None]), y[None])[0]))
-    return lambda x, y: np.asarray(gradient(x.astype(np.float32), y), np.float64)
+def loss_and_gradient(problem):
+    """The loss of one image and its gradient, in float64 for textbooks."""
+    function = jax.jit(jax.value_and_grad(lambda x, y: losses.cross_entropy(problem.surrogate(x[None]), y[None])[0]))
 
+    def at(x, y):
+        loss, gradient = function(x.astype(np.float32), y)
+        return float(loss), np.asarray(gradient, np.float64)
 
-@pytest.fixture(scope='module')
-def arguments(problem):
-    return problem.surrogate, problem.images[:4], problem.labels[:4], jax.random.split(jax.random.key(5), 4)
+    return at

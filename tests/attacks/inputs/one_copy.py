@@ -15,5 +15,5 @@ def compiled(transform, images, keys):
     return transform.apply(transforms.Input(images, labels, keys, keys, jnp.int32(0), None))
 
 
-def apply(transform, images, keys):
-    return np.array(compiled(transform, images, keys))
+def apply(transform, images):
+    return np.array(compiled(transform, images, jax.random.split(jax.random.key(0), len(images))))

@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from rfn_jax.attacks import Budget, GradientAttack, steepest
 from rfn_jax.attacks.inputs import mixing, scales, transforms
-from rfn_jax.core.errors import InputError
 
 GENERATOR = np.random.default_rng(0)
 COUNT = 3000
@@ -76,21 +74,22 @@ def test_all_scales_of_a_mix_share_a_partner_and_each_mix_has_its_own():
     assert np.any(drawn[0] != partners(mixing.admix(portion=0.2), labels, portion=0.2, seed=1))
 
 
+@pytest.mark.parametrize('copies', [1, 5])
+def test_scale_copies_are_halved_exactly_and_so_are_their_gradients(copies):
+    images = GENERATOR.uniform(size=(4, 3, 4, 2)).astype(np.float32)
+    for copy in range(copies):
+        inputs = given(images, np.zeros(4), copy)
+        result, pull = jax.vjp(lambda x, i=inputs: apply(scales.scale_copies(copies), i._replace(images=x)), images)
+        np.testing.assert_array_equal(result, images / 2**copy)
+        np.testing.assert_array_equal(pull(np.ones_like(images))[0], np.full_like(images, 0.5**copy))
+
+
+@pytest.mark.slow
 def test_without_a_portion_admix_is_scale_copies():
     images = GENERATOR.uniform(size=(4, 3, 4, 2)).astype(np.float32)
-    mixed, scaled = mixing.admix(2, 3, 0.0), scales.scale_copies(3)
     for copy in (0, 2, 4):
-        expected = apply(scaled, given(images, np.zeros(4), copy % 3))
-        np.testing.assert_array_equal(apply(mixed, given(images, np.zeros(4), copy)), expected)
-
-
-def test_the_defaults_are_those_of_the_paper():
-    images = GENERATOR.uniform(size=(4, 3, 4, 2)).astype(np.float32)
-    assert mixing.admix().copies == 15
-    np.testing.assert_array_equal(
-        apply(mixing.admix(), given(images, np.zeros(4), 7)),
-        apply(mixing.admix(3, 5, 0.2), given(images, np.zeros(4), 7)),
-    )
+        expected = apply(scales.scale_copies(3), given(images, np.zeros(4), copy % 3))
+        np.testing.assert_array_equal(apply(mixing.admix(2, 3, 0.0), given(images, np.zeros(4), copy)), expected)
 
 
 def test_no_gradient_goes_through_the_other_image():
@@ -101,16 +100,3 @@ def test_no_gradient_goes_through_the_other_image():
     by_image, by_pool = jax.grad(total, argnums=(0, 1))(jnp.ones((4, 3, 4, 2)), jnp.asarray(POOL.images))
     np.testing.assert_array_equal(by_image, 0.5)
     np.testing.assert_array_equal(by_pool, 0)
-
-
-def test_an_attack_with_admix_asks_for_a_pool(problem):
-    attack = GradientAttack(
-        name='admix',
-        limits=Budget(8 / 255),
-        direction=steepest('linf'),
-        step_size=1 / 255,
-        steps=1,
-        transforms=(mixing.admix(1, 1),),
-    )
-    with pytest.raises(InputError, match=r"attack 'admix' mixes in other images: it needs pool=\(images, labels\)"):
-        attack(problem.surrogate, problem.images, problem.labels, jax.random.key(0))

@@ -1,8 +1,10 @@
-"""The table of named attacks: their components, and how `make` handles names and options."""
+"""Named attacks and compositions of components: what they are made of, and how `make` handles names and options."""
 
 import inspect
 import re
 
+import ascent
+import jax
 import pytest
 
 from rfn_jax import attacks
@@ -67,13 +69,6 @@ def test_every_name_makes_an_attack_whose_options_are_checked(name):
         ATTACKS[name](epsilon=0.1, **needs)
 
 
-def test_an_unknown_attack_is_answered_with_the_nearest_name():
-    with pytest.raises(InputError, match="unknown attack 'mifgsm'; did you mean 'mi_fgsm'"):
-        ATTACKS.make('mifgsm')
-    with pytest.raises(InputError, match="unknown option of attack 'fgsm': 'steps'"):
-        ATTACKS.make('fgsm', steps=3)
-
-
 def test_specs_of_configs():
     attack = attacks.make_from({'name': 'mi_fgsm', 'preset': 'torchattacks', 'eps': 4 / 255})
     assert (attack.limits.eps, attack.step_size, attack.steps) == (4 / 255, 2 / 255, 10)
@@ -88,3 +83,67 @@ def test_every_preset_makes_its_attacks():
             needs = {'layer': 'layer1_0'} if name == 'ila' else {}
             attack = attacks.make(name, preset=preset, **needs)
             assert attack.limits.eps == table[name]['eps']
+
+
+def test_components_by_name():
+    attack = attacks.make('mi+di+ti', eps=0.1, steps=3, options={'di': {'rate': 0.9}, 'mi': {'decay': 0.5}})
+    assert (attack.name, attack.gradient_evaluations) == ('mi+di+ti', 3)
+    assert [transform.name for transform in attack.transforms] == ['input_diversity']
+    assert (attacks.compose('').name, attacks.make('mi', steps=2).name) == ('bim', 'mi')
+    attack = attacks.make('ni+vt+si+ghost', steps=3, options={'vt': {'neighbors': 2}, 'si': {'copies': 2}})
+    assert attack.gradient_evaluations == 3 * 3 * 2
+    assert attacks.make('shift', steps=3, options={'shift': {'copies': 4}}).gradient_evaluations == 3 * 4
+    for one, other in (('vt+pgn', 'pgn+vt'), ('rap+ni', 'ni+rap')):  # the order of estimates does not matter
+        assert attacks.make(one).gradient_evaluations == attacks.make(other).gradient_evaluations
+
+
+@pytest.mark.parametrize(
+    ('name', 'options', 'message'),
+    [
+        ('mi+dii', {}, "unknown attack component 'dii'; did you mean 'di'"),
+        ('mi+mi', {}, "each component may appear only once, got 'mi\\+mi'"),
+        ('mi+ni', {'options': {'ni': {'decay': 0.5}}}, r'momentum with different decays: \[0\.5, 1\.0\]'),
+        ('emi+pgn', {}, 'pgn cannot be combined with another gradient estimate'),
+        ('mi+di', {'options': {'ti': {}}}, "options are given for 'ti', which is not among the components"),
+        ('mi+', {}, "unknown attack component ''"),
+        ('pi+adam', {}, 'ask for more than one direction'),
+        ('mi+di', {'options': {'di': None}}, 'options must map names of components to mappings of their options'),
+        ('mi+di', {'options': {'di': {'rte': 1}}}, "unknown option of attack component 'di': 'rte'"),
+        ('mi+di', {'loss': 'cross'}, "unknown loss 'cross'; did you mean 'cross_entropy'"),
+        ('mi+di', {'preset': 'paper'}, 'presets are for named attacks'),
+        ('mi+pi', {'norm': 'l2'}, "pi is only defined for the norm 'linf', got 'l2'"),
+        ('bim', {'preset': 'torchattack'}, "unknown preset 'torchattack'; did you mean 'torchattacks'"),
+        ('sgm', {'preset': 'torchattacks'}, "unknown attack of the preset 'torchattacks': 'sgm'"),
+        ('linbp', {}, "attack 'linbp' needs from_layer"),
+        ('ila', {}, "attack 'ila' needs layer"),
+        ('mifgsm', {}, "unknown attack 'mifgsm'; did you mean 'mi_fgsm'"),
+        ('fgsm', {'steps': 3}, "unknown option of attack 'fgsm': 'steps'"),
+    ],
+)
+def test_what_cannot_be_composed(name, options, message):
+    with pytest.raises(InputError, match=message):
+        attacks.make(name, **options)
+
+
+@pytest.mark.parametrize(
+    ('components', 'options'),
+    [
+        ('ni', {}),
+        ('vt+mi', {}),
+        ('pgn+mi', {}),
+        ('emi', {'emi': {'radius': 1.0}}),
+        ('ssa+mi', {'ssa': {'rho': 0.01}}),
+        ('rap+mi', {'rap': {'late_start': 0}}),
+    ],
+)
+def test_neighborhoods_of_l2_attacks_are_as_large_as_the_budget(components, options, problem):
+    farthest = []
+
+    def logits(variables, images):
+        jax.debug.callback(lambda x: farthest.append(ascent.lengths(x - problem.images, 'l2').max()), images)
+        return problem.apply(variables, images)
+
+    attack = attacks.compose(components, eps=0.5, norm='l2', steps=3, options=options)
+    attack(jax.tree_util.Partial(logits, problem.variables), *problem.arguments[1:])
+    jax.effects_barrier()
+    assert 0.05 < max(farthest) < 4 * 0.5

@@ -1,33 +1,20 @@
-import math
+import functools
 
+import ascent
+import jax
 import numpy as np
 import pytest
+import scipy.stats
 
-from rfn_jax.attacks import Budget
+from rfn_jax.attacks import Budget, uniform_in_ball
 from rfn_jax.core.errors import InputError
 
-GENERATOR_SEED = 0
 
-
-def random_images(count, seed=GENERATOR_SEED):
+def random_images(count, seed=0):
     """Originals as uint8 with whole rows at both ends of the box, and the same as floats."""
     levels = np.random.default_rng(seed).integers(256, size=(count, 5, 4, 3)).astype(np.uint8)
     levels[:, 0], levels[:, 1] = 0, 255
     return levels, levels.astype(np.float32) / np.float32(255)
-
-
-def slow_project(image, original, eps, norm):
-    """One image, in float64, value by value."""
-    change = image.astype(np.float64) - original
-    length = math.sqrt(sum(float(value) ** 2 for value in change.flat))
-    projected = np.empty_like(change)
-    for index, value in np.ndenumerate(change):
-        if norm == 'linf':
-            value = min(max(value, -eps), eps)
-        elif length > eps:
-            value = value * eps / length
-        projected[index] = min(max(original[index] + value, 0.0), 1.0)
-    return projected
 
 
 @pytest.mark.parametrize('norm', ['linf', 'l2'])
@@ -38,16 +25,9 @@ def test_project_equals_a_slow_projection(norm, eps):
     far = (originals + scales * np.random.default_rng(1).normal(size=originals.shape)).astype(np.float32)
     projected = np.asarray(Budget(eps, norm).project(far, originals))
     assert projected.dtype == np.float32
-    for image, original, result in zip(far, originals, projected, strict=True):
-        np.testing.assert_allclose(result, slow_project(image, original, eps, norm), atol=1e-6, rtol=0)
-
-
-@pytest.mark.parametrize('norm', ['linf', 'l2'])
-def test_project_leaves_images_inside_the_budget_alone(norm):
-    _, originals = random_images(4)
-    inside = np.clip(originals + 0.001 * np.random.default_rng(1).uniform(-1, 1, originals.shape), 0, 1)
-    inside = inside.astype(np.float32)
-    np.testing.assert_allclose(Budget(0.1, norm).project(inside, originals), inside, atol=1e-7, rtol=0)
+    for image, original, result in zip(far.astype(np.float64), originals, projected, strict=True):
+        expected = ascent.project(image, original, norm=norm, eps=eps)
+        np.testing.assert_allclose(result, expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize('eps', [0.5 / 255, 1 / 255, 1.5 / 255, 0.03, 8 / 255, 0.1, 1.0])
@@ -64,14 +44,6 @@ def test_quantized_linf_images_are_the_nearest_levels_inside_the_budget(eps):
         assert abs(result - 255 * float(image)) <= np.min(np.abs(allowed - 255 * float(image))) + 1e-9
 
 
-def test_quantized_images_do_not_change_below_one_level():
-    levels, originals = random_images(3)
-    change = np.random.default_rng(2).uniform(-0.9 / 255, 0.9 / 255, originals.shape).astype(np.float32)
-    for norm, eps in (('linf', 0.9 / 255), ('l2', 0.9 / 255)):
-        images = np.asarray(Budget(eps, norm).project(originals + change, originals))
-        np.testing.assert_array_equal(Budget(eps, norm).quantize(images, levels), levels)
-
-
 @pytest.mark.parametrize('eps', [0.5 / 255, 0.02, 0.5, 1.0, 3.0])
 def test_quantized_l2_images_are_inside_the_budget(eps):
     levels, originals = random_images(8)
@@ -81,8 +53,7 @@ def test_quantized_l2_images_are_inside_the_budget(eps):
     quantized = Budget(eps, 'l2').quantize(images, levels)
     assert quantized.dtype == np.uint8
     change = quantized.astype(np.float64) - levels
-    lengths = np.sqrt(np.sum((change / 255) ** 2, axis=(1, 2, 3)))
-    assert np.all(lengths <= eps * (1 + 1e-6))
+    assert np.all(ascent.lengths(change / 255, 'l2') <= eps * (1 + 1e-6))
     # Every value is one of the two levels around it, and the nearest one where nothing had to be shortened.
     wanted = images.astype(np.float64) * 255 - levels
     assert np.all(change * wanted >= 0)
@@ -96,7 +67,7 @@ def test_quantized_l2_images_are_inside_the_budget(eps):
             back = result.copy()
             first = np.flatnonzero(moved & np.isclose(np.abs(whole) - np.abs(exact), last))[0]
             back.flat[first] = whole.flat[first]
-            assert np.sqrt(np.sum((back / 255) ** 2)) > eps
+            assert ascent.lengths(back / 255, 'l2') > eps
 
 
 def test_quantized_l2_images_keep_their_length():
@@ -107,7 +78,7 @@ def test_quantized_l2_images_keep_their_length():
     for eps, share in ((0.25, 0.97), (0.5, 0.99), (1.0, 0.997)):  # truncation would leave 0.72, 0.84 and 0.92
         images = np.asarray(Budget(eps, 'l2').project(originals + direction, originals))
         change = Budget(eps, 'l2').quantize(images, levels).astype(np.float64) - levels
-        lengths = np.sqrt(np.sum((change / 255) ** 2, axis=(1, 2, 3)))
+        lengths = ascent.lengths(change / 255, 'l2')
         assert np.all(lengths <= eps * (1 + 1e-6))
         assert np.all(lengths >= share * eps), (eps, lengths)
 
@@ -127,3 +98,37 @@ def test_quantize_reproduces_every_pair_of_whole_levels(norm, eps):
     as_sum = levels.astype(np.float32) / np.float32(255) + ((target - base) / 255).astype(np.float32)
     for images in (as_image, np.clip(as_sum, 0, 1)):
         np.testing.assert_array_equal(Budget(eps, norm).quantize(images, levels), target)
+
+
+EPS = 0.1
+GRAY = np.full((4000, 2, 2, 1), 0.5, np.float32)
+KEYS = jax.random.split(jax.random.key(0), 4000)
+
+
+def test_linf_start_is_uniform_in_every_value():
+    change = np.asarray(uniform_in_ball(GRAY, KEYS, Budget(EPS))) - GRAY
+    assert np.max(np.abs(change)) <= EPS + 1e-7
+    for value in change.reshape(4000, -1).T:
+        assert scipy.stats.kstest(value / EPS, scipy.stats.uniform(-1, 2).cdf).pvalue > 1e-3
+
+
+def test_l2_start_is_uniform_in_the_ball():
+    change = (np.asarray(uniform_in_ball(GRAY, KEYS, Budget(EPS, 'l2'))) - GRAY).reshape(4000, -1)
+    radius = np.linalg.norm(change, axis=1)
+    assert radius.max() <= EPS + 1e-7
+    # In a ball of d dimensions the share of points within r is (r / eps)^d, and all directions are alike.
+    assert scipy.stats.kstest((radius / EPS) ** change.shape[1], scipy.stats.uniform.cdf).pvalue > 1e-3
+    directions = change / radius[:, None]
+    np.testing.assert_allclose(directions.mean(0), 0, atol=0.03)
+    np.testing.assert_allclose(directions.T @ directions / 4000, np.eye(4) / 4, atol=0.02)
+
+
+@pytest.mark.parametrize('norm', ['linf', 'l2'])
+def test_starts_stay_in_the_box_and_follow_the_key_of_the_example_alone(norm):
+    images = np.random.default_rng(0).integers(2, size=(6, 4, 4, 3)).astype(np.float32)  # every value is at an end
+    keys = jax.random.split(jax.random.key(1), 6)
+    start = jax.jit(functools.partial(uniform_in_ball, limits=Budget(EPS, norm)))
+    whole = np.asarray(start(images, keys))
+    assert (whole.min(), whole.max()) == (0, 1)
+    np.testing.assert_allclose(start(images[5:], keys[5:]), whole[5:], atol=1e-7)
+    assert np.all(np.any(start(images, keys[::-1]) != whole, axis=(1, 2, 3)))
