@@ -6,6 +6,7 @@ import math
 import jax
 import numpy as np
 import pytest
+from quick_attacks import slow
 
 from rfn_jax import attacks
 from rfn_jax.attacks import arguments
@@ -159,7 +160,9 @@ def test_types_and_shapes_are_checked_under_jit_too(problem):
         jax.jit(BIM)(problem.surrogate, GRAY.astype(np.uint8), LABELS, KEY)
 
 
-@pytest.mark.parametrize('attack', [BIM, attacks.admix(steps=2, mixes=1, scales=1)], ids=lambda attack: attack.name)
+@pytest.mark.parametrize(
+    'attack', [BIM, slow(attacks.admix(steps=2, mixes=1, scales=1))], ids=lambda attack: attack.name
+)
 def test_concrete_images_may_be_used_inside_a_function_under_jit(attack, problem):
     pool = {'pool': (problem.images, problem.labels)} if attack.needs_pool else {}
 

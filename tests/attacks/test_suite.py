@@ -25,7 +25,7 @@ BASIC = ('fgsm', 'bim', 'mi_fgsm', 'pgd')
 CASES = [(name, 'linf' if name == 'pi_fgsm' else 'l2', 'float32') for name in NAMES]
 CASES += [(name, 'linf', 'float32') for name in BASIC]
 CASES += [(name, 'l2', 'bfloat16') for name in ('bim', 'apgd', 'mi+di+ti+sgm')]  # the surrogate computes in bfloat16
-QUICK = {('bim', 'linf', 'float32'), ('pgd', 'l2', 'float32'), ('mi_fgsm', 'l2', 'float32')}
+QUICK = {('bim', 'linf', 'float32'), ('pgd', 'l2', 'float32')}
 
 
 @functools.cache
@@ -106,5 +106,5 @@ def test_restarts_keep_the_best_run_of_each_example(problem):
     assert np.mean(loss_of_many) > np.mean(loss_of_one)
     assert np.all(ascent.lengths(many - images, 'linf') <= EPS['linf'] + 1e-6)
     assert make('pgd', restarts=4).gradient_evaluations == 4 * make('pgd').gradient_evaluations
-    part = make('pgd', steps=1, restarts=4)(surrogate, images[3:9], labels[3:9], keys[3:9])
-    np.testing.assert_allclose(part, many[3:9], atol=1e-6, rtol=0)
+    turned = make('pgd', steps=1, restarts=4)(surrogate, images[::-1], labels[::-1], keys[::-1])
+    np.testing.assert_allclose(turned[::-1], many, atol=1e-6, rtol=0)

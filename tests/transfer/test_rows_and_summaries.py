@@ -4,16 +4,7 @@ import numpy as np
 import pytest
 
 from rfn_jax.core import tables
-from rfn_jax.transfer import (
-    BLACK_BOX,
-    WHITE_BOX,
-    Crafted,
-    NaturalRow,
-    TransferRow,
-    best_epoch,
-    gains,
-    mean_success,
-)
+from rfn_jax.transfer import BLACK_BOX, WHITE_BOX, Crafted, NaturalRow, TransferRow, best_epoch, gains, mean_success
 
 CRAFTED = Crafted(surrogate='resnet', training='rfn', seed=2, epoch=40, attack='bim', eps=4 / 255, norm='linf')
 

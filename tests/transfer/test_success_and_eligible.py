@@ -69,11 +69,7 @@ def test_the_first_ones_are_taken():
 @pytest.mark.parametrize(
     ('predicted', 'at_most', 'message'),
     [
-        (
-            {'good': [0, 0, 1, 0, 0], 'bad': [1, 1, 0, 1, 0]},
-            5,
-            r'none of the 5 examples of toy .*\(good 60\.0%, bad 20\.0%\)',
-        ),
+        ({'good': [0, 0, 1, 0, 0], 'bad': [1, 1, 0, 1, 0]}, 5, r'the 5 examples of toy .*\(good 60\.0%, bad 20\.0%\)'),
         ({}, 5, 'at least one target'),
         ({'one': EXAMPLES.labels}, 0, 'at least 1, got 0'),
     ],

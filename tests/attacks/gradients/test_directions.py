@@ -8,6 +8,7 @@ import optax
 import pytest
 import scipy.signal
 import scipy.stats
+from quick_attacks import slow
 
 from rfn_jax.attacks import Budget, GradientAttack, accumulate, steepest
 from rfn_jax.attacks.gradients import translation
@@ -97,7 +98,7 @@ def test_patches_equal_the_paper_image_by_image(beta, eps, kernel_size):
     assert 100 < projected < gradients.size  # the projection happens, but not always
 
 
-@pytest.mark.parametrize('decay', [None, 0.9])
+@pytest.mark.parametrize('decay', [slow(None), 0.9])
 def test_patches_are_a_direction_for_the_engine(decay, problem, loss_and_gradient):
     eps, beta, steps = 1 / 16, 8, 4
     before = [] if decay is None else [accumulate(decay)]

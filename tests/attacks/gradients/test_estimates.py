@@ -113,7 +113,7 @@ def reverse(late_start, random_start):
 AHEAD = look_ahead(ALPHA, MU)
 # The estimate, its textbook, the decay of the momentum and the chunk size.
 CASES = [
-    (look_ahead(ALPHA, 0.0), ni_fgsm(0.0), 0.0, 1),
+    slow(look_ahead(ALPHA, 0.0), ni_fgsm(0.0), 0.0, 1),
     (look_ahead(ALPHA, 0.9), ni_fgsm(0.9), 0.9, 1),
     slow(look_ahead(ALPHA, 1.0), ni_fgsm(1.0), 1.0, 1),
     slow(variance_tuned(NEAR, 1), vmi_fgsm(1), MU, 1),
@@ -195,6 +195,7 @@ def test_the_evaluations_are_counted_correctly_and_each_has_its_own_keys(name, a
     assert all(drawn.count(keys) == twice for keys in drawn)
 
 
+@pytest.mark.slow
 @every
 def test_neither_the_batch_nor_the_order_matters(name, arguments):
     surrogate, images, labels, keys = arguments
@@ -208,13 +209,13 @@ def test_neither_the_batch_nor_the_order_matters(name, arguments):
     assert (np.max(np.abs(other_draws - whole)) > 1e-4) == (name in DRAWS)
 
 
-@every
+@pytest.mark.parametrize('name', [n if n in ('penalty', 'enhanced') else slow(n) for n in ESTIMATES])
 def test_a_zero_gradient_leaves_the_images_where_they_are(name, problem, arguments):
     flat = jax.tree_util.Partial(problem.apply, problem.variables | {'dense': jnp.zeros((24, 5))})
     np.testing.assert_array_equal(make_named(name)(flat, *arguments[1:]), arguments[1])
 
 
-@every
+@pytest.mark.parametrize('name', [n if n == 'variance' else slow(n) for n in ESTIMATES])
 def test_half_precision_images_work(name, arguments):
     surrogate, images, *rest = arguments
     found = make_named(name)(lambda x: surrogate(x.astype(jnp.float32)), images.astype(np.float16), *rest)

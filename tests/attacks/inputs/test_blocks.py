@@ -57,9 +57,9 @@ def textbook(image, a):
         slow((12, 12, 3), 3, 24.0),
         ((11, 7, 1), 2, 24.0),
         slow((9, 14, 2), 3, 180.0),
-        ((4, 4, 1), 4, 90.0),
+        slow((4, 4, 1), 4, 90.0),
         slow((8, 5, 2), 1, 60.0),
-        ((5, 5, 2), 5, 0.0),
+        slow((5, 5, 2), 5, 0.0),
     ],
 )
 def test_it_equals_the_textbook_with_the_same_draws_for_each_example(shape, n, max_angle):

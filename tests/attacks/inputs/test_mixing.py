@@ -84,6 +84,7 @@ def test_scale_copies_are_halved_exactly_and_so_are_their_gradients(copies):
         np.testing.assert_array_equal(pull(np.ones_like(images))[0], np.full_like(images, 0.5**copy))
 
 
+@pytest.mark.slow
 def test_without_a_portion_admix_is_scale_copies():
     images = GENERATOR.uniform(size=(4, 3, 4, 2)).astype(np.float32)
     for copy in (0, 2, 4):

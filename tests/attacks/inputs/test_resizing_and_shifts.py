@@ -123,7 +123,7 @@ def test_sizes_above_the_image_are_drawn_too():
     np.testing.assert_array_equal(found, 1)
 
 
-@pytest.mark.parametrize('probability', [0.0, 0.3, 0.5, 1.0])
+@pytest.mark.parametrize('probability', [0.0, 0.3, 1.0])
 def test_the_probability_is_how_often_an_image_is_transformed(probability):
     images = GENERATOR.uniform(0.1, 1, size=(2000, 4, 4, 1)).astype(np.float32)
     results = apply(resizing.input_diversity(1.5, probability), images)

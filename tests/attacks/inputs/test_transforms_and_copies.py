@@ -29,7 +29,9 @@ TRANSFORMS = {
     'spectrum_simulation_through': spectrum.spectrum_simulation(4, gradient='images'),
     'block_shuffle_rotate': blocks.block_shuffle_rotate(4, 2),
 }
-every = pytest.mark.parametrize('name', TRANSFORMS)
+COSTLY = {'input_diversity_smaller', 'input_diversity_nearest', 'spectrum_simulation_through'}
+every = pytest.mark.parametrize('name', [slow(name) if name in COSTLY else name for name in TRANSFORMS])
+CHEAP = ('scale_copies', 'random_shift')
 
 
 def given(shape=(8, 6, 2), *, copy=1, seed=0, dtype=jnp.float32):
@@ -81,7 +83,7 @@ def test_shape_is_kept(name, shape):
     assert (result.shape, result.dtype) == ((7, *shape), jnp.float32)
 
 
-@every
+@pytest.mark.parametrize('name', [slow(n) if n.startswith(('block', 'input', 'spectrum')) else n for n in TRANSFORMS])
 @pytest.mark.parametrize('dtype', [slow('float16'), 'bfloat16'])
 def test_only_the_result_is_rounded_to_low_precision_and_not_the_intermediate_values(name, dtype):
     inputs = given(dtype=dtype)
@@ -102,7 +104,7 @@ def test_an_example_does_not_depend_on_the_batch_or_its_order(name):
         np.testing.assert_allclose(apply(name, taken), whole[rows], atol=1e-6)
 
 
-@pytest.mark.parametrize('name', [slow(n) if n.startswith(('block', 'input')) else n for n in TRANSFORMS])
+@pytest.mark.parametrize('name', [n if n in CHEAP else slow(n) for n in TRANSFORMS])
 def test_jit_changes_nothing(name):
     np.testing.assert_allclose(TRANSFORMS[name].apply(given()), apply(name, given()), atol=1e-6)
 
@@ -197,7 +199,8 @@ def test_the_gradient_is_the_mean_over_all_combinations_of_copies(problem, pool,
     assert np.abs(by_one - images).max() > 0.05
 
 
-@pytest.mark.parametrize('chunk_size', [5, slow(12)])
+@pytest.mark.slow
+@pytest.mark.parametrize('chunk_size', [5, 12])
 def test_the_chunk_size_makes_no_difference(chunk_size, problem, pool, by_one):
     np.testing.assert_allclose(attack(chunk_size=chunk_size)(*problem.arguments, pool=pool), by_one, atol=1e-6)
 
@@ -235,8 +238,7 @@ def test_mean_over_is_the_mean_whether_or_not_the_chunk_divides_the_count(count,
     assert mean['value'].dtype == jnp.float32
 
 
-@pytest.mark.parametrize('spoiled', [np.nan, np.inf])
-@pytest.mark.parametrize('chunk_size', [2, 3, 10])
+@pytest.mark.parametrize(('chunk_size', 'spoiled'), [(2, np.nan), (3, np.inf), (10, np.nan)])
 def test_values_beyond_the_last_copy_cannot_leak(chunk_size, spoiled):
     count = 5
     beyond = np.concatenate([VALUES[:count], np.full((20, 3, 2), spoiled, np.float32)])

@@ -4,6 +4,7 @@ import ascent
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick_attacks import slow
 
 from rfn_jax.attacks import ATTACKS, Budget, bim, fgsm, mi_fgsm, pgd, uniform_in_ball
 
@@ -18,7 +19,7 @@ def make(name, norm, eps):
 
 
 @pytest.mark.parametrize('norm', EPS)
-@pytest.mark.parametrize('name', ['bim', 'fgsm', 'mi_fgsm', 'pgd'])
+@pytest.mark.parametrize('name', [slow('bim'), 'fgsm', 'mi_fgsm', 'pgd'])
 def test_recipe_equals_its_twin(name, norm, problem, loss_and_gradient):
     images, eps = problem.images, EPS[norm]
     alpha, steps = (eps, 1) if name == 'fgsm' else (eps / 4, STEPS)
@@ -38,6 +39,7 @@ def test_recipe_equals_its_twin(name, norm, problem, loss_and_gradient):
     assert np.max(np.abs(expected - images)) > eps / 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('name', 'norm', 'small', 'large'), [('fgsm', 'linf', 0.1 / 255, 0.4), ('pgd', 'l2', 0.001, 3.0)]
 )

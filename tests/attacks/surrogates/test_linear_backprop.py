@@ -63,6 +63,7 @@ def test_residual_blocks_have_linear_branches_with_the_norms_of_the_true_ones(fr
     small_networks.assert_another_gradient(linear_backprop(from_layer)(RESNET), RESNET, forward)
 
 
+@pytest.mark.slow
 def test_relu6_is_linear_in_a_mobilenet_and_its_branches_keep_their_norms():
     network = small_networks.classifier('mobilenet_v2')
 
@@ -72,6 +73,7 @@ def test_relu6_is_linear_in_a_mobilenet_and_its_branches_keep_their_norms():
     small_networks.assert_another_gradient(linear_backprop('features_2')(network), network, forward)
 
 
+@pytest.mark.slow
 def test_a_densenet_is_linear_behind_its_stem_and_concatenations_rescale_nothing():
     network = small_networks.classifier('densenet')
 

@@ -24,15 +24,13 @@ TRANSFORMS = {
 }
 
 
-@pytest.mark.parametrize('name', [slow('skip_gradient'), 'linear_backprop', 'ghost_network'])
+@pytest.mark.parametrize('name', [slow('skip_gradient'), slow('linear_backprop'), 'ghost_network'])
 def test_an_attack_with_a_transform_is_the_attack_on_the_transformed_surrogate_at_every_step(name):
     network, other = (small_networks.classifier('resnet', seed) for seed in (0, 1))
     transform, crafting = TRANSFORMS[name], attack(TRANSFORMS[name])
     found = crafting(network, IMAGES, LABELS, KEYS)
     expected = small_networks.plain_attack(transform(network), IMAGES, LABELS, KEYS)
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    part = jax.jit(crafting)(network, IMAGES[1:3], LABELS[1:3], KEYS[1:3])
-    np.testing.assert_allclose(part, found[1:3], atol=1e-6)
     with jax.no_tracing():  # checkpoints share a compilation
         changed = crafting(other, IMAGES, LABELS, KEYS)
     assert np.any(changed != found)
@@ -135,8 +133,8 @@ ATTACKS = {
     'linbp': (attacks.linbp(from_layer='first', steps=2), 2 * 2),
     'ila': (attacks.ila(layer='last', first_steps=2, steps=1), 2 + 1),
 }
-PAIRS = [(name, 'bim') for name in SURROGATES] + [('network', name) for name in ATTACKS]
-PAIRS += [('ensemble', 'vmi_fgsm'), ('ensemble', 'apgd'), ('ensemble', 'linbp'), ('linear_backprop', 'ila')]
+PAIRS = [(name, 'bim') for name in SURROGATES] + [('network', name) for name in ATTACKS if name != 'bim']
+PAIRS += [slow('ensemble', 'vmi_fgsm'), ('ensemble', 'apgd'), slow('ensemble', 'linbp'), ('linear_backprop', 'ila')]
 
 
 @pytest.mark.parametrize(('surrogate', 'name'), PAIRS)
