@@ -8,7 +8,7 @@ from rfn_jax.core import sharding
 from rfn_jax.core.errors import InputError
 from rfn_jax.data import ImageDataset
 from rfn_jax.models import Classifier
-from rfn_jax.transfer import eligible_examples, predictions, successes
+from rfn_jax.transfer import eligible_examples, eligible_positions, predictions, successes
 
 
 class Brightness(nn.Module):
@@ -64,6 +64,17 @@ def test_only_examples_that_all_targets_classify_correctly_are_eligible():
 def test_the_first_ones_are_taken():
     predicted = {'one': np.array([1, 0, 1, 1, 1])}
     np.testing.assert_array_equal(eligible_examples(EXAMPLES, predicted, at_most=2).ids, [40, 30])
+
+
+@pytest.mark.parametrize(
+    ('at_most', 'expected'),
+    [(1, [0]), (2, [0, 3]), (3, [0, 3, 6]), (4, [0, 1, 3, 6]), (6, [0, 1, 2, 3, 5, 6]), (9, range(7))],
+)
+def test_balanced_examples_are_taken_from_each_class_in_turn(at_most, expected):
+    labels = np.array([2, 2, 2, 0, 2, 0, 1, 1])
+    predicted = {'one': np.where(np.arange(8) < 7, labels, 3)}
+    found = eligible_positions(labels, predicted, at_most=at_most, source='toy', balanced=True)
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize(
