@@ -6,11 +6,11 @@ sum of a block; where a branch has ReLUs, it can be called with others: `branch(
 
 import functools
 
-import ascent
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from attacks import ascent
 
 from rfn_jax import attacks, models
 from rfn_jax.attacks import attack as attack_lib

@@ -1,11 +1,11 @@
 import functools
 import itertools
 
-import ascent
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from attacks import ascent
 from quick_attacks import slow
 
 from rfn_jax.attacks import SteppedSurrogate

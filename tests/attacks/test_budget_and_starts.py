@@ -1,10 +1,10 @@
 import functools
 
-import ascent
 import jax
 import numpy as np
 import pytest
 import scipy.stats
+from attacks import ascent
 
 from rfn_jax.attacks import Budget, uniform_in_ball
 from rfn_jax.core.errors import InputError

@@ -3,12 +3,12 @@ import functools
 import pathlib
 import re
 
-import ascent
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from attacks import ascent
 
 import rfn_jax
 from rfn_jax.attacks import Budget, GradientAttack, GradientEstimate, engine, pgd, steepest

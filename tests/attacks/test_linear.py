@@ -2,12 +2,12 @@
 
 import functools
 
-import ascent
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.signal
+from attacks import ascent
 from quick_attacks import CHEAP
 
 from rfn_jax import attacks

@@ -2,12 +2,12 @@
 
 import functools
 
-import ascent
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import small_networks
+from attacks import ascent
 from quick_attacks import CHEAP, slow
 
 from rfn_jax import attacks

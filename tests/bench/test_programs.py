@@ -35,6 +35,7 @@ def attack(precision, **attack):
     return bench.attack_program('cifar_thin', attack, batch_size=B, precision=precision, mesh=mesh)
 
 
+@pytest.mark.slow
 def test_the_operations_of_a_step_are_those_of_its_gradients():
     # 3 x 3 convolutions of a 16 x 16 image: from 3 to 4 channels, twice from 4 to 4; a dense layer.
     forward = 2 * (16 * 16 * 9 * (3 * 4 + 4 * 4 + 4 * 4) + 4 * 10)

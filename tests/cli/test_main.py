@@ -43,6 +43,7 @@ def test_help_shows_the_flags(command, flags, capsys):
     assert all(flag in printed for flag in flags)
 
 
+@pytest.mark.slow
 def test_train_can_be_limited_to_some_networks(tmp_path, refused):
     assert main.main(['train', CONFIG, f'--workdir={tmp_path}', '--only=targets/mlp,surrogates/small-sgd']) == 0
     trained = {path.parent.relative_to(tmp_path).as_posix() for path in tmp_path.rglob('metrics.jsonl')}

@@ -65,6 +65,7 @@ def test_logits_and_gradients_of_a_family(kind):
             assert distance(part, wanted) < tolerance, dtype
 
 
+@pytest.mark.slow
 def test_an_attack_agrees_with_float64():
     classifier, keys = small_networks.classifier('resnet'), jax.random.split(jax.random.key(0), N)
     attack = attacks.mi_fgsm(eps=0.5, steps=5, norm='l2')
@@ -79,6 +80,7 @@ def test_an_attack_agrees_with_float64():
         assert distance(found, expected) < tolerance, dtype
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('dtype', ['float32', pytest.param('bfloat16', marks=pytest.mark.slow)])
 def test_steps_in_a_scan_agree_with_single_steps(dtype):
     spec = {'name': 'resnet', 'stage_sizes': (1,), 'widths': (8,), 'dtype': dtype}

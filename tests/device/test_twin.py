@@ -120,6 +120,7 @@ def test_a_worker_that_cannot_free_a_case_is_replaced(run):
     assert run.log().count('jax begins') == 2
 
 
+@pytest.mark.slow
 def test_the_time_limit_leaves_whole_results(run):
     began = time.monotonic()
     cases = case('a'), case('b', torch='silence'), case('c')

@@ -139,6 +139,7 @@ def test_no_stage_runs_an_earlier_one(tmp_path):
     assert not (tmp_path / 'empty').exists()
 
 
+@pytest.mark.slow
 def test_later_stages_do_not_write_the_tables_of_the_choice(copy):
     before = {name: times(copy / 'results', name) for name in SELECTED}
     shutil.rmtree(copy / 'adversarial' / 'small-early_stopped-seed0')
@@ -150,6 +151,7 @@ def test_later_stages_do_not_write_the_tables_of_the_choice(copy):
     assert used == {chosen['epoch']}
 
 
+@pytest.mark.slow
 def test_a_choice_made_with_seeds_that_are_now_left_out_is_not_used(copy):
     config = small_experiment.get_config()
     config.seeds = 1

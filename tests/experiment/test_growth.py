@@ -107,6 +107,7 @@ def test_more_examples_are_added_to_the_existing_ones_as_a_new_run_makes_them(co
     assert [(copy / 'results' / name).read_bytes() for name in names] == grown
 
 
+@pytest.mark.slow
 def test_a_report_shows_the_config_and_the_choice_that_were_measured(config, copy, monkeypatch):
     measured = []
     successes = transfer.successes
@@ -202,6 +203,7 @@ def test_a_network_that_another_process_trains_is_left_to_it(config, tmp_path, m
     assert not lock.exists()
 
 
+@pytest.mark.slow
 def test_the_training_set_of_one_seed_is_on_the_devices_at_a_time(config, tmp_path, monkeypatch):
     config.seeds = 3
     config.optim.update(epochs=1, decay_epochs=())
@@ -245,6 +247,7 @@ def test_what_does_not_change_a_network_may_change(config, copy, work):
     assert not work[0]
 
 
+@pytest.mark.slow
 def test_a_network_that_does_not_exist_yet_may_change(config, tmp_path):
     plan, workdir = opening(config, tmp_path)
     (tmp_path / 'targets' / 'mlp' / 'checkpoints').mkdir(parents=True)  # in an empty folder, there is none

@@ -115,6 +115,7 @@ def test_the_contents_of_an_imported_network_are_part_of_the_definition_and_its_
         opening(bound, work)
 
 
+@pytest.mark.slow
 def test_every_stage_checks_that_an_imported_network_is_unchanged(copy, saved):
     config = small_experiment.get_config()
     config.validation_targets.imported = {'network': str(saved / 'mlp')}
@@ -171,6 +172,7 @@ def test_a_bad_entry_is_reported_before_anything_runs(config, saved, tmp_path, e
     assert not (tmp_path / 'work').exists()
 
 
+@pytest.mark.slow
 def test_a_network_of_another_work_directory_is_a_target_and_a_start(config, finished, tmp_path):
     network = str(finished / 'surrogates' / 'small-sgd' / 'seed0')
     config['targets'] = {'other': {'network': network, 'epoch': 1}}

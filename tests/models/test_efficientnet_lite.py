@@ -77,6 +77,7 @@ def test_trained_weights_classify_images_as_in_pytorch(tmp_path, capsys):
     assert relative_error(logits[: len(expected)], expected) < 1e-3
 
 
+@pytest.mark.slow
 def test_the_default_normalization_is_that_of_images_from_0_to_255(tmp_path):
     module = small('efficientnet_lite')
     classifier = models.abstract(module, (8, 8, 3), num_classes=5).replace(variables=randomized(shapes_of(module)))

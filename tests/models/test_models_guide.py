@@ -1,9 +1,12 @@
 import pathlib
 import re
 
+import pytest
+
 import rfn_jax
 
 
+@pytest.mark.slow
 def test_the_code_of_the_guide_runs(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     guide = (pathlib.Path(rfn_jax.__file__).parent / 'models' / 'README.md').read_text()

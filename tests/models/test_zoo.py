@@ -221,7 +221,7 @@ def test_the_branches_of_a_convnext_start_with_the_layer_scale(options, scale):
     np.testing.assert_array_equal(init()['params']['layer_scale'], np.full((4, 1, 1), scale, np.float32))
 
 
-@pytest.mark.parametrize('name', slow_but(('mlp', 'vgg11', 'vit', 'mobilenet_v2'), KINDS))
+@pytest.mark.parametrize('name', slow_but(('mlp', 'vgg11'), KINDS))
 def test_evaluation_is_per_example_and_training_is_not(name):
     module, batch, variables = without_dropout(name), images(name), variables_of(name)
     mutable = ['batch_stats', 'auxiliary_logits']

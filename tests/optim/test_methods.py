@@ -307,6 +307,7 @@ def test_beta_of_esam_may_be_injected_and_gamma_may_not():
         optax.inject_hyperparams(optim.esam, static_args='mask')(0.4).init(problem.params)
 
 
+@pytest.mark.slow
 def test_the_draws_of_esam_do_not_depend_on_where_the_parameters_lie():
     flat = textbook.Flat(problems.convex())
     params = sharding.place(

@@ -12,6 +12,7 @@ import rfn_jax
 GUIDE = (pathlib.Path(rfn_jax.__file__).parent / 'optim' / 'README.md').read_text()
 
 
+@pytest.mark.slow
 def test_the_blocks_of_the_guide_run_one_after_another(capsys):
     names = {}
     blocks = re.findall(r'```python\n(.*?)```', GUIDE, re.DOTALL)

@@ -90,6 +90,7 @@ UNFUSED = {
 }
 
 
+@pytest.mark.slow
 def test_radius_zero_is_the_base_optimizer_exactly():
     problem = problems.normalized()
     gradient = problem.grad_fn

@@ -34,6 +34,7 @@ def narrow(request, trained, tmp_path_factory):
     return bench, directory, wide.state(trained, 3)
 
 
+@pytest.mark.slow
 def test_states_are_float32_and_near_those_of_a_float32_training(narrow):
     bench, directory, expected = narrow
     state = bench.state(directory, 3)

@@ -89,6 +89,7 @@ def test_a_kill_between_the_metrics_and_the_checkpoint_loses_neither(bench, trai
     assert contents(bench, tmp_path) == contents(bench, trained)
 
 
+@pytest.mark.slow
 def test_killed_repairs_resume_and_stop_after_the_last_missing_epoch(bench, tmp_path, epochs_run):
     whole, part = tmp_path / 'whole', tmp_path / 'part'
     bench.fit(whole, epochs=6)

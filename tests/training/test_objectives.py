@@ -45,6 +45,7 @@ def assert_close(a, b, atol=0.0):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=atol), a, b)
 
 
+@pytest.mark.slow
 def test_auxiliary_heads_add_their_weighted_cross_entropy():
     module = Noisy(dropout=0.0)
     params = params_of(module)

@@ -29,6 +29,7 @@ def test_an_epoch_by_scan_equals_the_loop_bit_for_bit(network, minimizer, tmp_pa
     assert found[0] == found[1] == found[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('devices', [1, pytest.param(8, marks=pytest.mark.slow)])
 def test_an_epoch_transfers_nothing_compiles_nothing_again_and_reuses_the_whole_state(bench, devices):
     mesh = sharding.data_mesh(jax.devices()[:devices])

@@ -87,11 +87,11 @@ def textbook(bench, rho, m, steps=2):
     ('m', 'devices', 'options'),
     [
         (B, 1, {}),
-        (B, 8, {'micro_batch_size': 8}),
+        pytest.param(B, 8, {'micro_batch_size': 8}, marks=pytest.mark.slow),
         (8, 1, {'group_size': 8, 'micro_batch_size': 4}),
-        (8, 4, {'group_size': 8}),
-        (16, 8, {'group_size': 16, 'micro_batch_size': 4}),
-        (4, 8, {'group_size': 'device'}),
+        pytest.param(8, 4, {'group_size': 8}, marks=pytest.mark.slow),
+        pytest.param(16, 8, {'group_size': 16, 'micro_batch_size': 4}, marks=pytest.mark.slow),
+        pytest.param(4, 8, {'group_size': 'device'}, marks=pytest.mark.slow),
     ],
 )
 def test_every_division_of_a_batch_equals_the_textbook(bench, m, devices, options):
@@ -148,6 +148,7 @@ def test_one_hot_labels_equal_integers(bench):
     assert_close(one_hot, run(bench, optim.rfn_sam(0.3), 1, mix=None, label_smoothing=0.0))
 
 
+@pytest.mark.slow
 def test_auxiliary_heads_have_smoothed_labels_too():
     module = Net(auxiliary=True)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(8, 8, 8, 1)), jnp.float32)

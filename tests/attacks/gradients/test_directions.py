@@ -1,6 +1,5 @@
 """Directions of steps: steepest ascent, momentum, patches, and kernels that smooth the gradient."""
 
-import ascent
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +7,7 @@ import optax
 import pytest
 import scipy.signal
 import scipy.stats
+from attacks import ascent
 from quick_attacks import slow
 
 from rfn_jax.attacks import Budget, GradientAttack, accumulate, steepest

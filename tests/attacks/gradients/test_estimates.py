@@ -2,12 +2,12 @@
 
 import functools
 
-import ascent
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from attacks import ascent
 from quick_attacks import slow
 
 from rfn_jax.attacks import Budget, GradientAttack, GradientEstimate, accumulate, steepest

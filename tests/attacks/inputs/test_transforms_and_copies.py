@@ -3,12 +3,12 @@
 import functools
 import inspect
 
-import ascent
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ascent import fold
+from attacks import ascent
+from attacks.ascent import fold
 from quick_attacks import slow
 
 from rfn_jax.attacks import Budget, GradientAttack, steepest

@@ -3,9 +3,9 @@
 import inspect
 import re
 
-import ascent
 import jax
 import pytest
+from attacks import ascent
 
 from rfn_jax import attacks
 from rfn_jax.attacks import ATTACKS, COMPONENTS

@@ -1,9 +1,9 @@
 """The basic recipes in every norm: slow textbook twins (what holds for all attacks is in `test_suite.py`)."""
 
-import ascent
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from attacks import ascent
 from quick_attacks import slow
 
 from rfn_jax.attacks import ATTACKS, Budget, bim, fgsm, mi_fgsm, pgd, uniform_in_ball

@@ -1,12 +1,12 @@
 import functools
 
-import ascent
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import small_networks
-from ascent import fold
+from attacks import ascent
+from attacks.ascent import fold
 from quick_attacks import slow
 from small_networks import EPS, FUNCTION, IMAGES, KEYS, LABELS, attack, gradient, logits_of
 

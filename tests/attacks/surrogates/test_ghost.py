@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 import small_networks
-from ascent import fold
+from attacks.ascent import fold
 from quick_attacks import slow
 from small_networks import IMAGES, KEYS, LABELS, attack, logits_of
 
