@@ -14,10 +14,9 @@ import pathlib
 
 import ml_collections
 
-TARGETS = (
-    'resnet101', 'resnet152', 'resnext50_32x4d', 'wide_resnet50_2', 'densenet201', 'vgg19', 'googlenet', 'inception_v3',
-    'vit_b_16', 'swin_b',
-)  # fmt: skip
+from rfn_jax.configs import imagenet_rfn
+
+TARGETS = tuple('resnet101' if name == 'resnet50' else name for name in imagenet_rfn.TARGETS)
 
 
 def get_config(networks: str = '') -> ml_collections.ConfigDict:

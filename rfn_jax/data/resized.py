@@ -9,7 +9,7 @@ class ResizedSource:
     """The examples of a source with images of any size, each brought to the size of the data set.
 
     Args:
-      originals: The source; it also has the attribute `labels`, if the labels are known without reading the images.
+      originals: The source.
       transform: How their images are resized.
     """
 

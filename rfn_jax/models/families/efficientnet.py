@@ -60,6 +60,31 @@ class EfficientNet(inverted_residual.InvertedResidualNetwork):
         return options
 
 
+def scaled_stages(
+    stages: Sequence[Sequence[int]], width_multiplier: float, depth_multiplier: float, *, all_depths: bool = True
+) -> tuple[tuple[int, ...], ...]:
+    """Checks the rows of `EfficientNet.stages` and scales their channels and numbers of blocks.
+
+    Args:
+      stages: The rows before scaling.
+      width_multiplier: Scales the channels, which are then rounded to multiples of 8.
+      depth_multiplier: Scales the numbers of blocks, which are then rounded up.
+      all_depths: Whether to scale the numbers of blocks of the first and the last stage as well.
+
+    Raises:
+      InputError: A number is out of range.
+    """
+    ranges.check_positive(width_multiplier=width_multiplier, depth_multiplier=depth_multiplier)
+    stages = ranges.check_table('stages', stages, ('expansion', 'kernel', 'channels', 'blocks', 'stride'))
+    scaled = []
+    for index, (expansion, kernel, channels, blocks, strides) in enumerate(stages):
+        if all_depths or 0 < index < len(stages) - 1:
+            blocks = math.ceil(blocks * depth_multiplier)
+        channels = inverted_residual.round_channels(channels * width_multiplier)
+        scaled.append((expansion, kernel, channels, blocks, strides))
+    return tuple(scaled)
+
+
 @zoo.MODELS.register
 def efficientnet(
     num_classes: int,
@@ -83,16 +108,9 @@ def efficientnet(
     Raises:
       InputError: A number is out of range.
     """
-    options = {
-        **ranges.check_sizes(stem_strides=stem_strides),
-        **ranges.check_rates(dropout=dropout, stochastic_depth=stochastic_depth),
-    }
-    ranges.check_positive(width_multiplier=width_multiplier, depth_multiplier=depth_multiplier)
-    stages = ranges.check_table('stages', stages, ('expansion', 'kernel', 'channels', 'blocks', 'stride'))
-    scaled = tuple(
-        (t, k, inverted_residual.round_channels(c * width_multiplier), math.ceil(n * depth_multiplier), s)
-        for t, k, c, n, s in stages
-    )
+    options = ranges.check_sizes(stem_strides=stem_strides)
+    options |= ranges.check_rates(dropout=dropout, stochastic_depth=stochastic_depth)
+    scaled = scaled_stages(stages, width_multiplier, depth_multiplier)
     stem_width = inverted_residual.round_channels(32 * width_multiplier)
     return EfficientNet(num_classes, stem_width, 4 * scaled[-1][2], stages=scaled, **options, dtype=dtype)
 

@@ -7,13 +7,12 @@ padded as in TensorFlow (`layers.same_padding`). The layers have the names that 
 """
 
 import functools
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
 
-from rfn_jax.models import hooks, inverted_residual, layers, ranges, zoo
+from rfn_jax.models import hooks, layers, ranges, zoo
 from rfn_jax.models.families import efficientnet
 
 STAGES = efficientnet.STAGES
@@ -58,19 +57,10 @@ def efficientnet_lite(
     Raises:
       InputError: A number is out of range.
     """
-    options = {
-        **ranges.check_sizes(stem_strides=stem_strides),
-        **ranges.check_rates(dropout=dropout, stochastic_depth=stochastic_depth),
-    }
-    ranges.check_positive(width_multiplier=width_multiplier, depth_multiplier=depth_multiplier)
-    stages = ranges.check_table('stages', stages, ('expansion', 'kernel', 'channels', 'blocks', 'stride'))
-    scaled = []
-    for index, (expansion, kernel, channels, blocks, strides) in enumerate(stages):
-        if 0 < index < len(stages) - 1:
-            blocks = math.ceil(blocks * depth_multiplier)
-        channels = inverted_residual.round_channels(channels * width_multiplier)
-        scaled.append((expansion, kernel, channels, blocks, strides))
-    return EfficientNetLite(num_classes, STEM_WIDTH, HEAD_WIDTH, stages=tuple(scaled), **options, dtype=dtype)
+    options = ranges.check_sizes(stem_strides=stem_strides)
+    options |= ranges.check_rates(dropout=dropout, stochastic_depth=stochastic_depth)
+    scaled = efficientnet.scaled_stages(stages, width_multiplier, depth_multiplier, all_depths=False)
+    return EfficientNetLite(num_classes, STEM_WIDTH, HEAD_WIDTH, stages=scaled, **options, dtype=dtype)
 
 
 for _number, (_width, _depth, _dropout) in enumerate(
