@@ -9,17 +9,18 @@ accelerator, raise `image_size` to 224 and use architectures such as `resnet50` 
 
 import ml_collections
 
+from rfn_jax.configs import cifar10
+
 
 def get_config(directory: str = '') -> ml_collections.ConfigDict:
-    """The config; any value can be overridden on the command line, such as `--config.data.image_size=96`.
+    """The config of `cifar10.py` with an image folder and small networks.
 
     Args:
       directory: The image folder; it follows the name of the config after a colon.
     """
-    config = ml_collections.ConfigDict()
+    config = cifar10.get_config()
     config.name = 'image_folder'
-    config.seed = 0
-    config.seeds = 2  # number of surrogates for each training
+    config.seeds = 2
     config.data = {
         'name': 'image_folder',
         'directory': directory,
@@ -27,21 +28,8 @@ def get_config(directory: str = '') -> ml_collections.ConfigDict:
         'validation_fraction': 0.15,  # used if the folder has no images for validation
         'test_fraction': 0.25,  # used if the folder has no images for testing
     }
-    config.augmentation = {'crop_padding': 4, 'flip': True}
-
-    config.optim = {
-        'epochs': 40,
-        'batch_size': 32,
-        'learning_rate': 0.05,
-        'momentum': 0.9,
-        'weight_decay': 5e-4,
-        'decay_epochs': (20, 30),
-        'decay_factor': 0.1,
-        'rho': 0.1,  # raise it as long as the surrogate still fits its training images; the paper uses 0.4
-    }
-    config.trainings = {'sgd': {'name': 'sgd'}, 'rfn': {'name': 'rfn_sam', 'rho': config.optim.get_ref('rho')}}
-    config.early_stopping = {'early_stopped': 'sgd'}  # NAME: TRAINING, where NAME is TRAINING stopped early
-    config.baselines = ('sgd', 'early_stopped')  # what the others are compared with
+    config.optim.update(epochs=40, batch_size=32, decay_epochs=(20, 30))
+    config.optim.rho = 0.1  # raise it as long as the surrogate still fits its training images; the paper uses 0.4
 
     config.surrogates = {
         'resnet': {'name': 'resnet', 'stage_sizes': (1, 1, 1), 'widths': (32, 64, 128), 'stem_strides': 2}
@@ -63,12 +51,8 @@ def get_config(directory: str = '') -> ml_collections.ConfigDict:
         'vgg_small': {'model': {'name': 'vgg', 'stages': ((16,), (32,), (64,))}},
     }
 
-    config.attacks = {'bim': {'name': 'bim', 'eps': 8 / 255, 'steps': 20}}
-    # The early-stopping epoch is chosen with this attack on validation images, measured on the validation targets.
-    config.validation = {
-        'attack': {'name': 'bim', 'eps': config.attacks.bim.get_ref('eps'), 'steps': 10},
-        'examples': 200,
-        'every_epochs': 4,
-    }
+    config.attacks.bim.update(eps=8 / 255, steps=20)  # validation.attack.eps changes with it
+    config.validation.update(examples=200, every_epochs=4)
+    config.validation.attack.steps = 10
     config.evaluation = {'examples': 1000, 'batch_size': 50, 'balanced': True}
     return config

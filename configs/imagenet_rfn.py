@@ -10,7 +10,8 @@ given here, since this config has not been run to its end.
 """
 
 import ml_collections
-from ml_collections import config_dict
+
+from rfn_jax.configs import cifar10
 
 TARGETS = (
     'resnet50', 'resnet152', 'resnext50_32x4d', 'wide_resnet50_2', 'densenet201', 'vgg19', 'googlenet', 'inception_v3',
@@ -20,11 +21,10 @@ VALIDATION_TARGETS = ('resnet34', 'resnext101_32x8d', 'densenet121', 'vgg16', 'c
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """The config; any value can be overridden on the command line, such as `--config.optim.rho=0.2`."""
-    config = ml_collections.ConfigDict()
+    """The config of `cifar10.py` with ImageNet, the paper's schedule for it, and pretrained targets."""
+    config = cifar10.get_config()
     config.name = 'imagenet_rfn'
-    config.seed = 0
-    config.seeds = 1  # number of surrogates for each training
+    config.seeds = 1
     config.data = {
         'name': 'tfds',
         'dataset': 'imagenet2012',
@@ -34,40 +34,14 @@ def get_config() -> ml_collections.ConfigDict:
         'resize': 256,
         'validation_examples': 2_000,  # held out from the training images
     }
-    config.augmentation = {
-        'random_resized_crop': (0.08, 1.0),
-        'flip': True,
-        'rand_augment': config_dict.placeholder(tuple),  # (num_ops, magnitude), such as (2, 9); None for none
-        'mixup': 0.0,  # alpha; 0 for none
-        'cutmix': 0.0,  # alpha; 0 for none
-    }
-
-    config.optim = {
-        'epochs': 90,
-        'batch_size': 256,
-        'learning_rate': 0.1,
-        'momentum': 0.9,
-        'weight_decay': 1e-4,
-        'label_smoothing': 0.0,
-        'decay_epochs': (30, 60),
-        'decay_factor': 0.1,
-        'rho': 0.4,
-        'workers': 8,  # processes that decode images
-    }
-    config.trainings = {'sgd': {'name': 'sgd'}, 'rfn': {'name': 'rfn_sam', 'rho': config.optim.get_ref('rho')}}
-    config.early_stopping = {'early_stopped': 'sgd'}  # NAME: TRAINING, where NAME is TRAINING stopped early
-    config.baselines = ('sgd', 'early_stopped')  # what the others are compared with
+    config.augmentation.update(crop_padding=0, random_resized_crop=(0.08, 1.0))
+    config.optim.update(epochs=90, batch_size=256, learning_rate=0.1, weight_decay=1e-4, decay_epochs=(30, 60))
+    config.optim.workers = 8  # processes that decode images
 
     config.surrogates = {'resnet50': {'name': 'resnet50', 'dtype': 'bfloat16'}}
     config.targets = {f'{name}_pretrained': {'network': f'weights/{name}'} for name in TARGETS}
     config.validation_targets = {name: {'network': f'weights/{name}'} for name in VALIDATION_TARGETS}
 
-    config.attacks = {'bim': {'name': 'bim', 'eps': 4 / 255, 'steps': 50}}
-    # The early-stopping epoch is chosen with this attack on validation images, measured on the validation targets.
-    config.validation = {
-        'attack': {'name': 'bim', 'eps': config.attacks.bim.get_ref('eps'), 'steps': 50},
-        'examples': 500,
-        'every_epochs': 2,
-    }
+    config.validation.examples = 500
     config.evaluation = {'examples': 1000, 'batch_size': 250, 'balanced': True}
     return config

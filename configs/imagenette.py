@@ -10,13 +10,13 @@ targets. No time and no score are given here, since this config has not been run
 
 import ml_collections
 
+from rfn_jax.configs import cifar10
+
 
 def get_config() -> ml_collections.ConfigDict:
-    """The config; any value can be overridden on the command line, such as `--config.optim.rho=0.2`."""
-    config = ml_collections.ConfigDict()
+    """The config of `cifar10.py` with other data, networks for it, and a shorter schedule."""
+    config = cifar10.get_config()
     config.name = 'imagenette'
-    config.seed = 0
-    config.seeds = 3  # number of surrogates for each training
     config.data = {
         'name': 'tfds',
         'dataset': 'imagenette/160px-v2',
@@ -25,30 +25,16 @@ def get_config() -> ml_collections.ConfigDict:
         'resize': 160,
         'validation_examples': 1_000,  # held out from the training images
     }
-    config.augmentation = {'random_resized_crop': (0.35, 1.0), 'flip': True}
-
-    config.optim = {
-        'epochs': 100,
-        'batch_size': 128,
-        'learning_rate': 0.05,
-        'momentum': 0.9,
-        'weight_decay': 5e-4,
-        'decay_epochs': (40, 70),
-        'decay_factor': 0.1,
-        'rho': 0.2,
-    }
-    config.trainings = {'sgd': {'name': 'sgd'}, 'rfn': {'name': 'rfn_sam', 'rho': config.optim.get_ref('rho')}}
-    config.early_stopping = {'early_stopped': 'sgd'}  # NAME: TRAINING, where NAME is TRAINING stopped early
-    config.baselines = ('sgd', 'early_stopped')  # what the others are compared with
+    config.augmentation.update(crop_padding=0, random_resized_crop=(0.35, 1.0))
+    config.optim.update(epochs=100, decay_epochs=(40, 70), rho=0.2)
 
     config.surrogates = {'resnet18': {'name': 'resnet18', 'dtype': 'bfloat16'}}
-    transformer = {'learning_rate': 0.01}
     config.targets = {
         'resnet34': {'model': {'name': 'resnet34', 'dtype': 'bfloat16'}},
         'vgg13_bn': {'model': {'name': 'vgg13_bn', 'dtype': 'bfloat16'}},
         'densenet121': {'model': {'name': 'densenet121', 'dtype': 'bfloat16'}},
         'mobilenet_v2': {'model': {'name': 'mobilenet_v2', 'dtype': 'bfloat16'}},
-        'convnext_tiny': {'model': {'name': 'convnext_tiny', 'dtype': 'bfloat16'}, 'optim': transformer},
+        'convnext_tiny': {'model': {'name': 'convnext_tiny', 'dtype': 'bfloat16'}, 'optim': {'learning_rate': 0.01}},
     }
     config.validation_targets = {
         'resnet50': {'model': {'name': 'resnet50', 'dtype': 'bfloat16'}},
@@ -56,12 +42,6 @@ def get_config() -> ml_collections.ConfigDict:
         'mobilenet_v3_large': {'model': {'name': 'mobilenet_v3_large', 'dtype': 'bfloat16'}},
     }
 
-    config.attacks = {'bim': {'name': 'bim', 'eps': 4 / 255, 'steps': 50}}
-    # The early-stopping epoch is chosen with this attack on validation images, measured on the validation targets.
-    config.validation = {
-        'attack': {'name': 'bim', 'eps': config.attacks.bim.get_ref('eps'), 'steps': 50},
-        'examples': 500,
-        'every_epochs': 2,
-    }
+    config.validation.examples = 500
     config.evaluation = {'examples': 1000, 'batch_size': 250, 'balanced': True}
     return config

@@ -24,8 +24,8 @@ from rfn_jax.attacks.inputs.spectrum import spectrum_simulation
 from rfn_jax.attacks.inputs.transforms import Input, InputTransform, Pool
 from rfn_jax.attacks.intermediate_level import IntermediateLevelAttack
 from rfn_jax.attacks.presets import PRESETS
-from rfn_jax.attacks.recipes.basic import bim, fgsm, mi_fgsm, pgd, pi_fgsm, ti_fgsm
-from rfn_jax.attacks.recipes.estimates import emi_fgsm, ni_fgsm, pgn, rap, vmi_fgsm, vni_fgsm
+from rfn_jax.attacks.recipes.basic import bim, fgsm, mi_fgsm, ni_fgsm, pgd, pi_fgsm, ti_fgsm
+from rfn_jax.attacks.recipes.estimates import emi_fgsm, pgn, rap, vmi_fgsm, vni_fgsm
 from rfn_jax.attacks.recipes.inputs import admix, bsr, di_fgsm, si_ni_fgsm, ssa
 from rfn_jax.attacks.recipes.networks import ghost, ila, linbp, sgm
 from rfn_jax.attacks.recipes.table import ATTACKS, make, make_from

@@ -84,6 +84,11 @@ def wide_dtype(dtype: DTypeLike) -> jnp.dtype:
     return jnp.dtype('float64') if jnp.dtype(dtype) == jnp.float64 else jnp.dtype('float32')
 
 
+def wide_zeros_like(x: jax.Array | jax.ShapeDtypeStruct) -> jax.Array:
+    """Returns zeros of the shape of `x`, in float32 (float64 for float64): what a sum over steps starts from."""
+    return jnp.zeros_like(x, dtype=wide_dtype(x.dtype))
+
+
 def wide(x: jax.Array) -> jax.Array:
     """Casts `x` to float32, unless it is float64."""
     return x.astype(wide_dtype(x.dtype))

@@ -76,7 +76,7 @@ def _train(networks: Sequence[plan_lib.Network], inputs: inputs_lib.Inputs) -> N
     """Trains networks that differ only in their seed."""
     workdir, splits = inputs.workdir, inputs.splits
     recipe = networks[0].recipe
-    augmentation = recipe.augmentation().on_host()
+    augmentation = recipe.augmentation.on_host()
     streaming = data.is_streamed(splits.train, splits.info, recipe.streaming, augmentation)
     program = training.program(
         opening.template(networks[0], splits.info),
@@ -101,7 +101,7 @@ def _fit(network: plan_lib.Network, program: training.Program, inputs: inputs_li
         seed=rng.seed_for(plan.seed, f'train {network.role} {network.model} {network.seed}'),
         mesh=workdir.mesh,
         streaming=streaming,
-        augmentation=program.recipe.augmentation().on_host(),
+        augmentation=program.recipe.augmentation.on_host(),
         workers=program.recipe.workers,
     )
     training.fit(

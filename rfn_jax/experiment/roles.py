@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from rfn_jax import models, training
+from rfn_jax import data, models, training
 from rfn_jax.core import errors, options
 from rfn_jax.experiment import definitions, plan
 from rfn_jax.experiment import sections as sections_lib
@@ -73,7 +73,8 @@ def _checked(spec: Mapping) -> Mapping:
 
 
 def _recipe(sections: sections_lib.Sections, optim: Mapping, minimizer: Mapping) -> training.Recipe:
-    values = {**optim, **sections.augmentation, 'minimizer': dict(minimizer)}
+    augmentation = options.call('augmentation', data.Augmentation, sections.augmentation)
+    values = {**optim, 'augmentation': augmentation, 'minimizer': dict(minimizer)}
     values.pop('rho', None)  # trainings refer to it, and contain its value
     if 'group_size' in minimizer:  # an option of the training, not of its minimizer
         values['group_size'] = values['minimizer'].pop('group_size')

@@ -3,12 +3,13 @@
 A network adds its residual branches with `Residual`, concatenates features with `Concatenation` if it is a DenseNet, and
 calls its activations through subclasses of `Activation`, such as `Relu`. Functions inside a gate, as in
 squeeze-and-excitation, do not count as activations of the network and are not hooks. These modules have no parameters; they
-get the functions that they apply as arguments. `intercept` puts a function in front of them:
+get the functions that they apply as arguments. `intercept` puts a function in front of them, and `intercept_sums` changes
+the branches and skips:
 
-    def halved(call, module, x, branch, skip=hooks.identity):
-        return call(x, lambda x: branch(x) / 2, skip)
+    def halved(module, branch, skip):
+        return lambda x: branch(x) / 2, skip
 
-    with hooks.intercept(hooks.Residual, halved):
+    with hooks.intercept_sums(hooks.Residual, halved):
         logits = classifier(images)
 
 Several interceptions compose as long as each only changes the arguments or the result of `call` and calls it once. The
@@ -119,6 +120,25 @@ def intercept(kind: type[nn.Module] | tuple[type[nn.Module], ...], function: Cal
         return call(*args, **kwargs)
 
     with nn.intercept_methods(interceptor):
+        yield
+
+
+@contextlib.contextmanager
+def intercept_sums(
+    kind: type[nn.Module] | tuple[type[nn.Module], ...],
+    change: Callable[[nn.Module, Function, Function], tuple[Function, Function]],
+) -> Iterator[None]:
+    """Replaces the branches and skips of residual sums while the context is open.
+
+    Args:
+      kind: `Residual` or `Concatenation`, or a tuple of both.
+      change: Maps the module, its branch and its skip to another branch and another skip.
+    """
+
+    def changed(call, module, x, branch, skip=identity):
+        return call(x, *change(module, branch, skip))
+
+    with intercept(kind, changed):
         yield
 
 

@@ -170,11 +170,6 @@ def finish_update(state: SamState, result: AscentResult) -> tuple[optax.Updates,
     )
 
 
-def wide_zeros_like(w: jax.Array | jax.ShapeDtypeStruct) -> jax.Array:
-    """Returns zeros of the shape of a parameter, in float32 (float64 for a float64 parameter)."""
-    return jnp.zeros_like(w, dtype=numerics.wide_dtype(w.dtype))
-
-
 def orthogonal_part(tree: optax.Updates, direction: optax.Updates) -> optax.Updates:
     r"""Returns the part of a tree that is orthogonal to a direction, :math:`x - \langle x, u \rangle u` with
     :math:`u = d / \|d\|_2`, in float32; if the direction is zero, this is the tree itself."""

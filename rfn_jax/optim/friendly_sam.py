@@ -60,7 +60,7 @@ def friendly_sam(
     arguments.check_number('decay', decay, at_least=0, at_most=1)
 
     def init_state(sam: ascent.SamState, params: optax.Params) -> FriendlySamState:
-        return FriendlySamState(sam, jnp.zeros((), jnp.int32), jax.tree.map(ascent.wide_zeros_like, params))
+        return FriendlySamState(sam, jnp.zeros((), jnp.int32), jax.tree.map(numerics.wide_zeros_like, params))
 
     def ascend_along_noise(
         inputs: UpdateInputs, state: FriendlySamState

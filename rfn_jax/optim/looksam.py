@@ -62,7 +62,7 @@ def looksam(
     arguments.check_number('alpha', alpha, at_least=0)
 
     def init_state(sam: ascent.SamState, params: optax.Params) -> LookSamState:
-        return LookSamState(sam, jax.tree.map(ascent.wide_zeros_like, params))
+        return LookSamState(sam, jax.tree.map(numerics.wide_zeros_like, params))
 
     def ascend_every_kth(inputs: UpdateInputs, state: LookSamState) -> tuple[ascent.AscentResult, LookSamState]:
         def ascend() -> tuple[ascent.AscentResult, optax.Updates]:

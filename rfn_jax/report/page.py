@@ -9,6 +9,7 @@ import jinja2
 import markupsafe
 from etils import epath
 
+from rfn_jax import transfer as transfer_lib
 from rfn_jax.core import io
 from rfn_jax.report import images, plots, results, words
 
@@ -20,14 +21,14 @@ class Section(NamedTuple):
 
     title: str
     findings: list[str]
-    summary: list[results.SummaryRow]
-    gains: list[results.GainRow]
+    summary: list[transfer_lib.SummaryRow]
+    gains: list[transfer_lib.GainRow]
     trainings: list[str]
     by_target: dict[tuple[str, str], dict[str, float]]
     target_plot: str
     epoch_plot: str | None
     validation_title: str
-    stopping: list[results.EarlyStoppingRow]
+    stopping: list[transfer_lib.EarlyStoppingRow]
 
 
 class Example(NamedTuple):
@@ -117,7 +118,9 @@ def _section(run: results.Results, group: results.Group, palette: dict[str, str]
     )
 
 
-def _examples(example_images: results.ExampleImages, rows: Sequence[results.ExampleRow], factor: int) -> list[Example]:
+def _examples(
+    example_images: results.ExampleImages, rows: Sequence[transfer_lib.ExampleRow], factor: int
+) -> list[Example]:
     return [
         _example(example_images, index, [row for row in rows if row.id == example_id], factor)
         for index, example_id in enumerate(example_images.ids.tolist())
@@ -126,7 +129,7 @@ def _examples(example_images: results.ExampleImages, rows: Sequence[results.Exam
 
 
 def _example(
-    example_images: results.ExampleImages, index: int, rows: Sequence[results.ExampleRow], factor: int
+    example_images: results.ExampleImages, index: int, rows: Sequence[transfer_lib.ExampleRow], factor: int
 ) -> Example:
     clean, attacked = example_images.clean[index], []
     for training, adversarial in example_images.adversarial.items():

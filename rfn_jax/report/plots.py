@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 
+from rfn_jax import transfer as transfer_lib
 from rfn_jax.report import results
 
 # Okabe and Ito's colors, which color-blind readers can tell apart; those with the best contrast on white come first.
@@ -19,7 +20,7 @@ def colors(trainings: Sequence[str]) -> dict[str, str]:
     return {name: _COLORS[index % len(_COLORS)] for index, name in enumerate(trainings)}
 
 
-def success_by_target(rows: Sequence[results.TransferRow], palette: dict[str, str], *, name: str) -> str:
+def success_by_target(rows: Sequence[transfer_lib.TransferRow], palette: dict[str, str], *, name: str) -> str:
     """Success rate on each target: a thin dot with its interval for each seed, and a thick mark for the mean over seeds.
 
     Args:
@@ -57,7 +58,7 @@ def success_by_target(rows: Sequence[results.TransferRow], palette: dict[str, st
             axes.axhline(position - 0.5, color='#d0d0d0', linewidth=0.6)
         axes.set_yticks(
             list(positions.values()),
-            [target if kind == results.BLACK_BOX else f'{target}\n({kind})' for target, kind in positions],
+            [target if kind == transfer_lib.BLACK_BOX else f'{target}\n({kind})' for target, kind in positions],
         )
         axes.set(xlabel='success rate (%)', xlim=(-2, 102), ylim=(len(positions) - 0.5, -0.5))
         axes.tick_params(axis='y', length=0)
@@ -67,9 +68,9 @@ def success_by_target(rows: Sequence[results.TransferRow], palette: dict[str, st
 
 
 def by_epoch(
-    transfer: Sequence[results.TransferRow],
-    natural: Sequence[results.NaturalRow],
-    stopping: Sequence[results.EarlyStoppingRow],
+    transfer: Sequence[transfer_lib.TransferRow],
+    natural: Sequence[transfer_lib.NaturalRow],
+    stopping: Sequence[transfer_lib.EarlyStoppingRow],
     decay_epochs: Sequence[int],
     palette: dict[str, str],
     *,
@@ -121,8 +122,8 @@ def by_epoch(
 _BY_EPOCH_LABELS = ('success rate (%)\non validation targets', 'natural accuracy (%)\non validation images')
 
 
-def _is_white_box(row: results.TransferRow) -> bool:
-    return row.kind == results.WHITE_BOX
+def _is_white_box(row: transfer_lib.TransferRow) -> bool:
+    return row.kind == transfer_lib.WHITE_BOX
 
 
 def _curves(measurements) -> dict[str, dict[int, dict[int, float]]]:

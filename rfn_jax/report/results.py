@@ -8,21 +8,11 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
+from rfn_jax import transfer as transfer_lib
 from rfn_jax.core import digests, errors, io, tables
-from rfn_jax.transfer import (
-    BLACK_BOX,
-    WHITE_BOX,
-    EarlyStoppingRow,
-    ExampleRow,
-    GainRow,
-    NaturalRow,
-    SummaryRow,
-    TransferRow,
-)
 
 __all__ = [
-    'BLACK_BOX', 'WHITE_BOX', 'EarlyStoppingRow', 'ExampleImages', 'ExampleRow', 'GainRow', 'Group', 'NaturalRow', 'Results',
-    'SummaryRow', 'TransferRow', 'group_of', 'groups', 'in_group', 'rates_by_target', 'read', 'read_example_images',
+    'ExampleImages', 'Group', 'Results', 'group_of', 'groups', 'in_group', 'rates_by_target', 'read', 'read_example_images',
     'trainings',
 ]  # fmt: skip
 
@@ -32,14 +22,14 @@ class Results(NamedTuple):
 
     config: dict
     environment: dict[str, str]
-    transfer: list[TransferRow]
-    natural: list[NaturalRow]
-    transfer_validation: list[TransferRow]
-    natural_validation: list[NaturalRow]
-    early_stopping: list[EarlyStoppingRow]
-    summary: list[SummaryRow]
-    gains: list[GainRow]
-    examples: list[ExampleRow]
+    transfer: list[transfer_lib.TransferRow]
+    natural: list[transfer_lib.NaturalRow]
+    transfer_validation: list[transfer_lib.TransferRow]
+    natural_validation: list[transfer_lib.NaturalRow]
+    early_stopping: list[transfer_lib.EarlyStoppingRow]
+    summary: list[transfer_lib.SummaryRow]
+    gains: list[transfer_lib.GainRow]
+    examples: list[transfer_lib.ExampleRow]
 
 
 class Group(NamedTuple):
@@ -76,14 +66,14 @@ def read(workdir: os.PathLike[str] | str) -> Results:
     run = Results(
         config=_read_dict(workdir / 'config.json'),
         environment=_read_dict(workdir / 'environment.json'),
-        transfer=_read_rows(workdir, 'transfer', TransferRow, required=True),
-        natural=_read_rows(workdir, 'natural', NaturalRow, required=True),
-        transfer_validation=_read_rows(workdir, 'transfer_validation', TransferRow),
-        natural_validation=_read_rows(workdir, 'natural_validation', NaturalRow),
-        early_stopping=_read_rows(workdir, 'early_stopping', EarlyStoppingRow),
-        summary=_read_rows(workdir, 'summary', SummaryRow, required=True),
-        gains=_read_rows(workdir, 'gains', GainRow),
-        examples=_read_rows(workdir, 'examples', ExampleRow),
+        transfer=_read_rows(workdir, 'transfer', transfer_lib.TransferRow, required=True),
+        natural=_read_rows(workdir, 'natural', transfer_lib.NaturalRow, required=True),
+        transfer_validation=_read_rows(workdir, 'transfer_validation', transfer_lib.TransferRow),
+        natural_validation=_read_rows(workdir, 'natural_validation', transfer_lib.NaturalRow),
+        early_stopping=_read_rows(workdir, 'early_stopping', transfer_lib.EarlyStoppingRow),
+        summary=_read_rows(workdir, 'summary', transfer_lib.SummaryRow, required=True),
+        gains=_read_rows(workdir, 'gains', transfer_lib.GainRow),
+        examples=_read_rows(workdir, 'examples', transfer_lib.ExampleRow),
     )
     _check_measured(workdir, run.config)
     if not set(groups(run.summary)) <= set(groups(run.transfer)):
@@ -91,7 +81,9 @@ def read(workdir: os.PathLike[str] | str) -> Results:
     return run
 
 
-def read_example_images(workdir: os.PathLike[str] | str, examples: Sequence[ExampleRow]) -> ExampleImages | None:
+def read_example_images(
+    workdir: os.PathLike[str] | str, examples: Sequence[transfer_lib.ExampleRow]
+) -> ExampleImages | None:
     """Reads the images of the examples.
 
     Args:
@@ -147,7 +139,7 @@ def trainings(rows: Iterable) -> list[str]:
     return list(dict.fromkeys(row.training for row in rows))
 
 
-def rates_by_target(rows: Sequence[TransferRow]) -> dict[tuple[str, str], dict[str, float]]:
+def rates_by_target(rows: Sequence[transfer_lib.TransferRow]) -> dict[tuple[str, str], dict[str, float]]:
     """Means over seeds of the success rates of one group.
 
     Args:
@@ -157,7 +149,7 @@ def rates_by_target(rows: Sequence[TransferRow]) -> dict[tuple[str, str], dict[s
       `{(target, kind): {training: mean success rate}}`, black-box targets first, each kind in the order of the file.
     """
     rates = {}
-    for row in sorted(rows, key=lambda row: row.kind == WHITE_BOX):
+    for row in sorted(rows, key=lambda row: row.kind == transfer_lib.WHITE_BOX):
         rates.setdefault((row.target, row.kind), {}).setdefault(row.training, []).append(row.success_rate)
     return {key: {name: math.fsum(v) / len(v) for name, v in means.items()} for key, means in rates.items()}
 

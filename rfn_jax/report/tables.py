@@ -7,6 +7,7 @@ import rich.box
 import rich.table
 import rich.text
 
+from rfn_jax import transfer as transfer_lib
 from rfn_jax.core import console as console_lib
 from rfn_jax.report import results, words
 
@@ -48,7 +49,7 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, name_col
     return table
 
 
-def _summary_table(rows: Sequence[results.SummaryRow]) -> rich.table.Table:
+def _summary_table(rows: Sequence[transfer_lib.SummaryRow]) -> rich.table.Table:
     return _table(
         ('training', 'black\nbox', '95 %\ninterval', 'white\nbox', 'natural\naccuracy', 'seeds', 'targets', 'n'),
         (
@@ -68,7 +69,7 @@ def _summary_table(rows: Sequence[results.SummaryRow]) -> rich.table.Table:
     )
 
 
-def _gains_table(rows: Sequence[results.GainRow]) -> rich.table.Table:
+def _gains_table(rows: Sequence[transfer_lib.GainRow]) -> rich.table.Table:
     return _table(
         ('training', 'baseline', 'gain', '95 % interval', 'excludes zero'),
         (
@@ -85,13 +86,13 @@ def _gains_table(rows: Sequence[results.GainRow]) -> rich.table.Table:
     )
 
 
-def _target_table(rows: Sequence[results.TransferRow]) -> rich.table.Table:
+def _target_table(rows: Sequence[transfer_lib.TransferRow]) -> rich.table.Table:
     trainings = results.trainings(rows)
     return _table(
         ('target', *trainings),
         (
             (
-                target if kind == results.BLACK_BOX else f'{target} ({kind})',
+                target if kind == transfer_lib.BLACK_BOX else f'{target} ({kind})',
                 *(words.percent(rates.get(name)) for name in trainings),
             )
             for (target, kind), rates in results.rates_by_target(rows).items()

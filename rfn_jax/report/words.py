@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from rfn_jax import transfer as transfer_lib
 from rfn_jax.report import results
 
 MISSING = '-'
@@ -22,7 +23,7 @@ def interval(row, unit=percent) -> str:
     return f'{unit(row.ci_low)} to {unit(row.ci_high)}' if _has_interval(row) else MISSING
 
 
-def excludes_zero(row: results.GainRow) -> str:
+def excludes_zero(row: transfer_lib.GainRow) -> str:
     """Whether the interval of a gain excludes zero: `'yes'`, `'no'`, or `'-'` if there is no interval."""
     if not _has_interval(row):
         return MISSING
@@ -43,7 +44,7 @@ def join_names(names: Sequence[str]) -> str:
     return ' and '.join(filter(None, [', '.join(names[:-1]), *names[-1:]]))
 
 
-def findings(summary: Sequence[results.SummaryRow], gains: Sequence[results.GainRow]) -> list[str]:
+def findings(summary: Sequence[transfer_lib.SummaryRow], gains: Sequence[transfer_lib.GainRow]) -> list[str]:
     """The findings in one group: one sentence for each training that is compared with baselines.
 
     Args:
@@ -73,11 +74,11 @@ def _has_interval(row) -> bool:
     return row.ci_low is not None and row.ci_high is not None
 
 
-def _interval_in_parentheses(row: results.GainRow) -> str:
+def _interval_in_parentheses(row: transfer_lib.GainRow) -> str:
     return f' (95 % interval {interval(row, points)})' if _has_interval(row) else ''
 
 
-def _standing(rows: Sequence[results.GainRow]) -> str:
+def _standing(rows: Sequence[transfer_lib.GainRow]) -> str:
     above = [row.baseline for row in rows if row.gain > 0]
     if len(rows) == 1:
         return f'{"above" if above else "not above"} {rows[0].baseline}'
@@ -88,7 +89,7 @@ def _standing(rows: Sequence[results.GainRow]) -> str:
     return f'above {join_names(above)} but not above {join_names([row.baseline for row in rows if row.gain <= 0])}'
 
 
-def _certainty(rows: Sequence[results.GainRow]) -> str:
+def _certainty(rows: Sequence[transfer_lib.GainRow]) -> str:
     if not all(map(_has_interval, rows)):
         return 'there are not enough data for intervals'
     crossing = [row.baseline for row in rows if excludes_zero(row) == 'no']

@@ -54,7 +54,7 @@ def program(
         on_cpu = mesh.devices.flat[0].platform == 'cpu'
         per_call = 1 if on_cpu or streaming else steps_per_epoch
     per_call = min(per_call, steps_per_epoch)
-    tx, augmentation = recipe.optimizer(steps_per_epoch), recipe.augmentation()
+    tx, augmentation = recipe.optimizer(steps_per_epoch), recipe.augmentation
     compiled = step.train_step(
         classifier.module,
         classifier.mean,

@@ -22,14 +22,9 @@ class Recipe:
       weight_decay: Weight decay, applied to all parameters.
       decay_epochs: Epochs after which the learning rate is multiplied by `decay_factor`.
       decay_factor: See `decay_epochs`.
-      crop_padding: Padding of the random crop, in pixels; 0 for none. For all of the augmentation, see `data.Augmentation`.
-      flip: Whether to flip images at random.
       minimizer: Name in `optim.MINIMIZERS` and its options, such as `{'name': 'rfn_sam', 'rho': 0.4}`. A `rho` of two
         numbers, `(rho_min, rho_max)`, follows the learning rate between 0 and `learning_rate`.
-      random_resized_crop: `(min_area, max_area)` of the random crop of the original images, or None.
-      rand_augment: `(num_ops, magnitude)` of RandAugment, or None.
-      mixup: alpha of mixup; 0 for none.
-      cutmix: alpha of cutmix; 0 for none.
+      augmentation: Random changes of the training images; none by default.
       label_smoothing: Weight of the uniform distribution in the labels of the loss, in [0, 1); 0.1 is usual on ImageNet.
       group_size: Number of examples that share a perturbation: a divisor of `batch_size` (m-sharpness), `'device'`, or None
         for the whole batch; see `train_step`.
@@ -59,12 +54,7 @@ class Recipe:
     decay_epochs: tuple[float, ...]
     decay_factor: float
     minimizer: Mapping[str, object]
-    crop_padding: int = 0
-    flip: bool = False
-    random_resized_crop: tuple[float, float] | None = None
-    rand_augment: tuple[int, int] | None = None
-    mixup: float = 0.0
-    cutmix: float = 0.0
+    augmentation: data.Augmentation = dataclasses.field(default_factory=data.Augmentation)
     label_smoothing: float = 0.0
     group_size: int | str | None = None
     micro_batch_size: int | None = None
@@ -85,9 +75,8 @@ class Recipe:
         self.optimizer(steps_per_epoch=1)
         self.check_sizes(devices=1)
         checks.number('label_smoothing', self.label_smoothing, at_least=0, below=1)
-        augmentation = self.augmentation()
-        data.check_streaming(self.streaming, augmentation.on_host())
-        if augmentation.mixing(num_classes=2) and self.batch_size < 2:
+        data.check_streaming(self.streaming, self.augmentation.on_host())
+        if self.augmentation.mixing(num_classes=2) and self.batch_size < 2:
             raise errors.InputError(f'mixup and cutmix need a batch_size of at least 2, got {self.batch_size}')
 
     def check_sizes(self, devices: int) -> None:
@@ -137,8 +126,3 @@ class Recipe:
             return optim.MINIMIZERS.make_from(spec)
         except (TypeError, ValueError) as error:
             raise errors.InputError(str(error)) from error
-
-    def augmentation(self) -> data.Augmentation:
-        """Returns the augmentation of the training images."""
-        names = (field.name for field in dataclasses.fields(data.Augmentation))
-        return data.Augmentation(**{name: getattr(self, name) for name in names})

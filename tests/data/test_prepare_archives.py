@@ -194,9 +194,7 @@ def test_every_form_of_labels(text, ids, files):
     ('text', 'ids', 'message'),
     [
         ('2\n1\n3\n', '', 'labels.txt has numbers, whose order is not that of the WordNet ids'),
-        ('2\n1\n4\n', 'ids.txt', "labels.txt has the class '4', which ids.txt does not have"),
-        ('2\n1\n0\n', 'ids.txt', "has the class '0'"),
-        ('2\n1\nx\n', 'ids.txt', "has the class 'x'"),
+        *((f'2\n1\n{c}\n', 'ids.txt', f"labels.txt has the class '{c}', which ids.txt does not have") for c in '40x'),
         ('2\n1\n3\n', 'damaged.mat', 'could not read damaged.mat as the meta.mat of ILSVRC2012'),
         ('2\n1\n3\n', 'nowhere.txt', 'could not read the list of classes nowhere.txt'),
         ('2\n1\n', 'ids.txt', 'labels.txt has 2 labels, but there are 3 validation images'),

@@ -26,7 +26,7 @@ def test_everything_is_off_by_default_and_the_options_may_be_missing(module):
     del short.optim['label_smoothing']
     recipe = read(config).networks[0].recipe
     assert recipe == read(short).networks[0].recipe
-    assert (recipe.augmentation().on_host(), recipe.augmentation().mixing(2), recipe.label_smoothing) == (None, None, 0)
+    assert (recipe.augmentation.on_host(), recipe.augmentation.mixing(2), recipe.label_smoothing) == (None, None, 0)
     # A work directory made before these options existed goes on.
     assert definitions(config) == definitions(short)
     assert not any('mixup' in key or 'label_smoothing' in key for key in definitions(config)['targets/vit'])
@@ -42,10 +42,10 @@ def test_options_that_are_on_belong_to_the_definition_and_reach_the_recipe():
     assert found['targets/vit']['targets.vit.optim.label_smoothing'] == 0.0
     by_name = {network.folder: network.recipe for network in read(config).networks}
     recipe = by_name['targets/mlp']
-    assert recipe.augmentation().on_host() == data.HostAugmentation(
+    assert recipe.augmentation.on_host() == data.HostAugmentation(
         data.RandomResizedCrop((0.1, 1.0)), data.RandAugment(2, 9)
     )
-    assert recipe.augmentation().mixing(10) == data.Mixing(10, 0.2, 1.0)
+    assert recipe.augmentation.mixing(10) == data.Mixing(10, 0.2, 1.0)
     assert (recipe.label_smoothing, by_name['targets/vit'].label_smoothing) == (0.1, 0.0)
 
 
@@ -78,7 +78,7 @@ def test_the_stage_streams_augmented_images(tmp_path, monkeypatch):
     monkeypatch.setattr(training, 'fit', fit)
     experiment.train(plan, workdir, only=['targets/mlp'])
     splits = data.SOURCES.make('digits')
-    host = fitted['program'].recipe.augmentation().on_host()
+    host = fitted['program'].recipe.augmentation.on_host()
     transform = host.transform(splits.train, (8, 8, 1), seed=fitted['seed'], epoch=1)
     order = np.asarray(data.epoch_order(len(splits.train), fitted['size'], seed=fitted['seed'], epoch=1))[0]
     np.testing.assert_array_equal(fitted['batch'].images, np.stack([transform(splits.train[p]) for p in order]))

@@ -70,51 +70,35 @@ def test_options_out_of_range(check, value, message):
         check(b=value)
 
 
-# Each of these alone is refused, as `<option> <rule>, got <value>`.
-RULES = [
-    ('cifar_inception_v3', POSITIVE, {'width': -1.0}),
-    ('cifar_inception_v3', RATE, {'dropout': 1.5}),
-    ('convnext', SIZE, {'patch_size': 0, 'kernel_size': -1}),
-    ('convnext', ODD, {'kernel_size': 4}),
-    ('convnext', RATE, {'stochastic_depth': 1.0}),
-    ('densenet', SIZE, {'growth_rate': 0, 'initial_features': 0, 'bottleneck': -1, 'stem_strides': 0, 'stem_kernel': -1}),
-    ('densenet', ODD, {'stem_kernel': 4}),
-    ('densenet', RATE, {'dropout': 1.0}),
-    ('efficientnet', POSITIVE, {'width_multiplier': 0, 'depth_multiplier': -1}),
-    ('efficientnet', SIZE, {'stem_strides': 0}),
-    ('efficientnet', RATE, {'dropout': 1.0, 'stochastic_depth': -0.1}),
-    ('efficientnet_lite', POSITIVE, {'width_multiplier': 0, 'depth_multiplier': -1}),
-    ('efficientnet_lite', SIZE, {'stem_strides': 0}),
-    ('efficientnet_lite', RATE, {'dropout': 1.0, 'stochastic_depth': -0.1}),
-    ('googlenet', POSITIVE, {'width': 0.0}),
-    ('googlenet', WEIGHT, {'auxiliary_weight': -0.1}),
-    ('googlenet', RATE, {'dropout': 1.0, 'auxiliary_dropout': -0.5}),
-    ('inception_v3', POSITIVE, {'width': -1.0}),
-    ('inception_v3', WEIGHT, {'auxiliary_weight': -1}),
-    ('inception_v3', RATE, {'dropout': 1.5}),
-    ('mobilenet_v1', POSITIVE, {'width_multiplier': 0.0}),
-    ('mobilenet_v1', SIZE, {'stem_strides': 0}),
-    ('mobilenet_v1', RATE, {'dropout': 1.0}),
-    ('mobilenet_v2', POSITIVE, {'width_multiplier': 0.0}),
-    ('mobilenet_v2', SIZE, {'stem_strides': 0}),
-    ('mobilenet_v2', RATE, {'dropout': 1.0}),
-    ('mobilenet_v3_small', POSITIVE, {'width_multiplier': -1.0}),
-    ('mobilenet_v3_small', SIZE, {'hidden_width': 0, 'stem_strides': 0}),
-    ('mobilenet_v3_small', RATE, {'dropout': 1.0}),
-    ('preact_resnet', SIZE, {'stem_width': 0}),
-    ('preact_resnet', RATE, {'dropout': 1.0}),
-    ('resnet', SIZE, {'stem_strides': 0}),
-    ('resnet', ODD, {'stem_kernel': 4}),
-    ('cifar_wide_resnet', SIZE, {'widen_factor': 0}),
-    ('squeezenet', SIZE, {'stem_width': 0, 'stem_kernel': 0, 'stem_strides': 0}),
-    ('squeezenet', RATE, {'dropout': 1.0}),
-    ('swin', SIZE, {'width': 0, 'patch_size': 0, 'window_size': -7, 'mlp_ratio': 0}),
-    ('swin', RATE, {'dropout': 1.0, 'stochastic_depth': -0.2}),
-    ('vgg11', SIZE, {'pool_size': 0}),
-    ('vgg11', RATE, {'dropout': 1.0}),
-    ('vit', SIZE, {'heads': 0, 'patch_size': 0, 'depth': -1, 'mlp_width': 0}),
-    ('vit', RATE, {'dropout': -0.1}),
-]  # fmt: skip
+# Each of these values alone is refused, as `<option> <rule>, got <value>`; 4 is an even number where an odd one is needed.
+RULES = {
+    **dict.fromkeys(('depth_multiplier', 'width', 'width_multiplier'), POSITIVE),
+    **dict.fromkeys(('auxiliary_dropout', 'dropout', 'stochastic_depth'), RATE),
+    **dict.fromkeys(('bottleneck', 'depth', 'growth_rate', 'heads', 'hidden_width', 'initial_features'), SIZE),
+    **dict.fromkeys(('kernel_size', 'mlp_ratio', 'mlp_width', 'patch_size', 'pool_size', 'stem_kernel'), SIZE),
+    **dict.fromkeys(('stem_strides', 'stem_width', 'widen_factor', 'window_size'), SIZE),
+    **dict.fromkeys(('auxiliary_weight',), WEIGHT),
+}
+STEM = {'stem_strides': 0, 'dropout': 1.0}
+OUT_OF_RANGE = {
+    'cifar_inception_v3': {'width': -1.0, 'dropout': 1.5},
+    'convnext': {'patch_size': 0, 'kernel_size': (-1, 4), 'stochastic_depth': 1.0},
+    'densenet': {'growth_rate': 0, 'initial_features': 0, 'bottleneck': -1, **STEM, 'stem_kernel': (-1, 4)},
+    'efficientnet': {'width_multiplier': 0, 'depth_multiplier': -1, 'stochastic_depth': -0.1, **STEM},
+    'efficientnet_lite': {'width_multiplier': 0, 'depth_multiplier': -1, 'stochastic_depth': -0.1, **STEM},
+    'googlenet': {'width': 0.0, 'auxiliary_weight': -0.1, 'dropout': 1.0, 'auxiliary_dropout': -0.5},
+    'inception_v3': {'width': -1.0, 'auxiliary_weight': -1, 'dropout': 1.5},
+    'mobilenet_v1': {'width_multiplier': 0.0, **STEM},
+    'mobilenet_v2': {'width_multiplier': 0.0, **STEM},
+    'mobilenet_v3_small': {'width_multiplier': -1.0, 'hidden_width': 0, **STEM},
+    'preact_resnet': {'stem_width': 0, 'dropout': 1.0},
+    'resnet': {'stem_strides': 0, 'stem_kernel': 4},
+    'cifar_wide_resnet': {'widen_factor': 0},
+    'squeezenet': {'stem_width': 0, 'stem_kernel': 0, **STEM},
+    'swin': {'patch_size': 0, 'window_size': -7, 'mlp_ratio': 0, 'dropout': 1.0, 'stochastic_depth': -0.2},
+    'vgg11': {'pool_size': 0, 'dropout': 1.0},
+    'vit': {'heads': 0, 'patch_size': 0, 'depth': -1, 'mlp_width': 0, 'dropout': -0.1},
+}  # fmt: skip
 ROW = 'stages must have at least one row of expansion'
 OTHERS = [
     ('cifar_resnet', {'width': 0}, f'widths[0] {SIZE}, got 0'),
@@ -149,6 +133,7 @@ OTHERS = [
     ('squeezenet', {'stages': ()}, 'stages of a SqueezeNet must have at least one stage, got ()'),
     ('squeezenet', {'stages': ((),)}, 'stages[0] must have at least one row of squeeze, expand, got ()'),
     ('squeezenet', {'stages': (((2, 0),),)}, f'expand of stages[0][0] {SIZE}, got 0'),
+    ('swin', {'width': 0}, f'width {SIZE}, got 0'),
     ('swin', {'depths': (2, 2)}, f'depths (2, 2) and heads (3, 6, 12, 24) {STAGES}'),
     ('swin', {'heads': (3, 6, 12, 25)}, 'heads (3, 6, 12, 25) must divide the channels of their stages, 96 and'),
     ('vgg', {'stages': ()}, 'a VGG needs at least one stage, and each stage at least one width, got ()'),
@@ -165,7 +150,12 @@ OTHERS = [
 @pytest.mark.parametrize(
     ('name', 'options', 'message'),
     [
-        *((name, {key: v}, f'{key} {rule}, got {v}') for name, rule, options in RULES for key, v in options.items()),
+        *(
+            (name, {option: value}, f'{option} {ODD if value == 4 else RULES[option]}, got {value}')
+            for name, options in OUT_OF_RANGE.items()
+            for option, values in options.items()
+            for value in (values if isinstance(values, tuple) else (values,))
+        ),
         *OTHERS,
     ],
 )

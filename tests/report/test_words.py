@@ -1,5 +1,6 @@
 import pytest
 
+from rfn_jax import transfer as transfer_lib
 from rfn_jax.report import results, words
 
 SETTING = {'surrogate': 'resnet', 'attack': 'bim', 'eps': 4 / 255, 'norm': 'linf'}
@@ -9,11 +10,11 @@ ABOVE_SGD, ABOVE_STOPPED = ('sgd', 0.123, 0.09, 0.151), ('stopped', 0.04, 0.01, 
 def _summary(training='rfn', rate=0.5):
     figures = {'success_rate': rate, 'ci_low': None, 'ci_high': None, 'white_box_rate': 1.0, 'natural_accuracy': 0.9}
     counts = {'seeds': 1, 'targets': 3, 'n': 100, 'gradient_evaluations': 50}
-    return results.SummaryRow(**SETTING, training=training, **figures, **counts)
+    return transfer_lib.SummaryRow(**SETTING, training=training, **figures, **counts)
 
 
 def _gain(baseline, gain, low, high, training='rfn'):
-    return results.GainRow(**SETTING, training=training, baseline=baseline, gain=gain, ci_low=low, ci_high=high)
+    return transfer_lib.GainRow(**SETTING, training=training, baseline=baseline, gain=gain, ci_low=low, ci_high=high)
 
 
 @pytest.mark.parametrize(

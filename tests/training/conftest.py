@@ -11,7 +11,7 @@ from rfn_jax.core import console, digests, rng, sharding
 
 OPTIONS = {
     'epochs': 3, 'batch_size': 16, 'learning_rate': 0.05, 'momentum': 0.9, 'weight_decay': 5e-4, 'decay_epochs': (),
-    'decay_factor': 0.1, 'crop_padding': 1, 'flip': False, 'minimizer': {'name': 'rfn_sam', 'rho': 0.2},
+    'decay_factor': 0.1, 'augmentation': data.Augmentation(crop_padding=1), 'minimizer': {'name': 'rfn_sam', 'rho': 0.2},
 }  # fmt: skip
 
 

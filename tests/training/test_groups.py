@@ -354,7 +354,7 @@ def assert_refused(message, minimizer, batch_size=B, **sizes):
 def recipe_of(minimizer, batch_size=B, **sizes):
     return training.Recipe(
         epochs=1, batch_size=batch_size, learning_rate=0.1, momentum=0.9, weight_decay=0, decay_epochs=(),
-        decay_factor=0.1, crop_padding=0, flip=False, minimizer=minimizer, **sizes,
+        decay_factor=0.1, minimizer=minimizer, **sizes,
     )  # fmt: skip
 
 

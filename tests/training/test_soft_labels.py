@@ -163,12 +163,12 @@ def test_auxiliary_heads_have_smoothed_labels_too():
 
 @pytest.mark.slow
 def test_a_run_with_everything_on_ends_with_the_same_weights_after_a_restart(bench, tmp_path):
-    soft = {'mixup': 0.2, 'cutmix': 1.0, 'label_smoothing': 0.1, 'flip': True}
-    recipe = training.Recipe(
-        **{**bench.options, **soft, 'epochs': 2, 'random_resized_crop': (0.5, 1.0), 'rand_augment': (1, 3)}
+    augmentation = data.Augmentation(
+        flip=True, random_resized_crop=(0.5, 1.0), rand_augment=(1, 3), mixup=0.2, cutmix=1.0
     )
+    recipe = training.Recipe(**{**bench.options, 'epochs': 2, 'label_smoothing': 0.1, 'augmentation': augmentation})
     mesh = sharding.data_mesh(jax.devices()[:2])
-    host = recipe.augmentation().on_host()
+    host = recipe.augmentation.on_host()
     loader = data.loader(bench.train, bench.train.info(), batch_size=16, seed=0, mesh=mesh, augmentation=host)
     program = training.program(bench.classifier, recipe, steps_per_epoch=4, mesh=mesh, streaming=True)
     digests = []
@@ -195,10 +195,14 @@ def test_a_run_with_everything_on_ends_with_the_same_weights_after_a_restart(ben
     ('options', 'message'),
     [
         ({'label_smoothing': 1.0}, 'label_smoothing must be a finite number at least 0 and below 1, got 1.0'),
-        ({'mixup': -1.0}, 'mixup must be a finite number at least 0, got -1.0'),
-        ({'cutmix': 1.0, 'batch_size': 1}, 'mixup and cutmix need a batch_size of at least 2, got 1'),
-        ({'rand_augment': (2, 9), 'streaming': False}, 'streaming must be True or None, got False'),
-        ({'random_resized_crop': (0.0, 1.0)}, 'random_resized_crop must be'),
+        (
+            {'augmentation': data.Augmentation(cutmix=1.0), 'batch_size': 1},
+            'mixup and cutmix need a batch_size of at least 2, got 1',
+        ),
+        (
+            {'augmentation': data.Augmentation(rand_augment=(2, 9)), 'streaming': False},
+            'streaming must be True or None, got False',
+        ),
     ],
 )
 def test_wrong_recipes_are_refused(bench, options, message):

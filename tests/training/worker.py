@@ -35,7 +35,7 @@ def loaders():
     initial = models.initialize(MODULE, rng.key_for(0, 'test'), splits.info.image_shape, **shared)
     recipe = training.Recipe(
         epochs=1, batch_size=32, learning_rate=0.05, momentum=0.9, weight_decay=5e-4, decay_epochs=(), decay_factor=0.1,
-        crop_padding=4, flip=True, minimizer={'name': 'rfn_sam', 'rho': 0.2},
+        augmentation=data.Augmentation(crop_padding=4, flip=True), minimizer={'name': 'rfn_sam', 'rho': 0.2},
     )  # fmt: skip
     mesh = sharding.data_mesh()
     for streaming in (False, True):

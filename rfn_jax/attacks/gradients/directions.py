@@ -71,7 +71,7 @@ def accumulate(decay: float = 1.0) -> optax.GradientTransformation:
     checks.number('decay', decay, at_least=0)
 
     def init_fn(images: jax.Array) -> AccumulateState:
-        return AccumulateState(jnp.zeros(images.shape, jnp.promote_types(images.dtype, jnp.float32)))
+        return AccumulateState(numerics.wide_zeros_like(images))
 
     def update_fn(
         gradient: jax.Array, state: AccumulateState, images: jax.Array | None = None

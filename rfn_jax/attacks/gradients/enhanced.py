@@ -57,7 +57,7 @@ def enhanced_momentum(step_size: float, samples: int = 11, radius: float = 7.0) 
     distances = step_size * np.linspace(-radius, radius, samples)
 
     def init(images: jax.Array) -> EnhancedState:
-        return EnhancedState(jnp.zeros(images.shape, jnp.promote_types(images.dtype, jnp.float32)))
+        return EnhancedState(numerics.wide_zeros_like(images))
 
     def update(
         grad_fn: estimate.GradFn, images: jax.Array, state: EnhancedState, keys: jax.Array, step: estimate.Step

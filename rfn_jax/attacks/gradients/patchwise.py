@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rfn_jax.core import checks, errors
+from rfn_jax.core import checks, errors, numerics
 
 
 class PatchwiseState(NamedTuple):
@@ -69,7 +69,7 @@ def patchwise(
         return sums - values
 
     def init_fn(images: jax.Array) -> PatchwiseState:
-        return PatchwiseState(jnp.zeros(images.shape, jnp.promote_types(images.dtype, jnp.float32)))
+        return PatchwiseState(numerics.wide_zeros_like(images))
 
     def update_fn(
         gradient: jax.Array, state: PatchwiseState, images: jax.Array | None = None

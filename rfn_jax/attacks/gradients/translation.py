@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from rfn_jax.core import checks, errors
+from rfn_jax.core import checks, errors, numerics
 
 KINDS = ('gaussian', 'linear', 'uniform')
 
@@ -55,7 +55,7 @@ def translation_kernel(size: int = 15, nsig: float = 3.0, *, kind: str = 'gaussi
             )
         # The kernel is an outer product, so one band matrix per axis applies it.
         rows, columns = (sum(w * np.eye(n, k=i - size // 2) for i, w in enumerate(profile)) for n in (height, width))
-        compute_type = jnp.promote_types(gradient.dtype, jnp.float32)
+        compute_type = numerics.wide_dtype(gradient.dtype)
         convolved = jnp.einsum(
             'ih,bhwc,jw->bijc',
             jnp.asarray(rows, compute_type),

@@ -6,11 +6,10 @@ Axes: `B` examples, `H W` rows and columns, `C` channels.
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from rfn_jax.attacks import keys as keys_lib
 from rfn_jax.attacks.gradients import estimate
-from rfn_jax.core import checks
+from rfn_jax.core import checks, numerics
 
 AROUND = ('image', 'inner')
 
@@ -68,7 +67,7 @@ def variance_tuned(
     checks.one_of('around', around, AROUND)
 
     def init(images: jax.Array) -> VarianceState:
-        return VarianceState(jnp.zeros(images.shape, jnp.promote_types(images.dtype, jnp.float32)), inner.init(images))
+        return VarianceState(numerics.wide_zeros_like(images), inner.init(images))
 
     def update(
         grad_fn: estimate.GradFn, images: jax.Array, state: VarianceState, keys: jax.Array, step: estimate.Step

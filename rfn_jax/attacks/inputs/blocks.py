@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from rfn_jax.attacks.inputs import transforms
-from rfn_jax.core import checks, errors
+from rfn_jax.core import checks, errors, numerics
 
 
 class Arrangement(NamedTuple):
@@ -154,7 +154,7 @@ def rearrange(image: jax.Array, arrangement: Arrangement) -> jax.Array:
     source_u = u * jnp.cos(angle) - v * jnp.sin(angle) + center_u
     source_v = u * jnp.sin(angle) + v * jnp.cos(angle) + center_v
 
-    compute_type = jnp.promote_types(image.dtype, jnp.float32)
+    compute_type = numerics.wide_dtype(image.dtype)
     result = jnp.zeros(image.shape, compute_type)
     for corner_u in (jnp.floor(source_u), jnp.floor(source_u) + 1):
         for corner_v in (jnp.floor(source_v), jnp.floor(source_v) + 1):

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from rfn_jax.attacks.inputs import transforms
-from rfn_jax.core import checks, errors
+from rfn_jax.core import checks, errors, numerics
 
 METHODS = ('bilinear', 'nearest')
 
@@ -116,7 +116,7 @@ def resize_and_pad(
         resize_matrix = interpolation_matrix(length, size[axis], offset[axis], canvas[axis], method)
         resize_back_matrix = interpolation_matrix(canvas[axis], length, 0, length, method)
         matrices.append(multiply('ij,jk->ik', resize_back_matrix, resize_matrix))
-    compute_type = jnp.promote_types(image.dtype, jnp.float32)
+    compute_type = numerics.wide_dtype(image.dtype)
     return multiply('ih,hwc,jw->ijc', matrices[0], image.astype(compute_type), matrices[1]).astype(image.dtype)
 
 

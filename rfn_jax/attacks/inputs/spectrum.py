@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rfn_jax.attacks.inputs import transforms
-from rfn_jax.core import checks
+from rfn_jax.core import checks, numerics
 
 GRADIENTS = ('transformed', 'images')
 
@@ -49,7 +49,7 @@ def spectrum_simulation(
 
     def apply(inputs: transforms.Input) -> jax.Array:
         images = inputs.images
-        compute_type = jnp.promote_types(images.dtype, jnp.float32)
+        compute_type = numerics.wide_dtype(images.dtype)
 
         def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
             noise_key, factor_key = jax.random.split(key)

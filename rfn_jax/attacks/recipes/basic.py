@@ -41,6 +41,17 @@ def mi_fgsm(*, decay: float = 1.0, **shared: Unpack[Iterative]) -> engine.Gradie
     return composition.compose('mi', name='mi_fgsm', options={'mi': {'decay': decay}}, **shared)
 
 
+def ni_fgsm(*, decay: float = 1.0, **shared: Unpack[Iterative]) -> engine.GradientAttack:
+    """Nesterov iterative method: the gradient is computed at the point to which the momentum leads.
+
+    Lin et al. 2020, https://arxiv.org/abs/1908.06281
+
+    Args:
+      decay: Decay of the momentum, at least 0.
+    """
+    return composition.compose('ni', name='ni_fgsm', options={'ni': {'decay': decay}}, **shared)
+
+
 def ti_fgsm(
     *, decay: float = 1.0, size: int = 15, nsig: float = 3.0, kind: str = 'gaussian', **shared: Unpack[Iterative]
 ) -> engine.GradientAttack:

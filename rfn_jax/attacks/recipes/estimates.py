@@ -6,17 +6,6 @@ from rfn_jax.attacks import composition, engine
 from rfn_jax.attacks.recipes.shared import Iterative
 
 
-def ni_fgsm(*, decay: float = 1.0, **shared: Unpack[Iterative]) -> engine.GradientAttack:
-    """Nesterov iterative method: the gradient is computed at the point to which the momentum leads.
-
-    Lin et al. 2020, https://arxiv.org/abs/1908.06281
-
-    Args:
-      decay: Decay of the momentum, at least 0.
-    """
-    return composition.compose('ni', name='ni_fgsm', options={'ni': {'decay': decay}}, **shared)
-
-
 def vmi_fgsm(
     *, decay: float = 1.0, beta: float = 1.5, neighbors: int = 20, around: str = 'image', **shared: Unpack[Iterative]
 ) -> engine.GradientAttack:

@@ -21,7 +21,7 @@ for recipe in (
     basic.mi_fgsm,
     basic.ti_fgsm,
     basic.pi_fgsm,
-    estimates.ni_fgsm,
+    basic.ni_fgsm,
     estimates.vmi_fgsm,
     estimates.vni_fgsm,
     estimates.pgn,

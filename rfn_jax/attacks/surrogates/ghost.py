@@ -42,14 +42,10 @@ class GhostNetwork(attack.SteppedSurrogate):
         hook_keys = _HookKeys(keys_lib.fold(keys, 1) if inner_varies else keys)
 
         def erode_skip(
-            call: Callable[..., jax.Array],
-            module: nn.Module,
-            x: jax.Array,
-            branch: hooks.Function,
-            skip: hooks.Function = hooks.identity,
-        ) -> jax.Array:
+            module: nn.Module, branch: hooks.Function, skip: hooks.Function
+        ) -> tuple[hooks.Function, hooks.Function]:
             keys = hook_keys.keys(module)
-            return call(x, branch, lambda x: _scale_randomly(skip(x), keys, self.skip_scale))
+            return branch, lambda x: _scale_randomly(skip(x), keys, self.skip_scale)
 
         def erode_activation(call: Callable[..., jax.Array], module: nn.Module, *args: Any) -> jax.Array:
             keys = hook_keys.keys(module)
@@ -62,7 +58,7 @@ class GhostNetwork(attack.SteppedSurrogate):
         with contextlib.ExitStack() as stack:
             stack.enter_context(hooks.intercept(nn.Module, count_network))
             if self.skip_scale:
-                stack.enter_context(hooks.intercept(hooks.Residual, erode_skip))
+                stack.enter_context(hooks.intercept_sums(hooks.Residual, erode_skip))
             if self.dropout:
                 stack.enter_context(hooks.intercept(hooks.Activation, erode_activation))
             logits = attack.logits(self.surrogate, images, inner_keys, step)

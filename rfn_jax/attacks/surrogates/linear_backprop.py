@@ -64,7 +64,7 @@ class _Interceptor:
         with (
             hooks.intercept(nn.Module, self._call_network),
             hooks.intercept_layer(self.from_layer, self._call_layer),
-            hooks.intercept(hooks.Residual, self._call_residual),
+            hooks.intercept_sums(hooks.Residual, self._change_residual),
             hooks.intercept((hooks.Relu, hooks.Relu6), self._call_relu),
         ):
             yield self
@@ -90,19 +90,17 @@ class _Interceptor:
         self.count += 1
         return call(x, functools.partial(linear, function or module.function))
 
-    def _call_residual(
-        self,
-        call: Callable[..., jax.Array],
-        module: nn.Module,
-        x: jax.Array,
-        branch: hooks.Function,
-        skip: hooks.Function = hooks.identity,
-    ) -> jax.Array:
+    def _change_residual(
+        self, module: nn.Module, branch: hooks.Function, skip: hooks.Function
+    ) -> tuple[hooks.Function, hooks.Function]:
+        if not self.active or self.branch is not None:
+            return branch, skip
+
         def rescaled(x: jax.Array) -> jax.Array:
             true, linear = _fork(x)
             return _merge(self._call_branch('true', branch, true), self._call_branch('linear', branch, linear))
 
-        return call(x, rescaled if self.active and self.branch is None else branch, skip)
+        return rescaled, skip
 
     def _call_branch(self, which: str, branch: hooks.Function, x: jax.Array) -> jax.Array:
         self.branch = which

@@ -32,17 +32,13 @@ class SkipGradient(attack.SteppedSurrogate):
         count = 0
 
         def scale_branch(
-            call: Callable[..., jax.Array],
-            module: nn.Module,
-            x: jax.Array,
-            branch: hooks.Function,
-            skip: hooks.Function = hooks.identity,
-        ) -> jax.Array:
+            module: nn.Module, branch: hooks.Function, skip: hooks.Function
+        ) -> tuple[hooks.Function, hooks.Function]:
             nonlocal count
             count += 1
-            return call(x, lambda x: scale_gradient(branch(x), self.gamma), skip)
+            return lambda x: scale_gradient(branch(x), self.gamma), skip
 
-        with hooks.intercept((hooks.Residual, hooks.Concatenation), scale_branch):
+        with hooks.intercept_sums((hooks.Residual, hooks.Concatenation), scale_branch):
             logits = attack.logits(self.surrogate, images, keys, step)
         if not count:
             raise errors.InputError('skip_gradient needs skip connections, but the surrogate has none')

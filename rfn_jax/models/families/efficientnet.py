@@ -8,7 +8,7 @@ the first and the last convolution.
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -40,6 +40,7 @@ class EfficientNet(inverted_residual.InvertedResidualNetwork):
     stochastic_depth: float = 0.2
 
     activation = hooks.Silu
+    scales_ends = True  # whether `scaled` scales the first and the last convolution, and the depths of the outer stages
     classifier_init = staticmethod(nn.initializers.variance_scaling(1 / 3, 'fan_out', 'uniform'))
 
     def block_options(self) -> dict[str, dict[str, Any]]:
@@ -59,62 +60,48 @@ class EfficientNet(inverted_residual.InvertedResidualNetwork):
                 previous = width
         return options
 
+    @classmethod
+    def scaled(
+        cls,
+        num_classes: int,
+        *,
+        width_multiplier: float = 1.0,
+        depth_multiplier: float = 1.0,
+        stages: Sequence[Sequence[int]] = STAGES,
+        stem_strides: int = 2,
+        dropout: float = 0.2,
+        stochastic_depth: float = 0.2,
+        dtype=jnp.float32,
+    ) -> Self:
+        """A network of any width and depth; an image needs at least one pixel. For other arguments, see the class.
 
-def scaled_stages(
-    stages: Sequence[Sequence[int]], width_multiplier: float, depth_multiplier: float, *, all_depths: bool = True
-) -> tuple[tuple[int, ...], ...]:
-    """Checks the rows of `EfficientNet.stages` and scales their channels and numbers of blocks.
+        Args:
+          width_multiplier: Scales the channels of all stages and of the first convolution (which an EfficientNet-Lite leaves
+            as it is); they are then rounded to multiples of 8.
+          depth_multiplier: Scales the numbers of blocks (but those of the first and the last stage of an EfficientNet-Lite),
+            which are then rounded up.
+          stages: Rows of `EfficientNet.stages` before scaling.
 
-    Args:
-      stages: The rows before scaling.
-      width_multiplier: Scales the channels, which are then rounded to multiples of 8.
-      depth_multiplier: Scales the numbers of blocks, which are then rounded up.
-      all_depths: Whether to scale the numbers of blocks of the first and the last stage as well.
-
-    Raises:
-      InputError: A number is out of range.
-    """
-    ranges.check_positive(width_multiplier=width_multiplier, depth_multiplier=depth_multiplier)
-    stages = ranges.check_table('stages', stages, ('expansion', 'kernel', 'channels', 'blocks', 'stride'))
-    scaled = []
-    for index, (expansion, kernel, channels, blocks, strides) in enumerate(stages):
-        if all_depths or 0 < index < len(stages) - 1:
-            blocks = math.ceil(blocks * depth_multiplier)
-        channels = inverted_residual.round_channels(channels * width_multiplier)
-        scaled.append((expansion, kernel, channels, blocks, strides))
-    return tuple(scaled)
-
-
-@zoo.MODELS.register
-def efficientnet(
-    num_classes: int,
-    *,
-    width_multiplier: float = 1.0,
-    depth_multiplier: float = 1.0,
-    stages: Sequence[Sequence[int]] = STAGES,
-    stem_strides: int = 2,
-    dropout: float = 0.2,
-    stochastic_depth: float = 0.2,
-    dtype=jnp.float32,
-) -> EfficientNet:
-    """An EfficientNet; an image needs at least one pixel. For other arguments, see the attributes of `EfficientNet`.
-
-    Args:
-      width_multiplier: Scales the channels of all stages and of the first convolution, which are then rounded to multiples
-        of 8.
-      depth_multiplier: Scales the numbers of blocks, which are then rounded up.
-      stages: Rows of `EfficientNet.stages` before scaling.
-
-    Raises:
-      InputError: A number is out of range.
-    """
-    options = ranges.check_sizes(stem_strides=stem_strides)
-    options |= ranges.check_rates(dropout=dropout, stochastic_depth=stochastic_depth)
-    scaled = scaled_stages(stages, width_multiplier, depth_multiplier)
-    stem_width = inverted_residual.round_channels(32 * width_multiplier)
-    return EfficientNet(num_classes, stem_width, 4 * scaled[-1][2], stages=scaled, **options, dtype=dtype)
+        Raises:
+          InputError: A number is out of range.
+        """
+        options = ranges.check_sizes(stem_strides=stem_strides)
+        options |= ranges.check_rates(dropout=dropout, stochastic_depth=stochastic_depth)
+        ranges.check_positive(width_multiplier=width_multiplier, depth_multiplier=depth_multiplier)
+        rows = ranges.check_table('stages', stages, ('expansion', 'kernel', 'channels', 'blocks', 'stride'))
+        scaled = []
+        for index, (expansion, kernel, channels, blocks, strides) in enumerate(rows):
+            if cls.scales_ends or 0 < index < len(rows) - 1:
+                blocks = math.ceil(blocks * depth_multiplier)
+            channels = inverted_residual.round_channels(channels * width_multiplier)
+            scaled.append((expansion, kernel, channels, blocks, strides))
+        stem_width = inverted_residual.round_channels(32 * width_multiplier) if cls.scales_ends else 32
+        head_width = 4 * scaled[-1][2] if cls.scales_ends else 1280
+        return cls(num_classes, stem_width, head_width, stages=tuple(scaled), **options, dtype=dtype)
 
 
+efficientnet = EfficientNet.scaled
+zoo.MODELS.add('efficientnet', efficientnet)
 zoo.MODELS.add('efficientnet_b0', functools.partial(efficientnet, width_multiplier=1.0, depth_multiplier=1.0))
 
 # As in `cifar_mobilenet_v2`, the first two strides of 2 become 1, so an image shrinks by 8, not by 32.

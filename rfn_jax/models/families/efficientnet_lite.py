@@ -7,17 +7,12 @@ padded as in TensorFlow (`layers.same_padding`). The layers have the names that 
 """
 
 import functools
-from collections.abc import Sequence
 from typing import Any
 
-import jax.numpy as jnp
-
-from rfn_jax.models import hooks, layers, ranges, zoo
+from rfn_jax.models import hooks, layers, zoo
 from rfn_jax.models.families import efficientnet
 
 STAGES = efficientnet.STAGES
-STEM_WIDTH = 32
-HEAD_WIDTH = 1280
 
 
 class EfficientNetLite(efficientnet.EfficientNet):
@@ -27,6 +22,7 @@ class EfficientNetLite(efficientnet.EfficientNet):
     """
 
     activation = hooks.Relu6
+    scales_ends = False
     norm = staticmethod(functools.partial(layers.batch_norm, momentum=0.99, epsilon=1e-3))
     padding = 'same'
 
@@ -35,33 +31,8 @@ class EfficientNetLite(efficientnet.EfficientNet):
         return {name: options | {'squeeze': 0} for name, options in super().block_options().items()}
 
 
-@zoo.MODELS.register
-def efficientnet_lite(
-    num_classes: int,
-    *,
-    width_multiplier: float = 1.0,
-    depth_multiplier: float = 1.0,
-    stages: Sequence[Sequence[int]] = STAGES,
-    stem_strides: int = 2,
-    dropout: float = 0.2,
-    stochastic_depth: float = 0.2,
-    dtype=jnp.float32,
-) -> EfficientNetLite:
-    """An EfficientNet-Lite; an image needs at least one pixel. For other arguments, see the attributes of `EfficientNet`.
-
-    Args:
-      width_multiplier: Scales the channels of all stages, which are then rounded to multiples of 8.
-      depth_multiplier: Scales the numbers of blocks of all stages but the first and the last, which are then rounded up.
-      stages: Rows of `EfficientNet.stages` before scaling.
-
-    Raises:
-      InputError: A number is out of range.
-    """
-    options = ranges.check_sizes(stem_strides=stem_strides)
-    options |= ranges.check_rates(dropout=dropout, stochastic_depth=stochastic_depth)
-    scaled = efficientnet.scaled_stages(stages, width_multiplier, depth_multiplier, all_depths=False)
-    return EfficientNetLite(num_classes, STEM_WIDTH, HEAD_WIDTH, stages=scaled, **options, dtype=dtype)
-
+efficientnet_lite = EfficientNetLite.scaled
+zoo.MODELS.add('efficientnet_lite', efficientnet_lite)
 
 for _number, (_width, _depth, _dropout) in enumerate(
     ((1.0, 1.0, 0.2), (1.0, 1.1, 0.2), (1.1, 1.2, 0.3), (1.2, 1.4, 0.3), (1.4, 1.8, 0.3))

@@ -38,36 +38,20 @@ class Block(NamedTuple):
     strides: int
 
 
+RELU, SWISH = 'relu', 'hard_swish'
 SMALL = (
-    Block(3, 16, 16, True, 'relu', 2),
-    Block(3, 72, 24, False, 'relu', 2),
-    Block(3, 88, 24, False, 'relu', 1),
-    Block(5, 96, 40, True, 'hard_swish', 2),
-    Block(5, 240, 40, True, 'hard_swish', 1),
-    Block(5, 240, 40, True, 'hard_swish', 1),
-    Block(5, 120, 48, True, 'hard_swish', 1),
-    Block(5, 144, 48, True, 'hard_swish', 1),
-    Block(5, 288, 96, True, 'hard_swish', 2),
-    Block(5, 576, 96, True, 'hard_swish', 1),
-    Block(5, 576, 96, True, 'hard_swish', 1),
-)
+    Block(3, 16, 16, True, RELU, 2), Block(3, 72, 24, False, RELU, 2), Block(3, 88, 24, False, RELU, 1),
+    Block(5, 96, 40, True, SWISH, 2), Block(5, 240, 40, True, SWISH, 1), Block(5, 240, 40, True, SWISH, 1),
+    Block(5, 120, 48, True, SWISH, 1), Block(5, 144, 48, True, SWISH, 1), Block(5, 288, 96, True, SWISH, 2),
+    Block(5, 576, 96, True, SWISH, 1), Block(5, 576, 96, True, SWISH, 1),
+)  # fmt: skip
 LARGE = (
-    Block(3, 16, 16, False, 'relu', 1),
-    Block(3, 64, 24, False, 'relu', 2),
-    Block(3, 72, 24, False, 'relu', 1),
-    Block(5, 72, 40, True, 'relu', 2),
-    Block(5, 120, 40, True, 'relu', 1),
-    Block(5, 120, 40, True, 'relu', 1),
-    Block(3, 240, 80, False, 'hard_swish', 2),
-    Block(3, 200, 80, False, 'hard_swish', 1),
-    Block(3, 184, 80, False, 'hard_swish', 1),
-    Block(3, 184, 80, False, 'hard_swish', 1),
-    Block(3, 480, 112, True, 'hard_swish', 1),
-    Block(3, 672, 112, True, 'hard_swish', 1),
-    Block(5, 672, 160, True, 'hard_swish', 2),
-    Block(5, 960, 160, True, 'hard_swish', 1),
-    Block(5, 960, 160, True, 'hard_swish', 1),
-)
+    Block(3, 16, 16, False, RELU, 1), Block(3, 64, 24, False, RELU, 2), Block(3, 72, 24, False, RELU, 1),
+    Block(5, 72, 40, True, RELU, 2), Block(5, 120, 40, True, RELU, 1), Block(5, 120, 40, True, RELU, 1),
+    Block(3, 240, 80, False, SWISH, 2), Block(3, 200, 80, False, SWISH, 1), Block(3, 184, 80, False, SWISH, 1),
+    Block(3, 184, 80, False, SWISH, 1), Block(3, 480, 112, True, SWISH, 1), Block(3, 672, 112, True, SWISH, 1),
+    Block(5, 672, 160, True, SWISH, 2), Block(5, 960, 160, True, SWISH, 1), Block(5, 960, 160, True, SWISH, 1),
+)  # fmt: skip
 
 
 class MobileNetV3(inverted_residual.InvertedResidualNetwork):
