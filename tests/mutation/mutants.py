@@ -29,6 +29,7 @@ from cosmic_ray.mutating import mutate_code
 
 ROOT = pathlib.Path(__file__).parents[2]
 ROOMS = ('optim', 'attacks', 'transfer')
+NO_TESTS = 5  # the exit status of pytest
 QUICKEST = 12  # tests that run on each mutant at first
 OPERATORS = (
     'NumberReplacer', 'AddNot', 'RemoveDecorator', 'ReplaceTrueWithFalse', 'ReplaceFalseWithTrue', 'ReplaceOrWithAnd',
@@ -130,6 +131,8 @@ def tests_by_line(clone: pathlib.Path, room: str) -> dict[str, dict[int, list[st
     times = json.loads(times_file.read_text())
     measured = coverage.CoverageData(str(data_file))
     measured.read()
+    if len(measured.measured_contexts()) < 2:
+        raise RuntimeError(f'no test of tests/{room} was recorded')
     found = {}
     for path in measured.measured_files():
         contexts = measured.contexts_by_lineno(path)
@@ -209,8 +212,13 @@ def pytest(clone: pathlib.Path, arguments: list[str], **more: str) -> int:
         'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
         **more,
     }
-    command = [sys.executable, '-m', 'pytest', '-q', '-n', '0', '-p', 'no:cacheprovider', *arguments]
-    return subprocess.run(command, cwd=clone, env=environment, capture_output=True, check=False).returncode
+    # Without xdist, as coverage records no contexts where the settings of the project name a way to distribute tests.
+    flags = ['-q', '-p', 'no:xdist', '-p', 'no:cacheprovider', '-o', 'addopts=']
+    command = [sys.executable, '-m', 'pytest', *flags, *arguments]
+    done = subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode == NO_TESTS:
+        raise RuntimeError(f'{" ".join(command)} ran no test: {done.stdout}{done.stderr}')
+    return done.returncode
 
 
 if __name__ == '__main__':
