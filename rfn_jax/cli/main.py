@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 
 from rfn_jax.cli import bench, listing, prepare, settings, weights
+from rfn_jax.core import cluster, errors
 from rfn_jax.core import console as console_lib
-from rfn_jax.core import errors
 from rfn_jax.core.version import __version__
 
 # For each command, its one-line summary and the stages that it runs, in order; None for all stages.
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
       arguments: The arguments; by default those of the command line.
 
     Returns:
-      The exit status: 0, 1 (it failed) or 2 (the input is wrong).
+      The exit status: 0, 1 (it failed), 2 (the input is wrong) or 75 (SIGTERM came; the same command continues the work).
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     # Libraries log what they raise (Orbax at length, from its threads); here an error is a single line.
@@ -46,11 +46,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(arguments)
     except errors.InputError as error:
+        return _fail(2, str(error))
+    except errors.PreemptedError as error:
         print(f'rfn-jax: {error}', file=sys.stderr)
-        return 2
+        cluster.leave()
+        return 75
     except errors.RunError as error:
-        print(f'rfn-jax: {error}', file=sys.stderr)
-        return 1
+        return _fail(1, str(error))
+    except RuntimeError as error:  # JAX's, when another process ends
+        if not cluster.is_joined():
+            raise
+        return _fail(1, f'another process failed or was stopped: {" ".join(str(error).split())[:200]}')
     except BrokenPipeError:  # as in `rfn-jax list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -61,6 +67,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(130)  # immediately: threads of XLA and Orbax that are still running would crash a normal exit
+
+
+def _fail(status: int, message: str) -> int:
+    """Prints one line; one of several processes ends at once, as the others may be waiting for it."""
+    print(f'rfn-jax: {message}', file=sys.stderr)
+    if cluster.is_joined():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -86,19 +102,28 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _run(config: dict, directory: str, stages: Sequence[str], only: Sequence[str]) -> None:
-    from rfn_jax import experiment, report  # imported late, so that --help does not wait for them
+    from rfn_jax import experiment  # imported late, so that --help does not wait for them
+    from rfn_jax.core import preemption, processes
 
-    console = console_lib.Console()
+    console = console_lib.Console(quiet=not processes.is_first())
     experiment_stages = [stage for stage in stages if stage != 'report']
     if experiment_stages:
-        plan, workdir = experiment.open_workdir(config, directory, console)
-        for stage in experiment_stages:
-            getattr(experiment, stage)(plan, workdir, **({'only': only} if only else {}))
+        with preemption.watched():
+            plan, workdir = experiment.open_workdir(config, directory, console)
+            for stage in experiment_stages:
+                getattr(experiment, stage)(plan, workdir, **({'only': only} if only else {}))
     elif experiment.is_workdir(directory):
         experiment.check_last_config(directory, config)
     if 'report' in stages:
-        report.print_tables(directory, console)
-        console.info(f'report: {report.write_page(directory)}')
+        processes.on_first(_report)(directory, console)
+    cluster.leave()
+
+
+def _report(directory: str, console: console_lib.Console) -> None:
+    from rfn_jax import report
+
+    report.print_tables(directory, console)
+    console.info(f'report: {report.write_page(directory)}')
 
 
 def _usage() -> str:

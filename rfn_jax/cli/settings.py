@@ -6,13 +6,13 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from rfn_jax.core import errors
+from rfn_jax.core import cluster, errors
 
 
 def parse(
     command: str, summary: str, arguments: Sequence[str], *, config_file: str | None = None, workdir: str | None = None
 ) -> tuple[dict, str, list[str]]:
-    """Parses the flags of a command that works on an experiment.
+    """Parses the flags of a command that works on an experiment, and joins the other processes if there are several.
 
     Args:
       command: Name of the command.
@@ -26,6 +26,7 @@ def parse(
 
     Raises:
       InputError: A flag, a config key or a value is wrong.
+      RunError: The other processes were not found.
       SystemExit: With status 0, after `--help`.
     """
     values = flags.FlagValues()
@@ -41,6 +42,14 @@ def parse(
     flags.DEFINE_string(
         'workdir', workdir, 'Directory of the experiment; created if it is missing.', flag_values=values
     )
+    flags.DEFINE_string(
+        'coordinator',
+        '',
+        'HOST:PORT of process 0, for several processes that no cluster starts.',
+        flag_values=values,
+    )
+    flags.DEFINE_integer('processes', None, 'Number of processes, with --coordinator.', flag_values=values)
+    flags.DEFINE_integer('process', None, 'Which process this is, from 0, with --coordinator.', flag_values=values)
     if command == 'train':
         help_text = 'Train only the networks in these folders, such as targets,surrogates/resnet-rfn.'
         flags.DEFINE_list('only', None, help_text, flag_values=values)
@@ -65,6 +74,7 @@ def parse(
         raise errors.InputError(f'rfn-jax {command} needs --workdir=DIRECTORY')
     if config is None and given:
         raise errors.InputError(f'get_config of {given[0]} must return a ConfigDict, got None')
+    cluster.join(values.coordinator, values.processes, values.process)
     from rfn_jax import experiment  # imported late, so that --help does not wait for it
 
     if config is None and not experiment.is_workdir(values.workdir):

@@ -14,10 +14,13 @@ class Console:
     Args:
       console: A rich console; by default one that writes to standard output.
       lines_every_s: In a log, the minimum time between two lines of one task, in seconds.
+      quiet: Whether the default console shows nothing.
     """
 
-    def __init__(self, console: rich.console.Console | None = None, *, lines_every_s: float = 20.0):
-        self.rich = rich.console.Console(highlight=False, soft_wrap=True) if console is None else console
+    def __init__(
+        self, console: rich.console.Console | None = None, *, lines_every_s: float = 20.0, quiet: bool = False
+    ):
+        self.rich = rich.console.Console(highlight=False, soft_wrap=True, quiet=quiet) if console is None else console
         self._lines_every_s = lines_every_s
 
     def info(self, message: str) -> None:

@@ -1,4 +1,4 @@
-"""The errors that the command line reports in one clear line: wrong input (exit 2) and a failed run (exit 1)."""
+"""The errors that the command line reports in one clear line: wrong input (exit 2), a failed run (1) and a stop (75)."""
 
 import difflib
 from collections.abc import Iterable
@@ -14,6 +14,10 @@ class InputTypeError(InputError, TypeError):
 
 class RunError(RuntimeError):
     """The input was correct but the work failed (divergence, full disk, damaged file). Exit status 1."""
+
+
+class PreemptedError(RunError):
+    """The run was asked to stop, and the same command continues it. Exit status 75."""
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> InputError:

@@ -8,8 +8,6 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from rfn_jax.core import errors
-
 DATA_AXIS = 'data'
 
 
@@ -19,16 +17,9 @@ def data_mesh(devices=None) -> Mesh:
     return Mesh(devices.reshape(-1), (DATA_AXIS,), axis_types=(AxisType.Auto,))
 
 
-def check_one_host() -> None:
-    """Checks that this is the only process: compiled steps run on several hosts, but the code that writes files does not yet.
-
-    Raises:
-      InputError: There are several processes.
-    """
-    if jax.process_count() > 1:
-        raise errors.InputError(
-            f'training and experiments run on only one host for now, not on {jax.process_count()}; start one process'
-        )
+def local_mesh(mesh: Mesh) -> Mesh:
+    """Returns the mesh over those devices of a mesh that belong to this process, on which it works without the others."""
+    return data_mesh([device for device in mesh.devices.flat if device.process_index == jax.process_index()])
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -76,9 +67,11 @@ def place(tree, shardings):
     """Returns a copy of `tree` on the devices of `shardings` (one sharding, or a pytree of them) that is safe to donate.
 
     `jax.device_put` may alias its argument; going through the host makes a copy, so donating the result does not affect the
-    caller's arrays. Typed keys are not supported; states hold none.
+    caller's arrays. With several processes, each holds all of `tree`. Typed keys are not supported; states hold none.
     """
-    return jax.device_put(jax.tree.map(np.array, tree), shardings)
+    if jax.tree.structure(shardings) != jax.tree.structure(tree):
+        shardings = jax.tree.map(lambda _: shardings, tree)
+    return jax.tree.map(lambda leaf, placed: _put(np.array(leaf), placed), tree, shardings)
 
 
 def replicate(tree, mesh: Mesh):
@@ -100,7 +93,30 @@ def shard_batch(batch, mesh: Mesh):
     sizes = {leaf.shape[0] for leaf in jax.tree.leaves(batch)}
     if any(size % mesh.size for size in sizes):
         raise ValueError(f'a batch of {sorted(sizes)} examples does not divide evenly over {mesh.size} devices')
-    return jax.device_put(batch, batch_sharding(mesh))
+    return jax.tree.map(lambda leaf: _put(np.asarray(leaf), batch_sharding(mesh)), batch)
+
+
+def to_local(tree, mesh: Mesh):
+    """Returns a pytree of arrays, on the mesh or anywhere in this process, as arrays that its devices hold in full."""
+    placed = replicated(local_mesh(mesh))
+    if all(getattr(leaf, 'is_fully_addressable', True) for leaf in jax.tree.leaves(tree)):
+        return jax.device_put(tree, placed)
+
+    def of_leaf(leaf: jax.Array) -> jax.Array:
+        return jax.make_array_from_single_device_arrays(leaf.shape, placed, [s.data for s in leaf.addressable_shards])
+
+    return jax.tree.map(of_leaf, jax.jit(_identity, out_shardings=replicated(mesh))(tree))
+
+
+def _identity(tree):
+    return tree
+
+
+def _put(array: np.ndarray, placed: NamedSharding) -> jax.Array:
+    """Puts an array on the devices of all processes, each of which has all of it; `jax.device_put` would compare them."""
+    if placed.is_fully_addressable:
+        return jax.device_put(array, placed)
+    return jax.make_array_from_callback(array.shape, placed, lambda index: array[index])
 
 
 def local_rows(count: int, mesh: Mesh) -> np.ndarray:

@@ -49,12 +49,13 @@ class Loader(Protocol):
     steps_per_epoch: int
     seed: int
 
-    def epoch(self, epoch: int, *, steps_per_call: int = 1) -> Iterator[Batch]:
+    def epoch(self, epoch: int, *, steps_per_call: int = 1, first_step: int = 0) -> Iterator[Batch]:
         """Yields the batches of an epoch, on the mesh.
 
         Args:
           epoch: Number of the epoch.
           steps_per_call: k; with 1, batches do not have the axis k. The last batch of an epoch may have fewer steps.
+          first_step: The first step of the epoch that is wanted, counted from 0.
         """
         ...
 
@@ -144,7 +145,7 @@ class ResidentLoader:
             for stacked in (False, True)
         }
 
-    def epoch(self, epoch: int, *, steps_per_call: int = 1) -> Iterator[Batch]:
+    def epoch(self, epoch: int, *, steps_per_call: int = 1, first_step: int = 0) -> Iterator[Batch]:
         """See `Loader.epoch`; all batches are gathered, on the devices, before the first one is yielded.
 
         The steps then wait for nothing. (On virtual CPU devices, programs that run between them could starve their
@@ -152,8 +153,8 @@ class ResidentLoader:
         """
         order = np.asarray(batches.epoch_order(self._count, self.batch_size, seed=self.seed, epoch=epoch))
         stacked = steps_per_call > 1
-        calls = [call if stacked else call[0] for call in _split_calls(order, steps_per_call)]
-        positions = jax.device_put(calls, sharding.replicated(self._mesh))
+        calls = [call if stacked else call[0] for call in _split_calls(order[first_step:], steps_per_call)]
+        positions = sharding.replicate(calls, self._mesh)
         yield from jax.block_until_ready([self._take[stacked](self._whole, call) for call in positions])
 
 
@@ -180,14 +181,14 @@ class StreamingLoader:
         self._mesh, self._source, self._info, self._augmentation = mesh, source, info, augmentation
         self._workers = checks.integer('workers', workers, at_least=0)
 
-    def epoch(self, epoch: int, *, steps_per_call: int = 1) -> Iterator[Batch]:
+    def epoch(self, epoch: int, *, steps_per_call: int = 1, first_step: int = 0) -> Iterator[Batch]:
         """See `Loader.epoch`; the next batches are decoded in the background.
 
         Raises:
           InputError: An image does not have the shape of the others in the data set.
         """
         order = np.asarray(batches.epoch_order(len(self._source), self.batch_size, seed=self.seed, epoch=epoch))
-        mine = order[:, sharding.local_rows(self.batch_size, self._mesh)]
+        mine = order[first_step:, sharding.local_rows(self.batch_size, self._mesh)]
         stacked = steps_per_call > 1
         placed = sharding.rows_sharding(self._mesh) if stacked else sharding.batch_sharding(self._mesh)
         source, transform, shape = self._source, None, self._info.image_shape

@@ -1,6 +1,6 @@
 """Records of a source by position, decoded in the background by Grain, or a whole source read into memory."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from absl import flags
@@ -82,25 +82,33 @@ def in_memory(
     return dataset.ImageDataset(images, labels.astype(np.int32), ids.astype(np.int64), info.class_names, source.source)
 
 
-def padded_batches(source: sources.Source, batch_size: int) -> Iterator[tuple[sources.Record, int]]:
+def padded_batches(
+    source: sources.Source, batch_size: int, numbers: Sequence[int] | np.ndarray | None = None
+) -> Iterator[tuple[sources.Record, int]]:
     """Yields batches of one size, the last one padded with copies of the last example, so that one compilation serves all.
 
     Args:
       source: The examples, in memory or not; their order is kept.
       batch_size: Examples in a batch.
+      numbers: Which batches to yield, counted from 0, in increasing order; by default all. No others are read.
 
     Yields:
       `(batch, count)`: records with arrays, as `read_batches` gives; only the first `count` examples of the batch count.
     """
+    numbers = range(-(-len(source) // batch_size)) if numbers is None else numbers
+    chosen = [np.arange(start, min(start + batch_size, len(source))) for start in np.asarray(numbers) * batch_size]
     if isinstance(source, dataset.ImageDataset):
-        for start in range(0, len(source), batch_size):
-            positions = np.minimum(np.arange(start, start + batch_size), len(source) - 1)
-            yield source[positions], min(batch_size, len(source) - start)
-        return
-    for batch in read_batches(source, np.arange(len(source)), batch_size):
-        count = len(batch.label)
-        positions = np.minimum(np.arange(batch_size), count - 1)
-        yield sources.Record(*(field[positions] for field in batch)), count
+        for positions in chosen:
+            yield source[_padded(positions, batch_size)], len(positions)
+    elif chosen:
+        for batch in read_batches(source, np.concatenate(chosen), batch_size):
+            rows = _padded(np.arange(len(batch.label)), batch_size)
+            yield sources.Record(*(field[rows] for field in batch)), len(batch.label)
+
+
+def _padded(positions: np.ndarray, size: int) -> np.ndarray:
+    """The positions, and copies of the last one up to `size`."""
+    return positions[np.minimum(np.arange(size), len(positions) - 1)]
 
 
 def _check_shape(shape: tuple[int, ...], expected: tuple[int, ...] | None, what: str) -> None:

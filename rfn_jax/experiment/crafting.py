@@ -7,7 +7,7 @@ import numpy as np
 from etils import epath
 
 from rfn_jax import data, storage, transfer
-from rfn_jax.core import errors, rng
+from rfn_jax.core import errors, processes, rng
 from rfn_jax.experiment import inputs as inputs_lib
 from rfn_jax.experiment import plan as plan_lib
 from rfn_jax.experiment import selection
@@ -38,14 +38,34 @@ class Job:
         Raises:
           InputError: Images are missing, or were made from something else.
         """
+
+        def read() -> np.ndarray:
+            stored = storage.load_if_made_from(self.directory, self.origin)
+            images = None if stored is None else stored.images_for(examples.ids)
+            if images is None:
+                raise errors.InputError(
+                    f'{self.directory} holds no adversarial set for this config, these weights and these examples; craft '
+                    'it first (rfn-jax craft)'
+                )
+            return images
+
+        return processes.arrays_from_first(read, like=examples.images)
+
+    @processes.on_first
+    def crafted_ids(self) -> list[int]:
+        """The ids of the examples whose adversarial images are stored."""
         stored = storage.load_if_made_from(self.directory, self.origin)
-        images = None if stored is None else stored.images_for(examples.ids)
-        if images is None:
-            raise errors.InputError(
-                f'{self.directory} holds no adversarial set for this config, these weights and these examples; craft it '
-                'first (rfn-jax craft)'
-            )
-        return images
+        return [] if stored is None else stored.ids.tolist()
+
+    @processes.on_first
+    def add(self, crafted: storage.AdversarialSet) -> None:
+        """Stores adversarial images, beside those that are stored already.
+
+        Raises:
+          RunError: They could not be written.
+        """
+        stored = storage.load_if_made_from(self.directory, self.origin)
+        storage.save_adversarial_set(crafted if stored is None else stored.merge(crafted), self.directory)
 
     @property
     def title(self) -> str:
@@ -108,12 +128,10 @@ def craft(plan: plan_lib.Plan, workdir: workdir_lib.Workdir) -> None:
     workdir.define_imported(plan)
     examples = inputs.choose_test_examples()
     for job in all_jobs:
-        existing = storage.load_if_made_from(job.directory, job.origin)
-        missing = examples if existing is None else examples.take(~np.isin(examples.ids, existing.ids))
+        missing = examples.take(~np.isin(examples.ids, job.crafted_ids()))
         if len(missing):
-            crafted = _craft(job, missing, inputs)
-            storage.save_adversarial_set(crafted if existing is None else existing.merge(crafted), job.directory)
-        _finished_batches(job, missing).clear()  # also those of a run that was stopped after it saved the set
+            job.add(_craft(job, missing, inputs))
+        _clear_finished_batches(job, missing)  # also those of a run that was stopped after it saved the set
 
 
 def _craft(job: Job, examples: data.ImageDataset, inputs: inputs_lib.Inputs) -> storage.AdversarialSet:
@@ -132,6 +150,11 @@ def _craft(job: Job, examples: data.ImageDataset, inputs: inputs_lib.Inputs) -> 
             advance=advance,
         )
     return storage.AdversarialSet(images, examples.ids, examples.labels, job.origin)
+
+
+@processes.on_first
+def _clear_finished_batches(job: Job, examples: data.ImageDataset) -> None:
+    _finished_batches(job, examples).clear()
 
 
 def _finished_batches(job: Job, examples: data.ImageDataset) -> storage.FinishedBatches:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from rfn_jax import data, models, training, transfer
-from rfn_jax.core import digests, errors, io
+from rfn_jax.core import digests, errors, io, processes
 from rfn_jax.experiment import plan as plan_lib
 from rfn_jax.experiment import workdir as workdir_lib
 
@@ -25,8 +25,17 @@ class Inputs:
 
     @functools.cached_property
     def splits(self) -> data.Splits:
-        """The data; the images are not read yet."""
-        return open_data(self.plan)
+        """The data; the images are not read yet.
+
+        Raises:
+          InputError: As for `open_data`; also if this process has other data than the first one.
+        """
+        splits = open_data(self.plan)
+        if processes.are_several():
+            examples = (splits.train, splits.validation, splits.test)
+            digest = digests.of_plain([[split.source, digests.of_arrays([split.ids])] for split in examples])
+            processes.check_same('the data', digest)
+        return splits
 
     @functools.cached_property
     def train(self) -> data.ImageDataset:
@@ -91,7 +100,7 @@ class Inputs:
             evaluation = self.plan.evaluation
             positions = self.eligible(self.targets, self.test, evaluation.examples, balanced=evaluation.balanced)
             ids = self.test.ids[positions].tolist()
-            io.write_json(self.workdir.result('test_examples.json'), {'origin': origin, 'ids': ids})
+            processes.on_first(io.write_json)(self.workdir.result('test_examples.json'), {'origin': origin, 'ids': ids})
         return self._test_examples(ids)
 
     def test_examples(self) -> data.ImageDataset:
@@ -135,6 +144,7 @@ class Inputs:
             'source': self.splits.test.source,
         }
 
+    @processes.on_first
     def _recorded_ids(self, origin: dict) -> list[int] | None:
         """The ids of the test examples in `test_examples.json`; None if it is missing, damaged, or of another origin."""
         try:

@@ -6,17 +6,19 @@ from collections.abc import Mapping
 from etils import epath
 from jax.sharding import Mesh
 
-from rfn_jax.core import environment, errors, io
+from rfn_jax.core import environment, errors, io, processes
 from rfn_jax.experiment import definitions, pinning
 
 LAYOUT = 2  # directories of layout 1 hold no layout.json
 
 
+@processes.on_first
 def is_workdir(directory: os.PathLike[str] | str) -> bool:
     """Whether a directory is the work directory of an experiment."""
     return (io.absolute(directory) / 'config.json').exists()
 
 
+@processes.on_first
 def check_layout(directory: os.PathLike[str] | str) -> None:
     """Checks that a directory is unused, or is a work directory of this layout.
 
@@ -38,6 +40,7 @@ def check_layout(directory: os.PathLike[str] | str) -> None:
         )
 
 
+@processes.on_first
 def last_config(directory: os.PathLike[str] | str) -> dict:
     """The config that a work directory was last used with.
 
@@ -52,11 +55,13 @@ def last_config(directory: os.PathLike[str] | str) -> dict:
     return config
 
 
+@processes.on_first
 def is_last_config(directory: os.PathLike[str] | str, config: Mapping) -> bool:
     """Whether a config is the one that a directory was last used with; false if that one is missing or damaged."""
     return _object(io.absolute(directory) / 'config.json') == config
 
 
+@processes.on_first
 def check_last_config(directory: os.PathLike[str] | str, config: Mapping) -> None:
     """Checks that a config is the one that a work directory was last used with: a report shows only the results of that one.
 
@@ -72,6 +77,7 @@ def check_last_config(directory: os.PathLike[str] | str, config: Mapping) -> Non
         )
 
 
+@processes.on_first
 def record_config(directory: os.PathLike[str] | str, config: Mapping, mesh: Mesh) -> None:
     """Records the config that a directory is used with, and the environment in `environment.json` if none is recorded.
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from rfn_jax import data, training, transfer
-from rfn_jax.core import digests, errors, io, tables
+from rfn_jax.core import digests, errors, io, preemption, processes, tables
 from rfn_jax.experiment import crafting, examples, selection
 from rfn_jax.experiment import inputs as inputs_lib
 from rfn_jax.experiment import plan as plan_lib
@@ -50,23 +50,31 @@ def measure(plan: plan_lib.Plan, workdir: workdir_lib.Workdir) -> None:
     inputs = inputs_lib.Inputs(plan, workdir)
     eligible = inputs.test_examples()
     jobs = list(crafting.jobs(inputs, selection.stopping_epochs(inputs)))
-    selected = {name: digests.of_file(workdir.result(name)) for name in selection.TABLES}
-    for job in jobs:  # none may be missing when the first is measured
-        job.images(eligible)
+    selected = processes.on_first(lambda: {n: digests.of_file(workdir.result(n)) for n in selection.TABLES})()
+    _check_crafted(jobs, eligible)
     _check_targets(inputs, jobs)
     workdir.record_config()
     workdir.define_imported(plan)
     last_record, inputs_digest = _last_record(workdir), _inputs_digest(inputs, jobs, eligible)
     measured = last_record.get('tables')
     if last_record.get('inputs') != inputs_digest or not _are_unchanged(workdir, measured):
-        io.write_json(workdir.result(RECORD), {'tables': None})  # until all tables are there, they are not to be shown
+        # Until all tables are there, they are not to be shown.
+        processes.on_first(io.write_json)(workdir.result(RECORD), {'tables': None})
         measured = _write_tables(inputs, jobs, eligible)
     table_digests = {name: measured[name] for name in TABLES} | selected
     record = {'config': plan.config_sha256, 'inputs': inputs_digest, 'tables': table_digests}
     if record != last_record:
-        io.write_json(workdir.result(RECORD), record)
+        processes.on_first(io.write_json)(workdir.result(RECORD), record)
 
 
+@processes.on_first
+def _check_crafted(jobs: list[crafting.Job], eligible: data.ImageDataset) -> None:
+    """Checks that no set is missing, before the first is measured."""
+    for job in jobs:
+        job.images(eligible)
+
+
+@processes.on_first
 def _last_record(workdir: workdir_lib.Workdir) -> dict:
     """The record of the last measurement; empty if it is missing or damaged."""
     try:
@@ -75,6 +83,7 @@ def _last_record(workdir: workdir_lib.Workdir) -> dict:
         return {}
 
 
+@processes.on_first
 def _are_unchanged(workdir: workdir_lib.Workdir, recorded: object) -> bool:
     """Whether the tables of this stage still have the recorded hashes."""
     try:
@@ -92,6 +101,7 @@ def _write_tables(inputs: inputs_lib.Inputs, jobs: list[crafting.Job], eligible:
     outcomes = []
     with workdir.console.task('measure', len(jobs)) as advance:
         for job in jobs:
+            preemption.check()
             surrogate = inputs.classifier(job.network, job.crafted.epoch)
             attacked = job.images(eligible)
             own = transfer.successes({job.network.model: surrogate}, attacked, eligible, **inputs.batching)
@@ -107,7 +117,7 @@ def _write_tables(inputs: inputs_lib.Inputs, jobs: list[crafting.Job], eligible:
         **examples.contents(inputs, jobs, eligible),
     }
     for name, content in contents.items():
-        io.write_bytes(workdir.result(name), content)
+        processes.on_first(io.write_bytes)(workdir.result(name), content)
     return {name: digests.of_bytes(content) for name, content in contents.items()}
 
 

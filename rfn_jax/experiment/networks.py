@@ -1,10 +1,11 @@
 """Stage 1: train the targets, the validation targets and the surrogates."""
 
+import functools
 import itertools
 from collections.abc import Sequence
 
 from rfn_jax import data, models, storage, training
-from rfn_jax.core import errors, locks, rng
+from rfn_jax.core import errors, locks, processes, rng
 from rfn_jax.experiment import inputs as inputs_lib
 from rfn_jax.experiment import opening
 from rfn_jax.experiment import plan as plan_lib
@@ -51,6 +52,7 @@ def train(plan: plan_lib.Plan, workdir: workdir_lib.Workdir, only: Sequence[str]
             _train(missing, inputs)
 
 
+@processes.on_first
 def _check_origin(network: plan_lib.Network, workdir: workdir_lib.Workdir) -> None:
     """Checks that a network, if it exists, has a definition and was made from the same config."""
     folder = workdir.network(network)
@@ -62,6 +64,7 @@ def _check_origin(network: plan_lib.Network, workdir: workdir_lib.Workdir) -> No
     workdir.check_definition(network)
 
 
+@processes.on_first
 def _is_trained(network: plan_lib.Network, workdir: workdir_lib.Workdir) -> bool:
     needed = training.needed_epochs(network.recipe, keep_all=network.role == 'surrogate')
     return needed <= _epochs(network, workdir)
@@ -86,7 +89,8 @@ def _train(networks: Sequence[plan_lib.Network], inputs: inputs_lib.Inputs) -> N
         streaming=streaming,
     )
     for network in networks:
-        with locks.held(workdir.network(network) / 'training.lock'):
+        lock = workdir.network(network) / 'training.lock'
+        with processes.entered_on_first(functools.partial(locks.held, lock)):
             _write_description(network, inputs)
             _fit(network, program, inputs, streaming)
 
@@ -124,13 +128,14 @@ def _initial_classifier(network: plan_lib.Network, inputs: inputs_lib.Inputs) ->
     """
     info = inputs.splits.info
     if network.start:
-        return storage.load(network.start.network, network.start.epoch, image_shape=info.image_shape)
+        return storage.load_in_all_processes(network.start.network, network.start.epoch, image_shape=info.image_shape)
     # Another word would change the first variables of every network.
     key = rng.key_for(inputs.plan.seed, f'initialise {network.role} {network.model}', network.seed)
     shared = {'num_classes': info.num_classes, 'mean': info.mean, 'std': info.std}
     return models.initialize(network.module(info.num_classes), key, info.image_shape, **shared)
 
 
+@processes.on_first
 def _write_description(network: plan_lib.Network, inputs: inputs_lib.Inputs) -> None:
     """Writes the description and the definition of a network if one is missing; an existing definition must be the same."""
     inputs.workdir.check_definition(network)

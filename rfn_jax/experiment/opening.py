@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from rfn_jax import data, models, storage
 from rfn_jax.core import console as console_lib
-from rfn_jax.core import errors, io, sharding
+from rfn_jax.core import errors, io, processes, sharding
 from rfn_jax.experiment import inputs, layout, pinning, reading
 from rfn_jax.experiment import plan as plan_lib
 from rfn_jax.experiment import workdir as workdir_lib
@@ -38,16 +38,21 @@ def open_workdir(
     """
     config = pinning.pinned(config)
     plan = reading.read(config)
-    sharding.check_one_host()
     layout.check_layout(directory)
     workdir = workdir_lib.Workdir(io.absolute(directory), console, _mesh(plan, console), config)
     for network in plan.networks:
         workdir.check_definition(network)
     if not layout.is_last_config(directory, config):
         _check_networks(plan)  # needs the data and the files of imported networks
-    elif '://' not in str(directory) and not os.access(directory, os.W_OK):
-        raise errors.InputError(f'cannot write to the work directory {directory}: permission denied')
+    else:
+        _check_writable(directory)
     return plan, workdir
+
+
+@processes.on_first
+def _check_writable(directory: os.PathLike[str] | str) -> None:
+    if '://' not in str(directory) and not os.access(directory, os.W_OK):
+        raise errors.InputError(f'cannot write to the work directory {directory}: permission denied')
 
 
 def template(network: plan_lib.Network, info: data.DataInfo) -> models.Classifier:
@@ -63,7 +68,7 @@ def template(network: plan_lib.Network, info: data.DataInfo) -> models.Classifie
         return models.abstract(module, info.image_shape, **shared)
     start = network.start
     try:
-        classifier = storage.template(start.network, start.epoch, image_shape=info.image_shape)
+        classifier = storage.template_in_all_processes(start.network, start.epoch, image_shape=info.image_shape)
     except errors.InputError as error:
         raise errors.InputError(f'{network.title}: {error}') from error
     if classifier.num_classes != info.num_classes:
@@ -74,6 +79,7 @@ def template(network: plan_lib.Network, info: data.DataInfo) -> models.Classifie
     return classifier
 
 
+@processes.on_first
 def _check_networks(plan: plan_lib.Plan) -> None:
     """Traces every network and every attack on it, without computing anything: sizes, classes and layers must match.
 
@@ -141,6 +147,14 @@ def _mesh(plan: plan_lib.Plan, console: console_lib.Console) -> Mesh:
     except RuntimeError as error:  # for example, a platform in JAX_PLATFORMS is not available
         raise errors.InputError(f'JAX has no device: {str(error).splitlines()[0]}') from error
     sizes = {network.recipe.batch_size for network in plan.networks if network.recipe}
+    for size in sizes if jax.process_count() > 1 else ():
+        if size % len(devices):
+            below, above = (n * len(devices) for n in (size // len(devices), size // len(devices) + 1))
+            near = f'{below} or {above}' if below else str(above)
+            raise errors.InputError(
+                f'batch_size {size} does not divide over the {len(devices)} devices of {jax.process_count()} processes; '
+                f'the nearest that does is {near}'
+            )
     used = max(n for n in range(1, len(devices) + 1) if all(size % n == 0 for size in sizes))
     if used < len(devices):
         console.info(

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 
 from rfn_jax import data, storage
-from rfn_jax.core import errors, io
+from rfn_jax.core import errors, io, processes
 from rfn_jax.experiment import plan
 
 SECTIONS = ('targets', 'validation_targets', 'surrogates')
@@ -22,6 +22,7 @@ def plain(config: Mapping) -> dict:
         raise errors.InputError(f'a config may hold only plain values: {error}') from error
 
 
+@processes.on_first
 def pinned(config: Mapping) -> dict:
     """The config, with the epochs and hashes of the network directories that it names, and the hash of its data file.
 

@@ -6,7 +6,7 @@ import numpy as np
 from etils import epath
 
 from rfn_jax import data, training, transfer
-from rfn_jax.core import errors, io, rng, tables
+from rfn_jax.core import errors, io, preemption, processes, rng, tables
 from rfn_jax.experiment import inputs as inputs_lib
 from rfn_jax.experiment import plan as plan_lib
 from rfn_jax.experiment import workdir as workdir_lib
@@ -40,10 +40,10 @@ def select(plan: plan_lib.Plan, workdir: workdir_lib.Workdir) -> None:
         positions = inputs.eligible(inputs.validation_targets, inputs.validation, plan.validation.examples)
         examples = inputs.read(inputs.validation, positions)
         for network, origin, path in missing:
-            io.write_json(path, {'origin': origin, **_measure(inputs, network, examples)})
+            processes.on_first(io.write_json)(path, {'origin': origin, **_measure(inputs, network, examples)})
 
-    for name, content in _tables(plan, [io.read_json_object(path) for path in paths]).items():
-        io.write_bytes(workdir.result(name), content)
+    for name, content in _tables(plan, [_read_figures(path) for path in paths]).items():
+        processes.on_first(io.write_bytes)(workdir.result(name), content)
 
 
 def stopping_epochs(inputs: inputs_lib.Inputs) -> dict[tuple[str, str], int]:
@@ -56,24 +56,34 @@ def stopping_epochs(inputs: inputs_lib.Inputs) -> dict[tuple[str, str], int]:
     plan, workdir = inputs.plan, inputs.workdir
     surrogates = plan.trained_surrogates()
     origins = [_origin(inputs, network) for network in surrogates]
-    if not workdir.result(EARLY_STOPPING).exists():
-        raise errors.InputError(
-            f'{workdir.result(EARLY_STOPPING)} is missing; choose the early-stopping epochs first (rfn-jax select)'
-        )
+    _check_chosen(workdir)
     all_figures = [_read_figures(_path(workdir, network)) for network in surrogates]
     if [figures.get('origin') for figures in all_figures] != origins:
         raise errors.InputError(
             f'{workdir.result(EARLY_STOPPING)} was made with other networks or other validation settings; choose again '
             '(rfn-jax select)'
         )
-    for name, content in _tables(plan, all_figures).items():
+    _check_tables(workdir, _tables(plan, all_figures))
+    return {(row.surrogate, row.training): row.epoch for row in _early_stopping_rows(plan, all_figures)}
+
+
+@processes.on_first
+def _check_chosen(workdir: workdir_lib.Workdir) -> None:
+    if not workdir.result(EARLY_STOPPING).exists():
+        raise errors.InputError(
+            f'{workdir.result(EARLY_STOPPING)} is missing; choose the early-stopping epochs first (rfn-jax select)'
+        )
+
+
+@processes.on_first
+def _check_tables(workdir: workdir_lib.Workdir, contents: dict[str, bytes]) -> None:
+    for name, content in contents.items():
         path = workdir.result(name)
         if not path.exists() or io.read_bytes(path) != content:
             raise errors.InputError(
                 f'{path} is missing or does not match this config and the figures in {workdir.result("validation")}; choose '
                 'again (rfn-jax select)'
             )
-    return {(row.surrogate, row.training): row.epoch for row in _early_stopping_rows(plan, all_figures)}
 
 
 def _tables(plan: plan_lib.Plan, all_figures: list[dict]) -> dict[str, bytes]:
@@ -101,6 +111,7 @@ def _path(workdir: workdir_lib.Workdir, network: plan_lib.Network) -> epath.Path
     return workdir.result(f'validation/{network.model}-{network.training}-seed{network.seed}.json')
 
 
+@processes.on_first
 def _read_figures(path: epath.Path) -> dict:
     """The validation figures of a surrogate; empty if the file is missing or damaged."""
     try:
@@ -147,6 +158,7 @@ def _measure(
     rows, natural = [], []
     with workdir.console.task(f'validate {network.title}', len(epochs)) as advance:
         for epoch, surrogate in zip(epochs, classifiers, strict=True):
+            preemption.check()
             images = transfer.craft_images(attack, surrogate, examples, key, **inputs.batching, pool=pool)
             crafted = transfer.Crafted(
                 surrogate=network.model,

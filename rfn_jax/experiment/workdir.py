@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from rfn_jax import models, storage
 from rfn_jax.core import console as console_lib
-from rfn_jax.core import errors, io
+from rfn_jax.core import errors, io, processes
 from rfn_jax.experiment import definitions, layout
 from rfn_jax.experiment import plan as plan_lib
 
@@ -36,6 +36,7 @@ class Workdir:
     mesh: Mesh
     config: Mapping
 
+    @processes.on_first
     def record_config(self) -> None:
         """Records the config as the one that the directory was last used with.
 
@@ -71,7 +72,7 @@ class Workdir:
         for epoch in epochs:
             self._check_usable(network)
             with _naming_remedy(network):
-                classifier = storage.load(self.network(network), epoch, image_shape=image_shape)
+                classifier = storage.load_in_all_processes(self.network(network), epoch, image_shape=image_shape)
             yield classifier
 
     def classifier(self, network: plan_lib.Network, epoch: int, image_shape: tuple[int, int, int]) -> models.Classifier:
@@ -79,6 +80,7 @@ class Workdir:
         (classifier,) = self.classifiers(network, [epoch], image_shape)
         return classifier
 
+    @processes.on_first
     def digest(self, network: plan_lib.Network, epoch: int) -> str:
         """The hash of everything that determines the logits after an epoch: architecture, normalization and variables.
 
@@ -89,10 +91,12 @@ class Workdir:
             store, _ = storage.open_checkpoint(self.network(network), epoch)
             return storage.read_network(self.network(network)).sha256(store.digest(epoch))
 
+    @processes.on_first
     def is_defined(self, network: plan_lib.Network) -> bool:
         """Whether the network has a definition; its training may not be finished."""
         return self._definition(network).exists()
 
+    @processes.on_first
     def define(self, network: plan_lib.Network) -> None:
         """Writes the definition of a network, before the network is trained or first used.
 
@@ -101,12 +105,14 @@ class Workdir:
         """
         io.write_json(self._definition(network), dict(network.definition))
 
+    @processes.on_first
     def define_imported(self, plan: plan_lib.Plan) -> None:
         """Writes the missing definitions of imported networks; raises like `define`."""
         for network in plan.networks:
             if network.recipe is None and not self.is_defined(network):
                 self.define(network)
 
+    @processes.on_first
     def check_definition(self, network: plan_lib.Network) -> None:
         """Checks that a network, if it exists, was made from the same model, data and recipe.
 

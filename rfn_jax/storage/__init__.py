@@ -7,10 +7,18 @@ from rfn_jax.storage.description import Network
 from rfn_jax.storage.description import read as read_network
 from rfn_jax.storage.finished_batches import FinishedBatches
 from rfn_jax.storage.interchange import read_folder, read_npz, write_folder
-from rfn_jax.storage.networks import load, open_checkpoint, template
+from rfn_jax.storage.networks import (
+    load,
+    load_in_all_processes,
+    open_checkpoint,
+    template,
+    template_in_all_processes,
+)
 from rfn_jax.storage.networks import save as save_network
 
 __all__ = [
-    'AdversarialSet', 'FinishedBatches', 'Network', 'load', 'load_adversarial_set', 'load_if_made_from', 'open_checkpoint',
-    'read_folder', 'read_network', 'read_npz', 'save_adversarial_set', 'save_network', 'template', 'write_folder',
+    'AdversarialSet', 'FinishedBatches', 'Network', 'load', 'load_adversarial_set', 'load_if_made_from',
+    'load_in_all_processes', 'open_checkpoint',
+    'read_folder', 'read_network', 'read_npz', 'save_adversarial_set', 'save_network', 'template',
+    'template_in_all_processes', 'write_folder',
 ]  # fmt: skip

@@ -97,6 +97,11 @@ class Network:
             origin=origin,
         )
 
+    @classmethod
+    def of_json(cls, values: Mapping[str, Any]) -> 'Network':
+        """Returns the network that a JSON object describes; raises like the constructor."""
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
     def template(self, image_shape: tuple[int, int, int] | None = None) -> models.Classifier:
         """Returns the classifier with shapes in place of values, for images of `image_shape`, by default that of the network.
 
@@ -135,11 +140,10 @@ def read(directory: os.PathLike[str] | str) -> Network:
     except errors.InputError as error:
         raise errors.InputError(f'{error}; delete it and {REMEDY}') from error
     fields = sorted(field.name for field in dataclasses.fields(Network))
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     try:
         if sorted(values) != fields:
             raise errors.InputError(f'it must hold {", ".join(fields)}, but holds {list(values)!r:.200}')
-        return Network(**values)
+        return Network.of_json(values)
     except errors.InputError as error:
         raise errors.InputError(f'{path} is damaged: {error}; delete it and {REMEDY}') from error
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from rfn_jax import models, training
-from rfn_jax.core import checks, errors, io
+from rfn_jax.core import checks, errors, io, processes
 from rfn_jax.storage import description
 
 IMPORTED_EPOCH = 0
@@ -154,6 +154,34 @@ def load(
     found: models.Classifier = jax.device_put(
         store.restore_classifier(chosen, _template(directory, store, chosen, image_shape))
     )
+    return found
+
+
+def template_in_all_processes(
+    directory: os.PathLike[str] | str, epoch: int | None = None, *, image_shape: tuple[int, int, int]
+) -> models.Classifier:
+    """Like `template`; with several processes, the first one reads the directory for all of them."""
+    if not processes.are_several():
+        return template(directory, epoch, image_shape=image_shape)
+
+    def read() -> dict[str, Any]:
+        template(directory, epoch, image_shape=image_shape)
+        return dataclasses.asdict(description.read(directory))
+
+    return description.Network.of_json(processes.on_first(read)()).template(image_shape)
+
+
+def load_in_all_processes(
+    directory: os.PathLike[str] | str, epoch: int | None = None, *, image_shape: tuple[int, int, int]
+) -> models.Classifier:
+    """Like `load`; with several processes, the first one reads the directory for all of them."""
+    if not processes.are_several():
+        return load(directory, epoch, image_shape=image_shape)
+    like = template_in_all_processes(directory, epoch, image_shape=image_shape)
+    variables = processes.arrays_from_first(
+        lambda: load(directory, epoch, image_shape=image_shape).variables, like.variables
+    )
+    found: models.Classifier = jax.device_put(like.replace(variables=variables))
     return found
 
 

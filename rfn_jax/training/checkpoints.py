@@ -23,7 +23,8 @@ ITEMS = ('variables', 'optimizer')  # the trees of a checkpoint
 class CheckpointStore:
     """The checkpoints of one network: `<directory>/<epoch>/{variables,optimizer,meta}`.
 
-    Reading changes nothing on disk. To save, use it as a context manager, or call `wait` and `close`.
+    Reading changes nothing on disk. To save, use it as a context manager, or call `wait` and `close`. With several processes,
+    one of them uses it.
 
     Args:
       directory: Where they are stored; created when the first checkpoint is saved.
@@ -54,6 +55,10 @@ class CheckpointStore:
 
     def save(self, epoch: int, state: state_lib.TrainState) -> None:
         """Saves a state in the background.
+
+        Args:
+          epoch: Number of the epoch.
+          state: The state, on the devices of this process.
 
         Raises:
           RunError: This checkpoint, or an earlier one that was still being written, could not be saved.
@@ -183,7 +188,9 @@ class CheckpointStore:
 
     def _make_manager(self) -> ocp.CheckpointManager:
         policy = None if self._keep_all else ocp.checkpoint_managers.LatestN(2)
-        options = ocp.CheckpointManagerOptions(preservation_policy=policy, create=False)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=policy, create=False, multiprocessing_options=_this_process()
+        )
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             return ocp.CheckpointManager(self.directory, options=options)
@@ -227,7 +234,9 @@ class CheckpointStore:
             }
             restored = {}
             for name, shape in shapes.items():
-                with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+                options = {'multiprocessing_options': _this_process()}
+                handler = ocp.StandardCheckpointHandler(**options)
+                with ocp.Checkpointer(handler, **options) as checkpointer:
                     arguments = ocp.args.StandardRestore(shape)
                     restored[name] = checkpointer.restore(self._path(epoch) / name, args=arguments)
                 if digests.of_arrays(restored[name]) != meta['sha256'][name]:
@@ -235,6 +244,12 @@ class CheckpointStore:
             return restored
 
         return _guard(f'read checkpoint {self._path(epoch)}', read)
+
+
+def _this_process() -> ocp.options.MultiprocessingOptions:
+    """The options with which Orbax does not wait for other processes."""
+    index = jax.process_index()
+    return ocp.options.MultiprocessingOptions(primary_host=index, active_processes={index})
 
 
 def _guard(what: str, work):

@@ -5,13 +5,14 @@ Axes: `S` steps of the epoch.
 
 import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from rfn_jax import data
-from rfn_jax.core import errors, numerics, rng, sharding
+from rfn_jax.core import errors, numerics, preemption, rng, sharding
 from rfn_jax.training import programs
 from rfn_jax.training import state as state_lib
 
@@ -20,8 +21,42 @@ COUNTERS = ('ascent_count', 'skipped_count')
 _norm = jax.jit(numerics.tree_norm)
 
 
+class Progress(NamedTuple):
+    """How far an epoch is.
+
+    Attributes:
+      steps: Number of steps done.
+      history: The metrics of those steps, each a list of numbers.
+    """
+
+    steps: int = 0
+    history: Mapping[str, list[float]] = {}
+
+
+NOT_STARTED = Progress()
+
+
+class EpochStoppedError(Exception):
+    """The epoch was stopped between two steps.
+
+    Attributes:
+      state: The state after the steps that were done.
+      progress: How far the epoch is.
+    """
+
+    def __init__(self, state: state_lib.TrainState, progress: Progress):
+        super().__init__(f'stopped after {progress.steps} steps')
+        self.state, self.progress = state, progress
+
+
 def run(
-    program: programs.Program, state: state_lib.TrainState, loader: data.Loader, epoch: int, *, name: str
+    program: programs.Program,
+    state: state_lib.TrainState,
+    loader: data.Loader,
+    epoch: int,
+    *,
+    name: str,
+    progress: Progress = NOT_STARTED,
 ) -> tuple[state_lib.TrainState, dict[str, float | None]]:
     """Trains for one epoch; the host waits for the devices only at the end.
 
@@ -31,6 +66,7 @@ def run(
       loader: The batches; the augmentation uses the same seed as their order.
       epoch: Number of the epoch, from 1.
       name: What to call the run in messages.
+      progress: The steps of the epoch that `state` has done already.
 
     Returns:
       The state after the epoch and the figures of the epoch: the means of the steps' metrics (None if no value is finite),
@@ -38,14 +74,18 @@ def run(
 
     Raises:
       RunError: A loss, or the norm of the parameters after the epoch, is not finite.
+      EpochStoppedError: A preemption was requested.
     """
     key = sharding.replicate_key(rng.key_for(loader.seed, 'augment', epoch), program.mesh)
     history = []
-    for batch in loader.epoch(epoch, steps_per_call=program.steps_per_call):
+    for batch in loader.epoch(epoch, steps_per_call=program.steps_per_call, first_step=progress.steps):
+        if preemption.is_requested():
+            steps = _join(progress, history)
+            done = {name: values.tolist() for name, values in steps.items()}
+            raise EpochStoppedError(state, Progress(len(steps.get('loss', ())), done))
         state, metrics = program.step(state, batch, key)
         history.append(metrics)
-    history, norm = jax.device_get((history, _norm(state.params)))
-    steps = {name: np.concatenate([np.atleast_1d(metrics[name]) for metrics in history]) for name in history[0]}
+    steps, norm = _join(progress, history), jax.device_get(_norm(state.params))
     _check_finite(steps['loss'], float(norm), name, epoch, program)
     figures = {name: _finite_mean(values) for name, values in steps.items()}
     for counter in steps.keys() & set(COUNTERS):
@@ -53,6 +93,13 @@ def run(
     figures['parameter_norm'] = float(norm)
     figures['learning_rate'] = float(program.schedule(jnp.int32((epoch - 1) * program.steps_per_epoch)))
     return state, figures
+
+
+def _join(progress: Progress, history: list[Mapping[str, jax.Array]]) -> dict[str, np.ndarray]:
+    """The metrics of all steps of the epoch so far."""
+    calls = [progress.history, *jax.device_get(history)]
+    names = {name: None for call in calls for name in call}
+    return {name: np.concatenate([np.atleast_1d(call[name]) for call in calls if call]) for name in names}
 
 
 def shorten(figures: Mapping[str, float | None]) -> dict[str, float | None]:

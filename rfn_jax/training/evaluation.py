@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from rfn_jax import data, models
-from rfn_jax.core import sharding
+from rfn_jax.core import processes, sharding
 
 PENDING = 8  # batches that the devices may be behind, so that the images of a large data set do not pile up there
 TOP = 5
@@ -52,45 +52,49 @@ def predict_all(
 
     Predictions are computed in float32, regardless of the type in which the network is trained and attacked, and without the
     shorter mantissas that accelerators use for float32 by default, so that measurements do not depend on either. Images of
-    a source that is not in memory are decoded as they are needed, and are not kept.
+    a source that is not in memory are decoded as they are needed, and are not kept. Several processes share the batches; each
+    returns all predictions.
 
     Args:
-      classifiers: Classifiers for images of this shape, by name.
+      classifiers: Classifiers for images of this shape, by name; on the devices of this process, or on the mesh.
       examples: N examples.
-      batch_size: Examples in a batch; rounded up to a multiple of the number of devices.
+      batch_size: Examples in a batch; rounded up to a multiple of the number of devices of a process.
       mesh: Mesh with the axis `'data'`.
 
     Raises:
       InputError: An image cannot be read.
     """
-    classifiers = {
-        name: jax.device_put(_in_float32(classifier), sharding.replicated(mesh))
-        for name, classifier in classifiers.items()
-    }
+    classifiers = {name: _in_float32(sharding.to_local(c, mesh)) for name, c in classifiers.items()}
+    mesh = sharding.local_mesh(mesh)
     batch_size = -(-batch_size // mesh.size) * mesh.size
+    count = -(-len(examples) // batch_size)
+    mine = processes.share_of(count)
     labels: list[np.ndarray] = []
-    found: dict[str, list] = {name: [] for name in classifiers}
+    found: dict[str, list[np.ndarray]] = {name: [] for name in classifiers}
     pending: collections.deque = collections.deque()
 
     def collect():
-        results, count = pending.popleft()
-        for name, result in results.items():
-            found[name].append([np.asarray(values)[:count] for values in result])
+        for name, result in pending.popleft().items():
+            found[name].append(np.stack([np.asarray(values, np.int32) for values in result], axis=-1))
 
     with jax.default_matmul_precision('float32'):
-        for batch, count in data.padded_batches(examples, batch_size):
+        for batch, _ in data.padded_batches(examples, batch_size, mine):
             images, truth = sharding.shard_batch((batch.image, batch.label.astype(np.int32)), mesh)
-            pending.append(({name: _predict(c, images, truth) for name, c in classifiers.items()}, count))
-            labels.append(batch.label[:count].astype(np.int32))
+            pending.append({name: _predict(c, images, truth) for name, c in classifiers.items()})
+            labels.append(batch.label.astype(np.int32))
             if len(pending) > PENDING:
                 collect()
     while pending:
         collect()
-    classes, in_top5 = (
-        {name: np.concatenate([batch[part] for batch in batches]) for name, batches in found.items()}
-        for part in range(2)
-    )
-    return Predictions(np.concatenate(labels), classes, in_top5)
+
+    def gather(batches: list[np.ndarray], *shape: int) -> np.ndarray:
+        """The values `[N, ...]` of all examples, from the batches of this process."""
+        stacked = np.reshape(batches, (len(mine), batch_size, *shape)).astype(np.int32)
+        return processes.gather(stacked, count).reshape(-1, *shape)[: len(examples)]
+
+    predicted = {name: gather(batches, 2) for name, batches in found.items()}
+    classes = {name: values[:, 0] for name, values in predicted.items()}
+    return Predictions(gather(labels), classes, {name: values[:, 1] > 0 for name, values in predicted.items()})
 
 
 def _in_float32(classifier: models.Classifier) -> models.Classifier:

@@ -2,12 +2,13 @@
 
 import os
 import time
+from collections.abc import Mapping
 
 import optax
 
 from rfn_jax import data, models, optim
 from rfn_jax.core import console as console_lib
-from rfn_jax.core import io, sharding
+from rfn_jax.core import errors, io, processes, sharding
 from rfn_jax.training import checkpoints, evaluation, metrics, programs, resume
 from rfn_jax.training import epoch as epoch_lib
 from rfn_jax.training import state as state_lib
@@ -34,11 +35,13 @@ def fit(
     includes label smoothing; with mixup or cutmix, the accuracy counts the class that has the largest weight in the label.
 
     A run that was stopped, at any point, resumes from the newest readable checkpoint that holds the state of the optimizer
-    and ends with the same weights, bit for bit if the platform and the number of devices are the same and XLA is
-    deterministic, as it is on the CPU. A checkpoint that cannot be read is reported and moved aside. A missing checkpoint is
-    made again, from the newest earlier state or from the start, and training stops after the last missing one. Such a
-    repair saves nothing until it reaches the first missing epoch; if it is stopped before that, it starts again. If no
-    checkpoint is missing, nothing is done.
+    (after SIGTERM, that of the last step) and ends with the same weights, bit for bit if the platform and the number of
+    devices are the same and XLA is deterministic, as it is on the CPU. A checkpoint that cannot be read is reported and
+    moved aside. A missing checkpoint is made again, from the newest earlier state or from the start, and training stops
+    after the last missing one. Such a repair saves nothing until it reaches the first missing epoch; if it is stopped before
+    that, it starts again. If no checkpoint is missing, nothing is done.
+
+    With several processes, all of them train, and the first one reads and writes the directory.
 
     Args:
       classifier: The classifier with its initial variables.
@@ -52,47 +55,83 @@ def fit(
       console: Where to report the progress.
 
     Raises:
-      InputError: A checkpoint belongs to another model, or there are several hosts.
+      InputError: A checkpoint belongs to another model.
       RunError: The loss or the parameters are not finite, or a checkpoint cannot be saved.
+      PreemptedError: The run was asked to stop; the state after the last step is saved in `interrupted`.
     """
-    sharding.check_one_host()
     recipe, mesh = program.recipe, program.mesh
     directory = io.absolute(directory)
     needed = needed_epochs(recipe, keep_all)
+    interrupted = resume.InterruptedEpoch(directory / 'interrupted')
     with checkpoints.CheckpointStore(directory / 'checkpoints', keep_all=keep_all) as store:
-        missing = needed - set(store.epochs())
+        missing = processes.on_first(lambda: sorted(needed - set(store.epochs())))()
         if not missing:
             return
-        io.check_writable(directory / 'metrics.jsonl')  # now rather than after the first epoch
+        processes.on_first(io.check_writable)(directory / 'metrics.jsonl')  # now rather than after the first epoch
         last = max(missing)
-        fresh = state_lib.create(classifier, program.tx)
-        done, state = resume.newest_state(store, fresh, console, before=min(missing))
-        existing = store.epochs()  # without those moved aside
-        log = metrics.MetricsLog(directory / 'metrics.jsonl', keep={*range(1, done + 1), *existing})
-        state = sharding.place(state, sharding.of_state(state, mesh, shard=recipe.shard_parameters))
-        skipped = _skipped_count(state.opt_state)
-        with console.task(name, last, done=done) as advance:
-            for epoch in range(done + 1, last + 1):
-                start = time.monotonic()
-                state, figures = epoch_lib.run(program, state, loader, epoch, name=name)
-                latest = classifier.replace(variables=state.variables)
+        start = resume.start(store, interrupted, state_lib.create(classifier, program.tx), console, before=min(missing))
+        existing = processes.on_first(store.epochs)()  # without those moved aside
+        log = metrics.MetricsLog(directory / 'metrics.jsonl', keep={*range(1, start.done + 1), *existing})
+        state = sharding.place(start.state, sharding.of_state(start.state, mesh, shard=recipe.shard_parameters))
+        skipped, progress = _skipped_count(start.state.opt_state), start.progress
+
+        @processes.on_first
+        def finish(
+            epoch: int, state: state_lib.TrainState, figures: Mapping[str, float | None], seconds: float
+        ) -> None:
+            # Before the checkpoint: an epoch that has one is not trained again, so its line would be lost.
+            log.write(epoch, **figures, seconds=round(seconds, 3))
+            if epoch not in existing:
+                store.wait()
+                resume.delete_unneeded_states(store, needed)
+                store.save(epoch, state)
+
+        with console.task(name, last, done=start.done) as advance:
+            for epoch in range(start.done + 1, last + 1):
+                began = time.monotonic()
+                try:
+                    state, figures = epoch_lib.run(program, state, loader, epoch, name=name, progress=progress)
+                except epoch_lib.EpochStoppedError as stopped:
+                    local = sharding.to_local(stopped.state, mesh)
+                    processes.on_first(_interrupt)(store, interrupted, epoch, local, stopped.progress)
+                    raise errors.PreemptedError(
+                        f'{name}: stopped by SIGTERM after step {stopped.progress.steps} of epoch {epoch}; run the same '
+                        'command again to continue'
+                    ) from None
+                progress = epoch_lib.NOT_STARTED
+                local = sharding.to_local(state, mesh)
+                latest = classifier.replace(variables=local.variables)
                 figures['validation_accuracy'] = evaluation.accuracy(
                     latest, validation, batch_size=batch_size, mesh=mesh
                 )
-                # Before the checkpoint: an epoch that has one is not trained again, so its line would be lost.
-                log.write(epoch, **figures, seconds=round(time.monotonic() - start, 3))
-                if epoch not in existing:
-                    store.wait()
-                    resume.delete_unneeded_states(store, needed)
-                    store.save(epoch, state)
+                finish(epoch, local, figures, time.monotonic() - began)
                 advance(**epoch_lib.shorten(figures))
                 if figures.get('skipped_count', 0) > skipped:
                     skipped = figures['skipped_count']
                     console.info(
                         f'{name}: {skipped} updates up to epoch {epoch} had no perturbation because a gradient was not finite'
                     )
-        store.wait()
-        resume.delete_unneeded_states(store, needed)
+
+        @processes.on_first
+        def clean_up() -> None:
+            store.wait()
+            resume.delete_unneeded_states(store, needed)
+            interrupted.delete()
+
+        clean_up()
+
+
+def _interrupt(
+    store: checkpoints.CheckpointStore,
+    interrupted: resume.InterruptedEpoch,
+    epoch: int,
+    state: state_lib.TrainState,
+    progress: epoch_lib.Progress,
+) -> None:
+    """Saves the state of an epoch that was stopped, unless no step of it was done: then the last checkpoint is that state."""
+    store.wait()
+    if progress.steps:
+        interrupted.save(epoch, state, progress)
 
 
 def needed_epochs(recipe: Recipe, keep_all: bool) -> set[int]:
