@@ -1,4 +1,4 @@
-"""One process of `test_processes.py`, with all devices of all processes: `worker.py steps|loaders ADDRESS PROCESSES INDEX`.
+"""One process of `test_many_devices.py`, with all devices of all processes: `worker.py steps|loaders [flags of join]`.
 
 `steps` trains a small network in several modes, and prints for each the mode, the number of devices, the norm of the weights
 and the loss. `loaders` trains an epoch of CIFAR-10 with each loader, and prints for each its name, the number of devices, the
@@ -22,7 +22,7 @@ def steps():
         )
         state = sharding.place(host, sharding.of_state(host, mesh, shard=shard))
         key = sharding.replicate_key(rng.key_for(0, 'augment'), mesh)
-        for t in range(3):
+        for t in range(20):
             batch = sharding.shard_batch(batch_of(train, np.arange(32) + t), mesh)
             state, metrics = step(state, batch, key)
         norm = jax.jit(optax.tree.norm, out_shardings=sharding.replicated(mesh))(state.params)
@@ -49,9 +49,11 @@ def loaders():
 
 
 if __name__ == '__main__':
-    work, address, count, index = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-    if count > 1:
-        jax.distributed.initialize(address, count, index)
+    from rfn_jax.core import cluster
+
+    flags = dict(argument.lstrip('-').split('=') for argument in sys.argv[2:])
+    if flags:
+        cluster.join(flags['coordinator'], int(flags['processes']), int(flags['process']))
 
     import numpy as np
     import optax
@@ -62,4 +64,5 @@ if __name__ == '__main__':
     from rfn_jax.training import epoch
 
     MODULE = models.MODELS.make('resnet', num_classes=10, stage_sizes=(1,), widths=(4,))
-    {'steps': steps, 'loaders': loaders}[work]()
+    {'steps': steps, 'loaders': loaders}[sys.argv[1]]()
+    cluster.leave()
