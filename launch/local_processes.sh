@@ -11,8 +11,8 @@
 #   --grace=N       seconds that the others are given to end after one failed (30)
 #   --dry-run       print the commands and run none
 #
-# The output of process 0 is the output of this command. INT and TERM are passed on to all processes. When one fails, the others are
-# stopped. The exit status is 0; or that of the first process that failed; or 75 if all that failed were preempted.
+# The output of process 0 is the output of this command. INT and TERM are passed on to all processes. When one fails, the
+# others are stopped. The exit status is 0; or that of the first process that failed; or 75 if all that failed were preempted.
 
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

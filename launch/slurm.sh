@@ -17,8 +17,8 @@
 #   --sbatch=FLAG       another flag for sbatch, such as --sbatch=--partition=gpu; may be repeated
 #   --dry-run           print the command and run none
 #
-# The work directory must be on a file system that all nodes share, and rfn-jax on the PATH of the shell that submits. The jobs of an
-# array train different networks of one work directory; `rfn-jax run` with the same config then uses them all.
+# The work directory must be on a file system that all nodes share, and rfn-jax on the PATH of the shell that submits. The
+# jobs of an array train different networks of one work directory; `rfn-jax run` with the same config then uses them all.
 
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

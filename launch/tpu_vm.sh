@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Runs rfn-jax on Cloud TPU VMs, v2 to v6e, from one host to a pod slice: asks for the slice, waits for it, installs, runs, follows the
-# log, starts again after a preemption, and deletes the slice at the end.
+# Runs rfn-jax on Cloud TPU VMs, v2 to v6e, from one host to a pod slice: asks for the slice, waits for it, installs, runs,
+# follows the log, starts again after a preemption, and deletes the slice at the end.
 #
-#     launch/tpu_vm.sh --name=rfn --zone=us-central2-b --type=v4-32 --spot --wheel=dist/rfn_jax-0.1-py3-none-any.whl \
-#         -- run --config=configs/imagenet_rfn.py --config.data.data_dir=gs://BUCKET/datasets --workdir=gs://BUCKET/rfn
+#     launch/tpu_vm.sh --name=rfn --zone=us-central2-b --type=v4-32 --spot --wheel=dist/rfn_jax-0.1.0-py3-none-any.whl \
+#         --setup='mkdir -p data && gcsfuse BUCKET data' --env=TFDS_DATA_DIR=data/datasets \
+#         -- run --config=configs/imagenet_rfn.py --workdir=gs://BUCKET/rfn
 #
 #   --name=NAME      name of the queued resource and of its node
 #   --zone=ZONE      zone
@@ -14,26 +15,28 @@
 #   --wheel=FILE     install this wheel (python -m build --wheel) ...
 #   --git=URL        ... or what pip installs from here, such as git+https://HOST/NAME/rfn_jax@REF
 #   --copy=FILE      copy this file into the working directory, such as a config; may be repeated
+#   --setup=COMMAND  run this on all workers after the installation, such as one that mounts or copies the data
 #   --env=NAME=VALUE variable for rfn-jax; may be repeated
 #   --restarts=N     how often a preempted run is started again (100)
 #   --poll=N         seconds between looks at the queued resource (30)
 #   --keep           do not delete the queued resource at the end
 #   --dry-run        print the commands of a run without trouble, and run none
 #
-# Configs that come with rfn_jax are in `configs/`. A queued resource of that name that is ACTIVE already is used. With status 75, the run
-# is started again; if the queued resource is no longer ACTIVE then, it is deleted and created again. INT and TERM let the run save first.
-# While this command waits, it must keep running (tmux helps). The exit status is that of rfn-jax, or 1 if gcloud fails.
+# Configs that come with rfn_jax are in `configs/`. A queued resource of that name that is ACTIVE already is used. With status
+# 75, the run is started again; if the queued resource is no longer ACTIVE then, it is deleted and created again. INT and TERM
+# let the run save first. While this command waits, it must keep running (tmux helps). The exit status is that of rfn-jax, or
+# 1 if gcloud fails.
 #
-# Google still fixes errors of the Cloud TPU API, which this uses, but develops it no further: new projects use GKE (launch/gke.sh).
-# Many research grants still are for these VMs.
+# Google still fixes errors of the Cloud TPU API, which this uses, but develops it no further: new projects use GKE
+# (launch/gke.sh). Many research grants still are for these VMs.
 
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=launch/common.sh
 source "$here/common.sh"
 
-flag=([name]='' [zone]='' [type]='' [project]='' [runtime]='' [spot]=no [wheel]='' [git]='' [copy]='' [env]='' [restarts]=100
-  [poll]=30 [keep]=no)
+flag=([name]='' [zone]='' [type]='' [project]='' [runtime]='' [spot]=no [wheel]='' [git]='' [copy]='' [setup]='' [env]=''
+  [restarts]=100 [poll]=30 [keep]=no)
 lists='copy env'
 parse "$@"
 required name zone type
@@ -160,7 +163,8 @@ install() {
   on_workers all 'mkdir -p ~/rfn_jax' || return
   ((${#files[@]} == 0)) ||
     cloud compute tpus tpu-vm scp "${files[@]}" "${flag[name]}:rfn_jax/" "${place[@]}" --worker=all || return
-  on_workers all "$install_command"
+  on_workers all "$install_command" || return
+  [[ -z ${flag[setup]} ]] || on_workers all "cd ~/rfn_jax; ${flag[setup]}"
 }
 
 # Runs rfn-jax on all workers, and leaves its status in `code`: 255 if a worker cannot be reached.
@@ -197,7 +201,8 @@ finish() {
   rm -rf "$scratch"
   if [[ $ours == yes ]]; then
     if [[ ${flag[keep]} == yes ]]; then
-      say "kept, and charged for until it is deleted: $(quoted gcloud compute tpus queued-resources delete "${flag[name]}" "${place[@]}" --force)"
+      say "kept, and charged for until it is deleted:" \
+        "$(quoted gcloud compute tpus queued-resources delete "${flag[name]}" "${place[@]}" --force)"
     else
       delete || { say "NOT DELETED: delete the queued resource ${flag[name]} yourself" && status=1; }
     fi

@@ -23,8 +23,8 @@ WORDS = "'--workdir=gs://b/a b' '--config.name=\"&\\'"
     [
         (('--accelerator=v6e-16',), ['--compute-type=v6e-16', *LIMITS], ''),
         (
-            ('--accelerator=a3-highgpu-8g', '--hosts=2', '--project=p', '--spot'),
-            ['--compute-type=a3-highgpu-8g', *LIMITS, '--project=p', '--num-nodes=2', SPOT],
+            ('--accelerator=a3-highgpu-8g', '--hosts=2', '--project=p', '--spot', '--data=b'),
+            ['--compute-type=a3-highgpu-8g', *LIMITS, '--project=p', '--num-nodes=2', SPOT, '--mount=gs://b:/data:ro'],
             ' --coordinator=rfn-main-job-0-0.rfn:8476 --processes=2 --process=$JOB_COMPLETION_INDEX',
         ),
     ],
@@ -60,7 +60,7 @@ def test_the_image_is_built_for_the_accelerator_and_a_failed_build_ends_it(comma
             [],
         ),
         (
-            ('--accelerator=nvidia-h100-80gb', '--hosts=2', '--chips=8', '--spot'),
+            ('--accelerator=nvidia-h100-80gb', '--hosts=2', '--chips=8', '--spot', '--data=b', '--account=a'),
             {'nvidia.com/gpu': 8},
             {'cloud.google.com/gke-accelerator': 'nvidia-h100-80gb', 'cloud.google.com/gke-spot': 'true'},
             ['--coordinator=rfn-hosts-0-0.rfn:8476', '--processes=2', '--process=$(PROCESS)'],
@@ -95,6 +95,15 @@ def test_plain_kubectl(commands, flags, resource, selector, coordination):
     assert (pod['restartPolicy'], pod['nodeSelector']) == ('Never', selector)  # a rule for pods needs `Never`
     assert container['args'] == [*RUN[1:], *coordination]
     assert (container['image'], container['resources']['limits']) == ('I', resource)
+    if '--data=b' in flags:
+        (volume,), (mount,) = pod['volumes'], container['volumeMounts']
+        assert (volume['csi']['driver'], volume['csi']['volumeAttributes']) == (
+            'gcsfuse.csi.storage.gke.io',
+            {'bucketName': 'b'},
+        )
+        assert (mount['name'], mount['mountPath'], pod['serviceAccountName']) == (volume['name'], '/data', 'a')
+    else:
+        assert (pod['volumes'], container['volumeMounts'], pod['serviceAccountName']) == ([], [], 'default')
     assert 'job-completion-index' in container['env'][0]['valueFrom']['fieldRef']['fieldPath']
 
 

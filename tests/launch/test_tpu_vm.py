@@ -58,7 +58,7 @@ def test_a_run_from_the_request_to_the_deletion(commands, workers):
     homes = workers([0], [0])
     (commands.folder / 'tail').unlink()
     commands.answer([ABSENT, ['create', 0, ''], ['describe', 0, 'PROVISIONING'], ACTIVE])
-    result = commands.run('tpu_vm.sh', *TPU, '--env=DATA=b c', *RUN)
+    result = commands.run('tpu_vm.sh', *TPU, '--env=DATA=b c', '--setup=pwd >mounted', *RUN)
     assert result.returncode == 0, result.stderr
     assert 'output of 0: run --config=a b.py b c\n' in result.stdout
     assert 'output of 1' not in result.stdout
@@ -73,6 +73,7 @@ def test_a_run_from_the_request_to_the_deletion(commands, workers):
     for home in homes:
         assert (home / 'rfn_jax/log').read_text() == f'output of {home.name}: run --config=a b.py b c\n'
         assert f'rfn_jax[tpu,gcs] @ file://{home}/rfn_jax/rfn_jax.whl\n' in (home / 'uv').read_text()
+        assert (home / 'rfn_jax/mounted').read_text() == f'{home}/rfn_jax\n'
         assert (home / 'rfn_jax/configs').readlink() == home / 'package/configs'
 
 
