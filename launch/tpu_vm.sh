@@ -3,7 +3,8 @@
 # follows the log, starts again after a preemption, and deletes the slice at the end.
 #
 #     launch/tpu_vm.sh --name=rfn --zone=us-central2-b --type=v4-32 --spot --wheel=dist/rfn_jax-0.1.0-py3-none-any.whl \
-#         --setup='mkdir -p data && gcsfuse BUCKET data' --env=TFDS_DATA_DIR=data/datasets \
+#         --setup='mkdir -p datasets && gcloud storage rsync --recursive gs://BUCKET/datasets datasets' \
+#         --env=TFDS_DATA_DIR=datasets \
 #         -- run --config=configs/imagenet_rfn.py --workdir=gs://BUCKET/rfn
 #
 #   --name=NAME      name of the queued resource and of its node
