@@ -5,6 +5,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
 
 import rfn_jax
 
@@ -45,7 +46,7 @@ class Stubs:
         self.folder = folder
         for name in NAMES:
             self.write(name, STUB % (sys.executable, ENVIRONMENT))
-        self.write('sleep', '#!/bin/sh\nexec /bin/sleep 0.03\n')
+        self.write('sleep', '#!/bin/sh\nexec /bin/sleep 0.01\n')
         self.answer([])
 
     def write(self, name: str, text: str) -> None:
@@ -69,6 +70,14 @@ class Stubs:
         process = self.start(launcher, *arguments, **environment)
         output, errors = process.communicate(timeout=60)
         return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+    def interrupt(self, process: subprocess.Popen, number: int, *ready: pathlib.Path) -> None:
+        """Sends a signal as soon as some files are there, and waits for the end."""
+        deadline = time.monotonic() + 20
+        while not all(path.exists() for path in ready) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(number)
+        process.communicate(timeout=20)
 
     def records(self) -> list:
         """The commands with what they read and some of their environment."""

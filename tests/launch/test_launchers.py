@@ -9,8 +9,8 @@ import pytest
 from launch import stubs
 
 RUN = ('--', 'run', '--config=a b.py', '--workdir=/w')
-TPU = ('--name=rfn', '--zone=z', '--type=v4-32', '--git=git+https://host/rfn@main')
-GKE = ('--name=rfn', '--image=I', '--cluster=c', '--location=l')
+TPU = '--name=rfn --zone=z --type=v4-32 --git=git+https://host/rfn@main'
+GKE = '--name=rfn --image=I --cluster=c --location=l'
 LAUNCHERS = ('local_processes.sh', 'slurm.sh', 'tpu_vm.sh', 'gke.sh')
 
 
@@ -43,44 +43,40 @@ def test_errors_of_all(commands, launcher, arguments, error):
 
 
 @pytest.mark.parametrize(
-    ('launcher', 'arguments', 'error'),
+    ('launcher', 'flags', 'error'),
     [
-        ('local_processes.sh', ('--processes=0',), "--processes must be an integer of at least 1, got '0'"),
-        ('local_processes.sh', ('--restarts=-1',), "--restarts must be an integer of at least 0, got '-1'"),
-        ('slurm.sh', ('--per-gpu',), '--per-gpu needs --gpus-per-node=N'),
-        ('slurm.sh', ('--array=0-3',), '--array needs {} in the arguments of rfn-jax, or all jobs would do the same'),
-        ('tpu_vm.sh', TPU[1:], '--name=VALUE is required; see --help'),
-        ('tpu_vm.sh', TPU[:3], 'one of --wheel=FILE and --git=URL is required, and not both'),
-        ('tpu_vm.sh', (*TPU, '--wheel=w'), 'one of --wheel=FILE and --git=URL is required, and not both'),
-        ('tpu_vm.sh', (*TPU, '--copy=absent.py'), 'no such file: absent.py'),
-        ('tpu_vm.sh', (*TPU, '--env=1'), "--env must be NAME=VALUE, got '1'"),
-        (
-            'tpu_vm.sh',
-            (*TPU, '--type=v9-8'),
-            "--type must be v2-N, v3-N, v4-N, v5litepod-N, v5p-N or v6e-N, got 'v9-8'",
-        ),
+        ('local_processes.sh', '--processes=0', "--processes must be an integer of at least 1, got '0'"),
+        ('local_processes.sh', '--restarts=-1', "--restarts must be an integer of at least 0, got '-1'"),
+        ('slurm.sh', '--per-gpu', '--per-gpu needs --gpus-per-node=N'),
+        ('slurm.sh', '--array=0-3', '--array needs {} in the arguments of rfn-jax, or all jobs would do the same'),
+        ('tpu_vm.sh', '--zone=z', '--name=VALUE is required; see --help'),
+        ('tpu_vm.sh', TPU.rpartition(' ')[0], 'one of --wheel=FILE and --git=URL is required, and not both'),
+        ('tpu_vm.sh', f'{TPU} --wheel=w', 'one of --wheel=FILE and --git=URL is required, and not both'),
+        ('tpu_vm.sh', f'{TPU} --copy=absent.py', 'no such file: absent.py'),
+        ('tpu_vm.sh', f'{TPU} --env=1', "--env must be NAME=VALUE, got '1'"),
+        ('tpu_vm.sh', f'{TPU} --type=9', "--type must be v2-N, v3-N, v4-N, v5litepod-N, v5p-N or v6e-N, got '9'"),
         ('gke.sh', GKE, '--accelerator=VALUE is required; see --help'),
-        ('gke.sh', (*GKE[:2], '--accelerator=v6e-16'), '--cluster=VALUE is required; see --help'),
-        ('gke.sh', (*GKE, '--accelerator=a3-highgpu-8g', '--kubectl'), '--queue=VALUE is required; see --help'),
+        ('gke.sh', '--name=rfn --image=I --accelerator=v6e-16', '--cluster=VALUE is required; see --help'),
+        ('gke.sh', f'{GKE} --accelerator=a3-highgpu-8g --kubectl', '--queue=VALUE is required; see --help'),
         (
             'gke.sh',
-            (*GKE, '--accelerator=tpu-v6e-slice', '--kubectl', '--queue=q'),
+            f'{GKE} --accelerator=tpu-v6e-slice --kubectl --queue=q',
             '--topology=TOPOLOGY is required for TPUs with --kubectl, such as 4x4',
         ),
         (
             'gke.sh',
-            (*GKE, '--accelerator=v6e-16', '--hosts=4'),
+            f'{GKE} --accelerator=v6e-16 --hosts=4',
             '--hosts is for GPUs; for a TPU, Cluster Toolkit finds it from the type',
         ),
         (
             'gke.sh',
-            (*GKE, '--accelerator=v6e-16', '--name=A'),
+            f'{GKE} --accelerator=v6e-16 --name=A',
             "--name must be at most 40 small letters, digits and dashes, and begin with a letter, got 'A'",
         ),
     ],
 )
-def test_errors_of_one(commands, launcher, arguments, error):
-    refused(commands, launcher, (*arguments, *RUN), error)
+def test_errors_of_one(commands, launcher, flags, error):
+    refused(commands, launcher, (*flags.split(), *RUN), error)
 
 
 def refused(commands, launcher, arguments, error):
@@ -93,10 +89,10 @@ def refused(commands, launcher, arguments, error):
     ('launcher', 'arguments'),
     [
         ('slurm.sh', ('--nodes=2', '--gpus-per-node=8', '--sbatch=--comment=a b')),
-        ('tpu_vm.sh', (*TPU, '--spot', '--project=p', '--env=A=b c')),
+        ('tpu_vm.sh', (*TPU.split(), '--spot', '--project=p', '--env=A=b c')),
         (
             'gke.sh',
-            (*GKE, '--build', '--accelerator=a3-highgpu-8g', '--hosts=2', '--spot', '--gcluster=--priority=high'),
+            (*GKE.split(), '--build', '--accelerator=a3-highgpu-8g', '--hosts=2', '--gcluster=--priority=high'),
         ),
     ],
 )

@@ -1,5 +1,7 @@
 """Slurm: what is submitted, and what the batch file does with the status of the run."""
 
+import signal
+
 import pytest
 
 from launch import stubs
@@ -62,6 +64,13 @@ def test_only_a_preempted_run_is_requeued(commands, status, environment, seed, r
     assert commands.calls() == [step, *requeue]
     assert result.returncode == status
     assert ('not requeued again' in result.stderr) == (status == 75 and not requeued)
+
+
+def test_the_batch_shell_outlives_the_signal_that_its_processes_get(commands):
+    commands.write('srun', '#!/bin/sh\n: >ready\n/bin/sleep 0.4\nexit 75\n')
+    process = commands.start('slurm.sbatch', '3', 'run', SLURM_JOB_ID='7')
+    commands.interrupt(process, signal.SIGTERM, commands.folder / 'ready')
+    assert (process.returncode, commands.calls()) == (75, [['scontrol', 'requeue', '7']])
 
 
 @pytest.mark.parametrize(

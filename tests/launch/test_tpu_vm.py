@@ -1,7 +1,6 @@
 """Cloud TPU VMs: what gcloud is asked. What the workers are told is run for real, each in its own home."""
 
 import signal
-import time
 
 import pytest
 
@@ -100,6 +99,15 @@ def test_preemptions_are_restarted_and_failures_are_not(commands, workers, statu
     assert short(commands) == steps
 
 
+def test_a_worker_that_waits_for_one_that_failed_is_killed(commands, workers):
+    _, waiting = workers([1], ['wait'])
+    commands.answer([ACTIVE, ACTIVE])
+    assert commands.run('tpu_vm.sh', *TPU, *RUN).returncode == 1
+    assert short(commands) == ['scp', 'start', 'delete']
+    assert 'kill -KILL' in commands.calls()[-3][-1]
+    assert not (waiting / 'rfn_jax/status').exists()
+
+
 @pytest.mark.parametrize(
     ('answers', 'flags', 'steps'),
     [
@@ -125,11 +133,7 @@ def test_an_interrupted_run_saves_first_and_its_slice_is_deleted(commands, worke
     homes = workers(['wait'], ['wait'])
     commands.answer([ACTIVE])
     process = commands.start('tpu_vm.sh', *TPU, *RUN)
-    deadline = time.monotonic() + 20
-    while not all((home / 'ready').exists() for home in homes) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(sent)
-    process.communicate(timeout=20)
+    commands.interrupt(process, sent, *(home / 'ready' for home in homes))
     assert process.returncode == status
     assert short(commands) == ['scp', 'start', 'delete']
     for home in homes:
