@@ -1,0 +1,8 @@
+import pytest
+
+from launch import stubs
+
+
+@pytest.fixture
+def commands(tmp_path):
+    return stubs.Stubs(tmp_path)
