@@ -6,18 +6,23 @@ import json
 import os
 import pathlib
 import socket
+import tempfile
+import threading
 from collections.abc import Iterator
 
 from rfn_jax.core import errors, io
+
+TOUCHED_EVERY_S, EXPIRED_S = 60, 600
 
 
 @contextlib.contextmanager
 def held(path: os.PathLike[str] | str) -> Iterator[None]:
     """Holds the lock `path` while the body runs.
 
-    The file says which process holds the lock. The operating system releases the lock when that process ends, however it
-    ends, and a file left behind by a process on this host, or in another container on it, is taken over. In a bucket
-    (`gs://`), and on a file system without locks, nothing is locked: there, do not give two processes the same work.
+    The file says which process holds the lock, and is touched every minute. The operating system releases the lock when that
+    process ends, however it ends. A file left behind by a process on this host, or in another container on it, is taken over
+    at once; one that was left behind on another host, after it has not been touched for ten minutes. In a bucket (`gs://`),
+    and on a file system without locks, nothing is locked: there, do not give two processes the same work.
 
     Args:
       path: The file; it is created, along with its folder, and deleted afterwards.
@@ -34,9 +39,12 @@ def held(path: os.PathLike[str] | str) -> Iterator[None]:
         descriptor = _acquire(path)
     except OSError as error:
         raise errors.RunError(f'could not write {path}: {io.reason(error)}') from error
+    done = threading.Event()
+    threading.Thread(target=_touch_until, args=(done, descriptor), daemon=True).start()
     try:
         yield
     finally:
+        done.set()
         with contextlib.suppress(OSError):
             # Someone may have deleted the file, and another process have created it anew.
             if os.path.samestat(os.fstat(descriptor), path.stat()):
@@ -52,7 +60,7 @@ def _acquire(path: pathlib.Path) -> int:
         here = {'host': socket.gethostname(), 'boot': _boot(), 'pid': os.getpid()}
         holder = _read_holder(path)
         same_system = bool(here['boot']) and holder.get('boot') == here['boot']
-        if not same_system and holder.get('host', here['host']) != here['host']:
+        if not same_system and holder.get('host', here['host']) != here['host'] and _age_s(path) < EXPIRED_S:
             raise _held_error(path, holder)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(here).encode(), 0)
@@ -60,6 +68,19 @@ def _acquire(path: pathlib.Path) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _touch_until(done: threading.Event, descriptor: int) -> None:
+    """Says every minute that the holder of a lock still exists."""
+    while not done.wait(TOUCHED_EVERY_S):
+        with contextlib.suppress(OSError):
+            os.utime(descriptor)
+
+
+def _age_s(path: pathlib.Path) -> float:
+    """Returns how long ago a file was touched, by the clock of its file system."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix='.now.') as now:
+        return os.stat(now.name).st_mtime - path.stat().st_mtime
 
 
 def _lock(path: pathlib.Path, descriptor: int) -> None:
@@ -94,6 +115,6 @@ def _held_error(path: pathlib.Path, holder: dict) -> errors.RunError:
         return errors.RunError(f'{path} has just been acquired by another process, which does the same work')
     who = f'process {holder.get("pid", "unknown")} on host {holder.get("host", "unknown")}'
     return errors.RunError(
-        f'{path} is held by {who}, which is doing the same work: wait until it is done, or delete that file if the process '
-        'no longer exists'
+        f'{path} is held by {who}, which is doing the same work: wait until it is done. If that process no longer exists, '
+        'delete the file, or try again in ten minutes'
     )

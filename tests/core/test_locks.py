@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -55,7 +56,7 @@ def test_a_lock_says_who_holds_it_and_is_gone_afterwards(tmp_path):
 def test_a_running_process_keeps_its_lock_and_a_killed_one_loses_it(path):
     with other_process(path) as process:
         message = (
-            f'training.lock is held by process {process.pid} on host .*: wait until it is done, or delete that file'
+            f'training.lock is held by process {process.pid} on host .*: wait until it is done. If .* delete the file'
         )
         caught = refused(path, message)
         assert '\n' not in caught
@@ -70,10 +71,28 @@ def test_a_running_process_keeps_its_lock_and_a_killed_one_loses_it(path):
 
 def test_a_lock_of_another_host_is_reported(path):
     path.write_text(json.dumps({'host': 'elsewhere', 'pid': 17}))
-    refused(path, r'is held by process 17 on host elsewhere.* delete that file')
+    refused(path, r'is held by process 17 on host elsewhere.* delete the file, or try again in ten minutes')
     path.unlink()  # as the message advises
     with locks.held(path):
         pass
+    assert not list(path.parent.iterdir())
+
+
+def test_a_lock_that_was_left_on_another_host_expires(path):
+    path.write_text(json.dumps({'host': 'elsewhere', 'pid': 17}))
+    os.utime(path, (time.time() - locks.EXPIRED_S - 60,) * 2)
+    with locks.held(path):
+        assert json.loads(path.read_text())['pid'] == os.getpid()
+
+
+def test_a_lock_that_is_held_does_not_expire(path, monkeypatch):
+    monkeypatch.setattr(locks, 'TOUCHED_EVERY_S', 0.01)
+    with locks.held(path):
+        os.utime(path, (0, 0))
+        waited = time.monotonic()
+        while path.stat().st_mtime < 1 and time.monotonic() - waited < 10:
+            time.sleep(0.01)
+        assert path.stat().st_mtime > 1
 
 
 def test_a_lock_of_another_container_on_this_host_is_taken_over(path):
