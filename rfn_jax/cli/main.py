@@ -103,12 +103,12 @@ def _dispatch(arguments: list[str]) -> int:
 
 def _run(config: dict, directory: str, stages: Sequence[str], only: Sequence[str]) -> None:
     from rfn_jax import experiment  # imported late, so that --help does not wait for them
-    from rfn_jax.core import preemption, processes
+    from rfn_jax.core import preemption, processes, watchdog
 
     console = console_lib.Console(quiet=not processes.is_first())
     experiment_stages = [stage for stage in stages if stage != 'report']
     if experiment_stages:
-        with preemption.watched():
+        with preemption.watched(), watchdog.watched(_warn):
             plan, workdir = experiment.open_workdir(config, directory, console)
             for stage in experiment_stages:
                 getattr(experiment, stage)(plan, workdir, **({'only': only} if only else {}))
@@ -117,6 +117,10 @@ def _run(config: dict, directory: str, stages: Sequence[str], only: Sequence[str
     if 'report' in stages:
         processes.on_first(_report)(directory, console)
     cluster.leave()
+
+
+def _warn(message: str) -> None:
+    print(f'rfn-jax: {message}', file=sys.stderr, flush=True)
 
 
 def _report(directory: str, console: console_lib.Console) -> None:

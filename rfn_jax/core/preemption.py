@@ -5,7 +5,6 @@ same unit: JAX's preemption service tells the others.
 """
 
 import contextlib
-import itertools
 import signal
 from collections.abc import Iterator
 
@@ -14,7 +13,7 @@ from jax.experimental import multihost_utils
 from rfn_jax.core import errors, processes
 
 _requested = False
-_units = itertools.count(1)
+_units = 0
 
 
 @contextlib.contextmanager
@@ -34,9 +33,16 @@ def watched() -> Iterator[None]:
 
 def is_requested() -> bool:
     """Returns whether to stop now; all processes must ask equally often, before each unit of work."""
+    global _units
+    _units += 1
     if processes.are_several():
-        return multihost_utils.reached_preemption_sync_point(next(_units))
+        return multihost_utils.reached_preemption_sync_point(_units)
     return _requested
+
+
+def units_begun() -> int:
+    """Returns how often this process has asked."""
+    return _units
 
 
 def check(hint: str = 'run the same command again to continue') -> None:
