@@ -1,20 +1,29 @@
-"""Placement on a one-axis mesh over all devices.
+"""Placement on a mesh over all devices.
 
-The mesh has the axis `'data'`: batches are sharded along it, and states are replicated, or sharded as well if they are large.
-On one device the same code runs without communication.
+The mesh has the axes `'data'` and `'fsdp'`, and batches are sharded along both. States are replicated, or sharded as well if
+they are large: over all devices, or along `'fsdp'` alone, with a copy for each position along `'data'`. On one device the same
+code runs without communication.
 """
+
+import math
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-DATA_AXIS = 'data'
+DATA_AXIS, FSDP_AXIS = AXES = ('data', 'fsdp')
 
 
-def data_mesh(devices=None) -> Mesh:
-    """Returns a mesh with the single axis `'data'` over `devices` (by default, all of them)."""
+def data_mesh(devices=None, *, fsdp: int = 1) -> Mesh:
+    """Returns a mesh with the axes `'data'` and `'fsdp'`.
+
+    Args:
+      devices: The devices; by default, all of them. Those of a host, and those of a slice, are next to each other.
+      fsdp: Size of the axis `'fsdp'`, along which devices are consecutive: a divisor of their number. With no more than a
+        slice has, only gradients go from one slice to another.
+    """
     devices = np.asarray(jax.devices() if devices is None else devices)
-    return Mesh(devices.reshape(-1), (DATA_AXIS,), axis_types=(AxisType.Auto,))
+    return Mesh(devices.reshape(-1, fsdp), AXES, axis_types=(AxisType.Auto, AxisType.Auto))
 
 
 def local_mesh(mesh: Mesh) -> Mesh:
@@ -29,35 +38,37 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Returns the sharding of a value whose first axis is sharded over the devices."""
-    return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
+    return NamedSharding(mesh, PartitionSpec(AXES))
 
 
 def rows_sharding(mesh: Mesh) -> NamedSharding:
     """Returns the sharding of several batches in one array: its second axis is sharded over the devices."""
-    return NamedSharding(mesh, PartitionSpec(None, DATA_AXIS))
+    return NamedSharding(mesh, PartitionSpec(None, AXES))
 
 
 def of_state(tree, mesh: Mesh, *, shard: bool):
     """Returns the shardings of a training state: replicated, or sharded as in fully sharded data parallelism.
 
-    Each array is sharded along the last axis whose size is a multiple of the number of devices; arrays without such an axis
-    are replicated. Parameters must be gathered where they are used, with
+    Each array is sharded along the last axis whose size is a multiple of the number of devices that share a copy; arrays
+    without such an axis are replicated. Parameters must be gathered where they are used, with
     `jax.lax.with_sharding_constraint(params, replicated(mesh))`; otherwise XLA may shard the activations instead.
 
     Args:
       tree: Pytree of arrays or `jax.ShapeDtypeStruct`s.
-      mesh: Mesh with the axis `'data'`.
+      mesh: The mesh. The devices along its axis `'fsdp'` share a copy of the arrays; if there is only one, all devices do.
       shard: Whether to shard the arrays.
 
     Returns:
       A pytree of `NamedSharding` with the structure of `tree`.
     """
+    shared_by = (FSDP_AXIS,) if mesh.shape[FSDP_AXIS] > 1 else AXES
+    count = math.prod(mesh.shape[axis] for axis in shared_by)
 
     def of_leaf(leaf):
         spec = [None] * len(leaf.shape)
-        axes = [axis for axis, size in enumerate(leaf.shape) if size and size % mesh.size == 0]
-        if shard and axes and mesh.size > 1:
-            spec[axes[-1]] = DATA_AXIS
+        axes = [axis for axis, size in enumerate(leaf.shape) if size and size % count == 0]
+        if shard and axes and count > 1:
+            spec[axes[-1]] = shared_by
         return NamedSharding(mesh, PartitionSpec(*spec))
 
     return jax.tree.map(of_leaf, tree)
@@ -85,7 +96,7 @@ def replicate_key(key: jax.Array, mesh: Mesh) -> jax.Array:
 
 
 def shard_batch(batch, mesh: Mesh):
-    """Puts a host batch (a pytree of arrays with the same first axis) on the mesh, sharded along `'data'`.
+    """Puts a host batch (a pytree of arrays with the same first axis) on the mesh, sharded over its devices.
 
     Raises:
       ValueError: The first axis is not a multiple of the number of devices.

@@ -103,7 +103,7 @@ def _fit(network: plan_lib.Network, program: training.Program, inputs: inputs_li
         splits.info,
         batch_size=program.recipe.batch_size,
         seed=rng.seed_for(plan.seed, f'train {network.role} {network.model} {network.seed}'),
-        mesh=workdir.mesh,
+        mesh=program.mesh,
         streaming=streaming,
         augmentation=program.recipe.augmentation.on_host(),
         workers=program.recipe.workers,

@@ -72,7 +72,7 @@ def fit(
         start = resume.start(store, interrupted, state_lib.create(classifier, program.tx), console, before=min(missing))
         existing = processes.on_first(store.epochs)()  # without those moved aside
         log = metrics.MetricsLog(directory / 'metrics.jsonl', keep={*range(1, start.done + 1), *existing})
-        state = sharding.place(start.state, sharding.of_state(start.state, mesh, shard=recipe.shard_parameters))
+        state = sharding.place(start.state, sharding.of_state(start.state, mesh, shard=bool(recipe.shard_parameters)))
         skipped, progress = _skipped_count(start.state.opt_state), start.progress
 
         @processes.on_first

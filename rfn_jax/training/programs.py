@@ -6,6 +6,7 @@ import optax
 from jax.sharding import Mesh
 
 from rfn_jax import models, optim
+from rfn_jax.core import sharding
 from rfn_jax.training import step
 from rfn_jax.training.recipe import Recipe
 
@@ -18,7 +19,7 @@ class Program:
       recipe: The hyperparameters.
       steps_per_epoch: Steps in an epoch, by which schedules count epochs.
       steps_per_call: Maximum number of steps in a call of `step`; if 1, batches have no axis of steps.
-      mesh: The devices.
+      mesh: The devices; its axis `'fsdp'` is as the recipe says.
       tx: The optimizer.
       schedule: The learning rate as a function of the step.
       step: The compiled step; see `train_step`.
@@ -49,6 +50,8 @@ def program(
       InputError: A size does not match the number of devices.
     """
     recipe.check_sizes(mesh.size)
+    if recipe.shard_parameters is not True and recipe.shard_parameters:
+        mesh = sharding.data_mesh(mesh.devices.ravel(), fsdp=min(recipe.shard_parameters, mesh.size))
     per_call = recipe.steps_per_call
     if per_call is None:
         on_cpu = mesh.devices.flat[0].platform == 'cpu'
@@ -66,7 +69,7 @@ def program(
         label_smoothing=recipe.label_smoothing,
         group_size=recipe.group_size,
         micro_batch_size=recipe.micro_batch_size,
-        shard_state=recipe.shard_parameters,
+        shard_state=bool(recipe.shard_parameters),
         rematerialize=recipe.rematerialize,
         scan=per_call > 1,
     )

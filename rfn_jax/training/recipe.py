@@ -31,8 +31,9 @@ class Recipe:
       micro_batch_size: Number of examples that pass through the network at once; None for all that share a perturbation. It
         must divide that number, and also the number of examples that `optim.esam` keeps unless that is at most
         `micro_batch_size`.
-      shard_parameters: Whether parameters and the state of the optimizer are sharded over the devices, for large networks;
-        the result is the same up to rounding, so it cannot be changed for a network that exists.
+      shard_parameters: Whether parameters and the state of the optimizer are sharded over the devices, for large networks,
+        or how many devices share a copy (all, if there are fewer). The result is the same up to rounding, so it cannot be
+        changed for a network that exists.
       rematerialize: Whether the backward pass computes normalizations and activations again instead of storing them: less
         memory for more time. The result is the same up to rounding.
       steps_per_call: Number of steps that the host launches together, in one `lax.scan`; the result is the same. By default a
@@ -58,7 +59,7 @@ class Recipe:
     label_smoothing: float = 0.0
     group_size: int | str | None = None
     micro_batch_size: int | None = None
-    shard_parameters: bool = False
+    shard_parameters: bool | int = False
     rematerialize: bool = False
     steps_per_call: int | None = None
     streaming: bool | None = None
@@ -80,7 +81,7 @@ class Recipe:
             raise errors.InputError(f'mixup and cutmix need a batch_size of at least 2, got {self.batch_size}')
 
     def check_sizes(self, devices: int) -> None:
-        """Checks how a batch is divided over devices.
+        """Checks how a batch, and the state if it is sharded, are divided over devices.
 
         Raises:
           InputError: A size is not a divisor where it must be one.
@@ -94,6 +95,14 @@ class Recipe:
             devices=devices,
             gamma=self.minimizer.get('gamma', gamma),
         )
+        if not isinstance(self.shard_parameters, bool):
+            sharing = min(checks.integer('shard_parameters', self.shard_parameters, at_least=1), devices)
+            if devices % sharing:
+                divisors = [n for n in range(1, devices + 1) if devices % n == 0]
+                nearest = min(divisors, key=lambda n: abs(n - sharing))
+                raise errors.InputError(
+                    f'shard_parameters {sharing} does not divide {devices} devices; the nearest that does is {nearest}'
+                )
 
     def schedule(self, steps_per_epoch: int) -> optax.Schedule:
         """Returns the learning rate as a function of the step."""

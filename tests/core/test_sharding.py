@@ -15,9 +15,10 @@ def mesh():
     return sharding.data_mesh()
 
 
-def test_the_mesh_has_one_axis_over_all_devices(mesh):
-    assert mesh.axis_names == ('data',)
-    assert mesh.devices.tolist() == jax.devices()
+def test_the_mesh_is_over_all_devices(mesh):
+    assert mesh.shape == {'data': 8, 'fsdp': 1}
+    assert mesh.devices.ravel().tolist() == jax.devices()
+    assert sharding.data_mesh(fsdp=2).devices.tolist() == np.reshape(jax.devices(), (4, 2)).tolist()
     assert sharding.data_mesh(jax.devices()[:2]).size == 2
 
 
@@ -55,7 +56,7 @@ def test_a_batch_is_sharded_in_order(mesh):
     batch = {'image': np.arange(16 * 3, dtype=np.float32).reshape(16, 3), 'label': np.arange(16)}
     sharded = sharding.shard_batch(batch, mesh)
     for shard in sharded['image'].addressable_shards:
-        first = mesh.devices.tolist().index(shard.device) * 2
+        first = mesh.devices.ravel().tolist().index(shard.device) * 2
         np.testing.assert_array_equal(shard.data, batch['image'][first : first + 2])
     np.testing.assert_array_equal(sharded['label'], batch['label'])
     assert sharded['label'].sharding == sharding.batch_sharding(mesh)

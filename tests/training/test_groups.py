@@ -65,9 +65,10 @@ class Run:
         augment=lambda x, k: x,
         descent=DESCENT,
         shard=False,
+        fsdp=1,
         **options,
     ):
-        self.batch, self.mesh = batch, sharding.data_mesh(jax.devices()[:devices])
+        self.batch, self.mesh = batch, sharding.data_mesh(jax.devices()[:devices], fsdp=fsdp)
         c = classifier(module)
         tx = optim.Optimizer(make(minimizer) if isinstance(minimizer, str) else minimizer, descent)
         self.step = training.train_step(module, c.mean, c.std, tx, augment, self.mesh, shard_state=shard, **options)
@@ -120,6 +121,9 @@ def test_data_parallel_and_sharded_states_equal_one_device(name):
     assert kernel.addressable_shards[0].data.size == kernel.size // 8
     expected = sharding.of_state(run.state, run.mesh, shard=True)
     assert_close(one, run.after())
+    partly = Run(name, 8, shard=True, fsdp=2)
+    assert partly.state.params['fc']['kernel'].addressable_shards[0].data.size == kernel.size // 2
+    assert_close(one, partly.after())
     jax.tree.map(lambda x, s: x.sharding.is_equivalent_to(s, x.ndim) or pytest.fail(str(s)), run.state, expected)
 
 

@@ -166,6 +166,10 @@ def test_what_cannot_run_is_refused_before_the_first_epoch(bench, tmp_path, epoc
     for batch_size, message in ((12, 'does not divide evenly over 8 devices'), (128, 'must be 1 to 64')):
         with pytest.raises(errors.InputError, match=rf'batch_size ({batch_size} )?{message}'):
             bench.fit(tmp_path, batch_size=batch_size)
+    with pytest.raises(
+        errors.InputError, match='shard_parameters 3 does not divide 8 devices; the nearest that does is 2'
+    ):
+        bench.fit(tmp_path, shard_parameters=3)
     assert not epochs_run
     assert [path.name for path in tmp_path.iterdir()] == ['file']
 

@@ -12,15 +12,15 @@ import jax
 
 def steps():
     train = data.SOURCES.make('digits').train.take(np.arange(64))
-    mesh = sharding.data_mesh()
     tx = optim.Optimizer(optim.rfn_sam(0.3), optim.momentum_sgd(0.1, momentum=0.9, weight_decay=5e-4))
     classifier = models.initialize(MODULE, rng.key_for(0, 'test'), (8, 8, 1), num_classes=10)
     host = training.create(jax.device_get(classifier), tx)
-    for group_size, shard in ((None, False), (None, True), (4, False), (16, False)):
+    for group_size, shard in ((None, 0), (None, 1), (None, 2), (4, 0), (16, 0)):
+        mesh = sharding.data_mesh(fsdp=2 if shard == 2 and jax.device_count() > 1 else 1)
         step = training.train_step(
-            MODULE, (0.5,), (0.3,), tx, lambda x, k: x, mesh, group_size=group_size, shard_state=shard
+            MODULE, (0.5,), (0.3,), tx, lambda x, k: x, mesh, group_size=group_size, shard_state=bool(shard)
         )
-        state = sharding.place(host, sharding.of_state(host, mesh, shard=shard))
+        state = sharding.place(host, sharding.of_state(host, mesh, shard=bool(shard)))
         key = sharding.replicate_key(rng.key_for(0, 'augment'), mesh)
         for t in range(20):
             batch = sharding.shard_batch(batch_of(train, np.arange(32) + t), mesh)
