@@ -1,8 +1,8 @@
 """Placement on a mesh over all devices.
 
 The mesh has the axes `'data'` and `'fsdp'`, and batches are sharded along both. States are replicated, or sharded as well if
-they are large: over all devices, or along `'fsdp'` alone, with a copy for each position along `'data'`. On one device the same
-code runs without communication.
+they are large: over all devices, or along `'fsdp'` alone, with a copy for each position along `'data'`. On one device, the
+same code runs without communication.
 """
 
 import math

@@ -100,7 +100,8 @@ class Network:
     @classmethod
     def of_json(cls, values: Mapping[str, Any]) -> 'Network':
         """Returns the network that a JSON object describes; raises like the constructor."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        fields: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in values.items()}
+        return cls(**fields)
 
     def template(self, image_shape: tuple[int, int, int] | None = None) -> models.Classifier:
         """Returns the classifier with shapes in place of values, for images of `image_shape`, by default that of the network.

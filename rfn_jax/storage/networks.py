@@ -181,7 +181,7 @@ def load_in_all_processes(
     variables = processes.arrays_from_first(
         lambda: load(directory, epoch, image_shape=image_shape).variables, like.variables
     )
-    found: models.Classifier = jax.device_put(like.replace(variables=variables))
+    found: models.Classifier = jax.device_put(dataclasses.replace(like, variables=variables))
     return found
 
 
