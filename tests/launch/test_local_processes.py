@@ -1,6 +1,10 @@
 """Several processes on one machine: what each is started with, which status remains, restarts, signals."""
 
+import os
+import pathlib
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -91,3 +95,17 @@ def test_a_free_port_is_found_and_a_dry_run_starts_nothing(commands, plan):
     assert len(ports) == 1
     assert 20000 <= ports.pop() < 32000
     assert not list(commands.folder.glob('started.*'))
+
+
+@pytest.mark.slow
+def test_two_real_processes_train_craft_and_measure(tmp_path):
+    root, folder = pathlib.Path(__file__).parents[2], tmp_path / 'run'
+    environment = {**os.environ, 'PATH': f'{pathlib.Path(sys.executable).parent}:{os.environ["PATH"]}', 'XLA_FLAGS': ''}
+    arguments = ['run', f'--config={root / "tests/small_experiment.py"}', f'--workdir={folder}']
+    command = ['launch/local_processes.sh', '--processes=2', f'--logs={tmp_path / "logs"}', '--', *arguments]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert 'report:' in done.stdout
+    assert (folder / 'results' / 'transfer.csv').exists()
+    assert (folder / 'report' / 'index.html').exists()
+    assert not list(folder.rglob('*.lock'))
