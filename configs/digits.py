@@ -37,6 +37,7 @@ def get_config() -> ml_collections.ConfigDict:
             'momentum': 0.9,
             'weight_decay': 5e-4,
             'label_smoothing': 0.0,
+            'warmup_epochs': 0.0,  # over which the learning rate first grows; for large batches
             'decay_epochs': (20, 30),
             'decay_factor': 0.1,
             'rho': 0.4,

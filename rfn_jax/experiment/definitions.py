@@ -20,7 +20,7 @@ CHANGEABLE = {
 # before an option existed, or from a config that does not name it, are recognized.
 OFF = {
     'augmentation': {'random_resized_crop': None, 'rand_augment': None, 'mixup': 0.0, 'cutmix': 0.0},
-    'optim': {'label_smoothing': 0.0},
+    'optim': {'label_smoothing': 0.0, 'warmup_epochs': 0.0},
 }
 
 

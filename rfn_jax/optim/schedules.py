@@ -13,15 +13,24 @@ from rfn_jax.core import checks, errors
 
 
 def step_decay(
-    learning_rate: float, *, decay_epochs: Sequence[float], decay_factor: float, steps_per_epoch: int
+    learning_rate: float,
+    *,
+    decay_epochs: Sequence[float],
+    decay_factor: float,
+    steps_per_epoch: int,
+    warmup_epochs: float = 0.0,
 ) -> optax.Schedule:
     """A learning rate that is multiplied by `decay_factor` at each of `decay_epochs`.
+
+    With a warm-up of W steps, step t (from 0) of the first W has (t + 1) / W of that rate, as is usual for large batches
+    (`Goyal et al. <https://arxiv.org/abs/1706.02677>`_, 2017).
 
     Args:
       learning_rate: Initial learning rate, above 0.
       decay_epochs: Increasing numbers of epochs after which the rate decays; empty for a constant rate.
       decay_factor: Factor of each decay, above 0; 0.1 in the paper.
       steps_per_epoch: Number of steps in an epoch.
+      warmup_epochs: Length of the warm-up, at least 0.
 
     Returns:
       An optax schedule of the number of steps.
@@ -36,7 +45,11 @@ def step_decay(
     boundaries: dict[int, float] = collections.defaultdict(lambda: 1.0)
     for epoch in decay_epochs:
         boundaries[round(epoch * steps_per_epoch)] *= decay_factor
-    return optax.piecewise_constant_schedule(learning_rate, boundaries)
+    decayed = optax.piecewise_constant_schedule(learning_rate, boundaries)
+    warmup_steps = round(checks.number('warmup_epochs', warmup_epochs, at_least=0) * steps_per_epoch)
+    if not warmup_steps:
+        return decayed
+    return lambda count: decayed(count) * jnp.minimum((count + 1) / warmup_steps, 1)
 
 
 def rho_with_learning_rate(

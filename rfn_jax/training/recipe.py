@@ -24,6 +24,7 @@ class Recipe:
       decay_factor: See `decay_epochs`.
       minimizer: Name in `optim.MINIMIZERS` and its options, such as `{'name': 'rfn_sam', 'rho': 0.4}`. A `rho` of two
         numbers, `(rho_min, rho_max)`, follows the learning rate between 0 and `learning_rate`.
+      warmup_epochs: Epochs over which the learning rate first grows linearly; see `optim.step_decay`.
       augmentation: Random changes of the training images; none by default.
       label_smoothing: Weight of the uniform distribution in the labels of the loss, in [0, 1); 0.1 is usual on ImageNet.
       group_size: Number of examples that share a perturbation: a divisor of `batch_size` (m-sharpness), `'device'`, or None
@@ -56,6 +57,7 @@ class Recipe:
     decay_factor: float
     minimizer: Mapping[str, object]
     augmentation: data.Augmentation = dataclasses.field(default_factory=data.Augmentation)
+    warmup_epochs: float = 0.0
     label_smoothing: float = 0.0
     group_size: int | str | None = None
     micro_batch_size: int | None = None
@@ -111,6 +113,7 @@ class Recipe:
             decay_epochs=self.decay_epochs,
             decay_factor=self.decay_factor,
             steps_per_epoch=steps_per_epoch,
+            warmup_epochs=self.warmup_epochs,
         )
 
     def optimizer(self, steps_per_epoch: int) -> optim.Optimizer:

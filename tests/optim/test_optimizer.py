@@ -157,6 +157,13 @@ def test_the_rate_falls_at_each_decay_epoch(decay_epochs, steps_per_epoch):
         np.testing.assert_allclose(schedule(step), expected, rtol=1e-6, err_msg=f'step {step}')
 
 
+def test_the_warm_up_grows_linearly_to_the_rate_that_decays():
+    options = {'decay_epochs': (1.5,), 'decay_factor': 0.1, 'steps_per_epoch': 4}
+    schedule = jax.jit(schedules.step_decay(0.8, warmup_epochs=2, **options))
+    expected = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.07, 0.08, 0.08, 0.08]  # it decays at step 6, inside the warm-up
+    np.testing.assert_allclose([schedule(jnp.int32(t)) for t in range(10)], expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize('rate', [0.05, optax.cosine_decay_schedule(0.1, 10), optax.linear_schedule(0.3, 0.0, 10)])
 @pytest.mark.parametrize('low', [{}, {'learning_rate_min': 0.02}])
 def test_rho_follows_the_learning_rate(rate, low):
@@ -182,6 +189,7 @@ POSITIVE, INCREASING = 'must be a finite number above 0, got {}', 'must be posit
         (minimizers.momentum_sgd, SGD, 'weight_decay', [-1e-4, NAN], 'must be a finite number at least 0, got {}'),
         (schedules.step_decay, DECAY, 'learning_rate', [0, -0.1, NAN], POSITIVE),
         (schedules.step_decay, DECAY, 'decay_factor', [0.0], POSITIVE),
+        (schedules.step_decay, DECAY, 'warmup_epochs', [-1, NAN], 'warmup_epochs must be a finite number at least 0'),
         (schedules.step_decay, DECAY, 'decay_epochs', [(100, 50), (50, 50), (0, 50), (-1,)], INCREASING),
         (schedules.rho_with_learning_rate, RHO, 'rho_min', [-0.1, 0.6], '0 <= rho_min <= rho_max, got {}, 0.5'),
         (schedules.rho_with_learning_rate, RHO, 'rho_max', [math.inf, NAN], '0 <= rho_min <= rho_max, got 0.1, {}'),
