@@ -64,6 +64,7 @@ setuptools.setup(
         'pillow',
         'rich',
         'markupsafe',
+        'matfree>=0.6',
         'safetensors',
         'scipy',
         'scikit-learn',

@@ -66,7 +66,7 @@ def esam(
     def perturb_subset(inputs: UpdateInputs) -> ascent.AscentResult:
         subset = random_trees.draw(
             inputs.params,
-            (seed, inputs.count, inputs.extra_args.get('group_index', 0)),
+            random_trees.key_of(seed, inputs.count, inputs.extra_args.get('group_index', 0)),
             lambda key, w: jax.random.bernoulli(key, jnp.asarray(beta, jnp.float32), w.shape),
         )
 

@@ -39,7 +39,7 @@ def random_sam(
     def perturb_randomly(inputs: UpdateInputs) -> ascent.AscentResult:
         direction = random_trees.draw(
             inputs.params,
-            (seed, inputs.count, inputs.extra_args.get('group_index', 0)),
+            random_trees.key_of(seed, inputs.count, inputs.extra_args.get('group_index', 0)),
             lambda key, w: jax.random.normal(key, w.shape, numerics.wide_dtype(w.dtype)),
         )
         return inputs.ascend(direction=direction)

@@ -189,7 +189,7 @@ def test_what_a_draw_of_random_sam_depends_on():
 
 def test_arrays_of_the_same_shape_get_different_draws():
     tree = {'a': jnp.zeros(5), 'b': jnp.zeros(5)}
-    drawn = random_trees.draw(tree, (0,), lambda key, leaf: jax.random.normal(key, leaf.shape))
+    drawn = random_trees.draw(tree, random_trees.key_of(0), lambda key, leaf: jax.random.normal(key, leaf.shape))
     assert not np.any(drawn['a'] == drawn['b'])
 
 

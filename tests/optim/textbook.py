@@ -47,7 +47,7 @@ class Flat:
         return self.vector(jax.tree.map(lambda w, keep: np.full(w.shape, keep), self.problem.params, mask))
 
     def draw(self, numbers, sample):
-        return self.vector(random_trees.draw(self.problem.params, numbers, sample))
+        return self.vector(random_trees.draw(self.problem.params, random_trees.key_of(*numbers), sample))
 
 
 def descend(f, rule, steps, *, learning_rate, momentum=0.0, weight_decay=0.0):
