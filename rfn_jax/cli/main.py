@@ -19,9 +19,10 @@ STAGES = {
     'select': ('chooses the early-stopping epochs on validation data.', ('select',)),
     'craft': ('chooses the early-stopping epochs, and crafts the adversarial sets.', ('select', 'craft')),
     'measure': ('measures the adversarial sets on the targets and writes the result tables.', ('measure',)),
+    'landscape': ('measures sharpness and curvature around the surrogates, and writes landscape.csv.', ('landscape',)),
     'report': ('prints the tables and writes report/index.html from the result tables.', ('report',)),
 }
-ALL_STAGES = ('train', 'select', 'craft', 'measure', 'report')
+ALL_STAGES = ('train', 'select', 'craft', 'measure', 'landscape', 'report')
 OTHERS = {
     'bench': (bench.SUMMARY, bench.main),
     'prepare': (prepare.SUMMARY, prepare.main),
@@ -110,6 +111,8 @@ def _run(config: dict, directory: str, stages: Sequence[str], only: Sequence[str
     if experiment_stages:
         with preemption.watched(), watchdog.watched(_warn):
             plan, workdir = experiment.open_workdir(config, directory, console)
+            if plan.landscape is None and len(stages) > 1:
+                experiment_stages.remove('landscape')
             for stage in experiment_stages:
                 getattr(experiment, stage)(plan, workdir, **({'only': only} if only else {}))
     elif experiment.is_workdir(directory):

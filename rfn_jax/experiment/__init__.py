@@ -5,6 +5,7 @@ experiment.train(plan, workdir)     # targets, validation targets, surrogates
 experiment.select(plan, workdir)    # chooses the early-stopping epochs on validation data
 experiment.craft(plan, workdir)     # adversarial sets on test images
 experiment.measure(plan, workdir)   # success rates, which the report reads
+experiment.landscape(plan, workdir) # sharpness and curvature, if the config has a section for it
 
 Each stage reads the files that the earlier stages wrote, and writes its own.
 """
@@ -18,9 +19,10 @@ from rfn_jax.experiment.pinning import pinned
 from rfn_jax.experiment.plan import Plan
 from rfn_jax.experiment.reading import read
 from rfn_jax.experiment.selection import select
+from rfn_jax.experiment.surveying import landscape
 from rfn_jax.experiment.workdir import Workdir
 
 __all__ = [
-    'Plan', 'Workdir', 'check_last_config', 'craft', 'is_workdir', 'last_config', 'measure', 'open_workdir', 'pinned',
-    'read', 'select', 'train',
+    'Plan', 'Workdir', 'check_last_config', 'craft', 'is_workdir', 'landscape', 'last_config', 'measure', 'open_workdir',
+    'pinned', 'read', 'select', 'train',
 ]  # fmt: skip

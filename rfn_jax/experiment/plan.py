@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import flax.linen as nn
 
 from rfn_jax import attacks, models, training
-from rfn_jax.core import errors
+from rfn_jax.core import checks, errors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,6 +136,41 @@ class EvaluationSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class LandscapeSettings:
+    """How the landscape around the surrogates is measured.
+
+    Attributes:
+      examples: Number of training images for the loss, and of validation images for the alignment of gradients.
+      batch_size: Number of images that are differentiated at once.
+      every_epochs: Interval between the epochs; the last one is measured in any case, and by default it alone.
+      rho: Radius of the ball in which sharpness is measured.
+      steps: Number of Lanczos steps for the largest eigenvalue.
+      samples: Number of random draws for the trace and for the average sharpness.
+      search_steps: Number of steps of each search for the worst case.
+    """
+
+    examples: int = 500
+    batch_size: int = 250
+    every_epochs: int | None = None
+    rho: float = 0.05
+    steps: int = 20
+    samples: int = 20
+    search_steps: int = 10
+
+    def __post_init__(self):
+        for name in ('examples', 'batch_size', 'steps', 'samples', 'search_steps'):
+            checks.integer(f'landscape.{name}', getattr(self, name), at_least=1)
+        if self.every_epochs is not None:
+            checks.integer('landscape.every_epochs', self.every_epochs, at_least=1)
+        checks.number('landscape.rho', self.rho, above=0)
+
+    def epochs(self, recipe: training.Recipe) -> list[int]:
+        """The epochs of a training to measure."""
+        every = self.every_epochs or recipe.epochs
+        return sorted({*range(every, recipe.epochs + 1, every), recipe.epochs})
+
+
+@dataclasses.dataclass(frozen=True)
 class Plan:
     """A checked experiment.
 
@@ -149,6 +184,7 @@ class Plan:
       validation: How the early-stopping epoch is chosen; None if no surrogate is trained.
       validation_attack: The attack that it is chosen with; None if no surrogate is trained.
       evaluation: How the reported figures are measured.
+      landscape: How the landscape around the surrogates is measured; None if it is not.
       config_sha256: Hash of the whole config.
     """
 
@@ -161,6 +197,7 @@ class Plan:
     validation: ValidationSettings | None
     validation_attack: Attack | None
     evaluation: EvaluationSettings
+    landscape: LandscapeSettings | None
     config_sha256: str
 
     def of_role(self, role: str) -> list[Network]:

@@ -61,6 +61,9 @@ def read(config: Mapping) -> plan.Plan:
         validation=validation,
         validation_attack=validation and _attack(validation.attack),
         evaluation=evaluation,
+        landscape=None
+        if sections.landscape is None
+        else options.call('landscape', plan.LandscapeSettings, sections.landscape),
         config_sha256=digests.of_plain(config),
     )
 

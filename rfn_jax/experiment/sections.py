@@ -27,6 +27,7 @@ class Sections:
     baselines: Sequence[str] = ()
     validation_targets: Mapping = dataclasses.field(default_factory=dict)
     validation: Mapping = dataclasses.field(default_factory=dict)
+    landscape: Mapping | None = None
 
 
 def is_as_is(entry: object) -> bool:

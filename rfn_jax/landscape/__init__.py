@@ -5,11 +5,12 @@ Everything but `of_classifier` and `input_gradient_cosines` knows a `MeanLoss` a
 
 from rfn_jax.landscape.alignment import input_gradient_cosines
 from rfn_jax.landscape.curvature import Density, Eigenvalues, Estimate, density, eigenvalues, trace
-from rfn_jax.landscape.mean_loss import MeanLoss, of_classifier
+from rfn_jax.landscape.mean_loss import MeanLoss, of_classifier, value
 from rfn_jax.landscape.paths import filter_normalized, line, plane
+from rfn_jax.landscape.records import LandscapeRow
 from rfn_jax.landscape.sharpness import average_sharpness, worst_case_sharpness
 
 __all__ = [
-    'Density', 'Eigenvalues', 'Estimate', 'MeanLoss', 'average_sharpness', 'density', 'eigenvalues', 'filter_normalized',
-    'input_gradient_cosines', 'line', 'of_classifier', 'plane', 'trace', 'worst_case_sharpness',
+    'Density', 'Eigenvalues', 'Estimate', 'LandscapeRow', 'MeanLoss', 'average_sharpness', 'density', 'eigenvalues',
+    'filter_normalized', 'input_gradient_cosines', 'line', 'of_classifier', 'plane', 'trace', 'value', 'worst_case_sharpness',
 ]  # fmt: skip

@@ -66,6 +66,14 @@ class MeanLoss:
         return jax.lax.scan(add, zeros, (self.batches, self.weights))[0]
 
 
+def value(loss: MeanLoss, params: Params) -> float:
+    """Returns :math:`L(w)`, compiled once for all losses of an architecture."""
+    return float(_value(loss, params))
+
+
+_value = jax.jit(MeanLoss.__call__)
+
+
 def of_classifier(
     classifier: models.Classifier, examples: data.ImageDataset, *, batch_size: int, mesh: Mesh
 ) -> tuple[MeanLoss, Params]:
