@@ -11,7 +11,7 @@ from etils import epath
 
 from rfn_jax import transfer as transfer_lib
 from rfn_jax.core import io
-from rfn_jax.report import images, plots, results, words
+from rfn_jax.report import images, plots, results, signatures, words
 
 _SMALL = 128  # pixels; smaller images are enlarged without smoothing
 
@@ -66,6 +66,7 @@ def write_page(workdir: os.PathLike[str] | str) -> epath.Path:
         config=run.config,
         environment=run.environment,
         sections=[_section(run, group, palette, index) for index, group in enumerate(results.groups(run.summary))],
+        warnings=[words.warning(signature) for signature in signatures.signatures(run)],
         natural=run.natural,
         palette=palette,
         examples_title=words.setting(results.group_of(run.examples[0])) if example_images else '',

@@ -1,13 +1,15 @@
 """The results of a work directory as typed rows. Rates are fractions in [0, 1]; gains are fractions in [-1, 1]."""
 
+import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from etils import epath
 
+from rfn_jax import landscape as landscape_lib
 from rfn_jax import transfer as transfer_lib
 from rfn_jax.core import digests, errors, io, tables
 
@@ -18,7 +20,12 @@ __all__ = [
 
 
 class Results(NamedTuple):
-    """Everything that a report shows, except for the images of the examples."""
+    """Everything that a report shows, except for the images of the examples.
+
+    Attributes:
+      metrics: For each surrogate's architecture, training and seed, the lines of its `metrics.jsonl`, in the order of epochs.
+      num_classes: Number of classes of the data; None if no network directory says so.
+    """
 
     config: dict
     environment: dict[str, str]
@@ -30,6 +37,9 @@ class Results(NamedTuple):
     summary: list[transfer_lib.SummaryRow]
     gains: list[transfer_lib.GainRow]
     examples: list[transfer_lib.ExampleRow]
+    landscape: list[landscape_lib.LandscapeRow]
+    metrics: dict[tuple[str, str, int], list[dict]]
+    num_classes: int | None
 
 
 class Group(NamedTuple):
@@ -74,6 +84,9 @@ def read(workdir: os.PathLike[str] | str) -> Results:
         summary=_read_rows(workdir, 'summary', transfer_lib.SummaryRow, required=True),
         gains=_read_rows(workdir, 'gains', transfer_lib.GainRow),
         examples=_read_rows(workdir, 'examples', transfer_lib.ExampleRow),
+        landscape=_read_landscape(workdir),
+        metrics=_read_metrics(workdir),
+        num_classes=_num_classes(workdir),
     )
     _check_measured(workdir, run.config)
     if not set(groups(run.summary)) <= set(groups(run.transfer)):
@@ -177,6 +190,45 @@ def _check_measured(workdir: epath.Path, config: dict) -> None:
             raise _error_with_remedy(str(error)) from error
         if not same:
             raise _error_with_remedy(f'{results / name} has changed since {results} was measured')
+
+
+def _read_landscape(workdir: epath.Path) -> list[landscape_lib.LandscapeRow]:
+    """The rows of a stage that most experiments do not have."""
+    if not (workdir / 'results' / 'landscape.csv').exists():
+        return []
+    return _read_rows(workdir, 'landscape', landscape_lib.LandscapeRow)
+
+
+def _read_metrics(workdir: epath.Path) -> dict[tuple[str, str, int], list[dict]]:
+    """The metrics of the surrogates of the last config that have some; damaged lines are left out."""
+    config, found = _read_dict(workdir / 'config.json'), {}
+    for model in config.get('surrogates', {}):
+        for training in config.get('trainings', {}):
+            for seed in range(config.get('seeds', 1)):
+                path = workdir / 'surrogates' / f'{model}-{training}' / f'seed{seed}' / 'metrics.jsonl'
+                if path.exists():
+                    found[model, training, seed] = list(_json_lines(path))
+    return found
+
+
+def _json_lines(path: epath.Path) -> Iterator[dict]:
+    for line in io.read_bytes(path).decode(errors='replace').splitlines():
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(value, dict):
+            yield value
+
+
+def _num_classes(workdir: epath.Path) -> int | None:
+    """The number of classes that the description of a trained network says."""
+    for path in sorted(workdir.glob('targets/*/network.json')):
+        try:
+            return int(io.read_json_object(path)['num_classes'])
+        except (errors.InputError, KeyError, TypeError, ValueError):
+            continue
+    return None
 
 
 def _read_dict(path: epath.Path) -> dict:

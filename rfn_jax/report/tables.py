@@ -9,7 +9,7 @@ import rich.text
 
 from rfn_jax import transfer as transfer_lib
 from rfn_jax.core import console as console_lib
-from rfn_jax.report import results, words
+from rfn_jax.report import results, signatures, words
 
 
 def print_tables(workdir: os.PathLike[str] | str, console: console_lib.Console) -> None:
@@ -36,6 +36,11 @@ def print_tables(workdir: os.PathLike[str] | str, console: console_lib.Console) 
         console.rich.print(_target_table(transfer))
         for sentence in words.findings(summary, gains):
             console.rich.print(rich.text.Text(f'\n{sentence}'), soft_wrap=False)
+    found = signatures.signatures(run)
+    if found:
+        console.info('\nRead these figures with care:')
+    for signature in found:
+        console.rich.print(rich.text.Text(f'- {words.warning(signature)}'), soft_wrap=False)
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, name_columns: int) -> rich.table.Table:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from rfn_jax import transfer as transfer_lib
-from rfn_jax.report import results
+from rfn_jax.report import results, signatures
 
 MISSING = '-'
 
@@ -70,6 +70,11 @@ def findings(summary: Sequence[transfer_lib.SummaryRow], gains: Sequence[transfe
     return sentences
 
 
+def warning(signature: signatures.Signature) -> str:
+    """A sign that a figure means less than it seems to, in one line."""
+    return f'{signature.name}: {signature.finding}. {signature.remedy[0].upper()}{signature.remedy[1:]}.'
+
+
 def _has_interval(row) -> bool:
     return row.ci_low is not None and row.ci_high is not None
 
@@ -79,14 +84,18 @@ def _interval_in_parentheses(row: transfer_lib.GainRow) -> str:
 
 
 def _standing(rows: Sequence[transfer_lib.GainRow]) -> str:
-    above = [row.baseline for row in rows if row.gain > 0]
+    """What a training is above, as far as the intervals exclude zero."""
+    above = [row.baseline for row in rows if row.ci_low is not None and row.ci_low > 0]
     if len(rows) == 1:
-        return f'{"above" if above else "not above"} {rows[0].baseline}'
+        return f'{"above" if above else "not surely above" if rows[0].gain > 0 else "not above"} {rows[0].baseline}'
     if len(above) == len(rows):
         return 'above both baselines' if len(rows) == 2 else f'above all {len(rows)} baselines'
     if not above:
-        return 'above neither baseline' if len(rows) == 2 else f'above none of the {len(rows)} baselines'
-    return f'above {join_names(above)} but not above {join_names([row.baseline for row in rows if row.gain <= 0])}'
+        surely = 'not surely above any baseline' if any(row.gain > 0 for row in rows) else 'above neither baseline'
+        return surely if len(rows) == 2 else surely.replace('neither baseline', f'none of the {len(rows)} baselines')
+    others = [row.baseline for row in rows if row.baseline not in above]
+    surely = 'surely ' if any(row.gain > 0 for row in rows if row.baseline in others) else ''
+    return f'above {join_names(above)} but not {surely}above {join_names(others)}'
 
 
 def _certainty(rows: Sequence[transfer_lib.GainRow]) -> str:

@@ -27,12 +27,12 @@ def _gain(baseline, gain, low, high, training='rfn'):
         ),
         (
             [ABOVE_SGD, ('stopped', 0.04, -0.01, 0.07)],
-            'above both baselines: ',
+            'above sgd but not surely above stopped: ',
             '(95 % interval -1.0 to +7.0); the interval against stopped includes zero.',
         ),
         (
             [('sgd', 0.02, -0.01, 0.05), ('stopped', 0.04, -0.01, 0.07)],
-            'above both baselines: ',
+            'not surely above any baseline: ',
             '; the intervals against sgd and stopped include zero.',
         ),
         (
@@ -47,7 +47,7 @@ def _gain(baseline, gain, low, high, training='rfn'):
         ([(name, -0.1, -0.2, 0.2) for name in 'abc'], 'above none of the 3 baselines: ', '.'),
         (
             [('sgd', 0.1, None, None), ABOVE_STOPPED],
-            'above both baselines: +10.0 points against sgd and ',
+            'above stopped but not surely above sgd: +10.0 points against sgd and ',
             '; there are not enough data for intervals.',
         ),
     ],
