@@ -11,7 +11,7 @@ from etils import epath
 
 from rfn_jax import transfer as transfer_lib
 from rfn_jax.core import io
-from rfn_jax.report import images, plots, results, signatures, words
+from rfn_jax.report import images, overview, plots, results, signatures, words
 
 _SMALL = 128  # pixels; smaller images are enlarged without smoothing
 
@@ -26,7 +26,13 @@ class Section(NamedTuple):
     trainings: list[str]
     by_target: dict[tuple[str, str], dict[str, float]]
     target_plot: str
-    epoch_plot: str | None
+
+
+class Dynamics(NamedTuple):
+    """What the page shows of one surrogate by epoch."""
+
+    surrogate: str
+    plot: str
     validation_title: str
     stopping: list[transfer_lib.EarlyStoppingRow]
 
@@ -66,6 +72,9 @@ def write_page(workdir: os.PathLike[str] | str) -> epath.Path:
         config=run.config,
         environment=run.environment,
         sections=[_section(run, group, palette, index) for index, group in enumerate(results.groups(run.summary))],
+        overview=overview.overview(run),
+        dynamics=_dynamics(run, palette),
+        landscape=run.landscape,
         warnings=[words.warning(signature) for signature in signatures.signatures(run)],
         natural=run.natural,
         palette=palette,
@@ -96,15 +105,7 @@ def _template() -> jinja2.Template:
 def _section(run: results.Results, group: results.Group, palette: dict[str, str], index: int) -> Section:
     summary, gains = results.in_group(run.summary, group), results.in_group(run.gains, group)
     transfer = results.in_group(run.transfer, group)
-    # The validation attack may have fewer steps than the reported one, so only the surrogate has to be the same.
-    validation = [row for row in run.transfer_validation if row.surrogate == group.surrogate]
-    stopping = [row for row in run.early_stopping if row.surrogate == group.surrogate]
-    natural = [r for r in run.natural_validation if r.role == 'surrogate' and r.model == group.surrogate]
-    decay_epochs = run.config.get('optim', {}).get('decay_epochs', ())
     target_plot = plots.success_by_target(transfer, palette, name=f'target{index}')
-    epoch_plot = None
-    if validation:
-        epoch_plot = plots.by_epoch(validation, natural, stopping, decay_epochs, palette, name=f'epoch{index}')
     return Section(
         title=words.setting(group),
         findings=words.findings(summary, gains),
@@ -113,10 +114,21 @@ def _section(run: results.Results, group: results.Group, palette: dict[str, str]
         trainings=results.trainings(transfer),
         by_target=results.rates_by_target(transfer),
         target_plot=markupsafe.Markup(target_plot),  # matplotlib has already escaped the names in it
-        epoch_plot=epoch_plot and markupsafe.Markup(epoch_plot),
-        validation_title=words.setting(results.group_of(validation[0])) if validation else '',
-        stopping=stopping,
     )
+
+
+def _dynamics(run: results.Results, palette: dict[str, str]) -> list[Dynamics]:
+    """One entry for each surrogate that was measured by epoch."""
+    found = []
+    decay_epochs = run.config.get('optim', {}).get('decay_epochs', ())
+    for index, surrogate in enumerate(dict.fromkeys(row.surrogate for row in run.transfer_validation)):
+        validation = [row for row in run.transfer_validation if row.surrogate == surrogate]
+        stopping = [row for row in run.early_stopping if row.surrogate == surrogate]
+        natural = [r for r in run.natural_validation if r.role == 'surrogate' and r.model == surrogate]
+        plot = plots.by_epoch(validation, natural, stopping, decay_epochs, palette, name=f'epoch{index}')
+        title = words.setting(results.group_of(validation[0]))
+        found.append(Dynamics(surrogate, markupsafe.Markup(plot), title, stopping))
+    return found
 
 
 def _examples(

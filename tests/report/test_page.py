@@ -4,7 +4,8 @@ import re
 import numpy as np
 import pytest
 
-from rfn_jax.core import errors
+from rfn_jax import landscape
+from rfn_jax.core import errors, tables
 from rfn_jax.report import page
 
 VOID = {'meta', 'img', 'br', 'link', 'hr', 'input'}
@@ -62,6 +63,8 @@ def test_it_is_written_where_it_was_promised_and_says_what_it_holds(workdir):
     text = _text(_read(workdir))
     for words in (
         'resnet_small attacked with bim, L-infinity, eps 4/255',
+        'rfn has the largest mean black-box success rate, 61.0 %, and is above every baseline in every setting: by +19.0 ',
+        'Compared: 3 trainings, 1 surrogate architecture, 1 attack, 3 black-box targets, 3 seeds and 200 test images.',
         'rfn reaches a mean black-box success rate of 61.0 % and is above both baselines: +31.0 points against sgd',
         'Measured on validation images and validation targets',
         'it stops sgd at epoch 22, with a mean success of 38.5 % on the validation targets',
@@ -72,7 +75,8 @@ def test_it_is_written_where_it_was_promised_and_says_what_it_holds(workdir):
 
 
 def test_figures_equal_those_of_the_files(workdir):
-    headline, gains, targets, *examples, natural, environment = _read(workdir).tables
+    ranking, headline, gains, targets, *examples, natural, environment = _read(workdir).tables
+    assert [row[:2] for row in ranking[1:]] == [['rfn', '61.0'], ['early_stopped', '42.0'], ['sgd', '30.0']]
     for shown, row in zip(headline[1:], workdir.rows('summary.csv'), strict=True):
         names = ('success_rate', 'ci_low', 'ci_high', 'white_box_rate', 'natural_accuracy')
         rate, low, high, *others = _percent(row, *names)
@@ -97,7 +101,7 @@ def test_figures_equal_those_of_the_files(workdir):
 
 
 def test_predictions_are_written_out_and_the_wrong_ones_marked(workdir):
-    first = _read(workdir).tables[3]
+    first = _read(workdir).tables[4]
     assert first[0] == ['target', 'clean', 'sgd', 'early_stopped', 'rfn']
     assert first[1:] == [
         ['cnn', 'zero', 'zero', 'zero', '✗ one'],
@@ -163,16 +167,40 @@ def test_images_of_all_sizes(workdir, shape, largest, pixelated):
     assert f'shown {127 // largest} times' in content
 
 
-def test_several_attacks_have_a_section_and_a_finding_each(workdir):
+def test_several_attacks_share_a_ranking_and_have_a_section_each(workdir):
     workdir.add_attack('mi_fgsm')
+    workdir.replace('summary.csv', 'rfn,mi_fgsm,0.015686,linf,0.61', 'rfn,mi_fgsm,0.015686,linf,0.25')
     reader = _read(workdir)
     text = _text(reader)
+    assert reader.tables[0][0][2:4] == ['bim, L-infinity, eps 4/255', 'mi_fgsm, L-infinity, eps 4/255']
+    assert reader.tables[0][1:3] == [
+        ['rfn', '43.0', '61.0', '25.0', '96.0'],
+        ['early_stopped', '42.0', '42.0', '42.0', '95.5'],
+    ]
     assert text.count('and is above both baselines') == 2
-    assert text.count('resnet_small attacked with mi_fgsm, L-infinity, eps 4/255') == 2
-    # Both show the figures by epoch, which say what attack they are of.
-    assert text.count('Measured on validation images') == 2
-    assert text.count('(resnet_small attacked with bim, L-infinity, eps 4/255)') == 2
+    assert text.count('Measured on validation images') == 1  # the figures by epoch are those of the validation attack
     assert len(reader.ids) == len(set(reader.ids))
+    links = [attributes['href'] for tag, attributes in reader.tags if tag == 'a']
+    assert links == [f'#{name}' for name in ('setting1', 'setting2', 'dynamics1', 'examples', 'natural', 'reproduce')]
+    assert {link[1:] for link in links} <= set(reader.ids)
+
+
+def test_a_lead_that_is_not_sure_is_not_called_one(workdir):
+    workdir.rewrite('gains.csv', lambda row: row.update(ci_low='-0.010000') if row['baseline'] == 'sgd' else None)
+    assert '61.0 %; 1 of 2 gains over baselines have an interval above zero' in _text(_read(workdir))
+
+
+def test_the_landscape_is_a_table(workdir):
+    row = landscape.LandscapeRow(
+        surrogate='resnet_small', training='rfn', seed=0, epoch=60, loss=0.01, top_eigenvalue=12.3, top_eigenvalue_error=0.1,
+        trace=456.0, trace_standard_error=7.8, rho=0.05, worst_case_sharpness=0.02, average_sharpness=0.001,
+        average_sharpness_standard_error=0.0001, gradient_cosine=0.21, n=500,
+    )  # fmt: skip
+    workdir.file('landscape.csv').write_bytes(tables.content(landscape.LandscapeRow, [row]))
+    reader = _read(workdir)
+    assert 'on 500 training images' in _text(reader)
+    (shown,) = [table[1] for table in reader.tables if 'largesteigenvalue' in table[0]]
+    assert shown == ['rfn resnet_small', '0', '60', '0.01', '12.3', '456 ± 7.8', '0.02', '0.001', '0.210']
 
 
 def test_an_experiment_without_baselines_validation_or_examples(workdir):
@@ -182,7 +210,7 @@ def test_an_experiment_without_baselines_validation_or_examples(workdir):
     workdir.file('examples.npz').unlink()
     text = _text(_read(workdir))
     assert 'No training was compared with a baseline.' in text
-    assert 'By epoch' not in text
+    assert 'by epoch' not in text
     assert 'Examples' not in text
 
 
@@ -190,4 +218,4 @@ def test_a_gain_that_may_be_zero_is_said_to_be_so(workdir):
     workdir.rewrite('gains.csv', lambda row: row.update(ci_low='-0.010000'))
     reader = _read(workdir)
     assert 'the intervals against sgd and early_stopped include zero' in _text(reader)
-    assert [row[-1] for row in reader.tables[1][1:]] == ['no', 'no']
+    assert [row[-1] for row in reader.tables[2][1:]] == ['no', 'no']
