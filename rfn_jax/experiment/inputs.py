@@ -17,25 +17,21 @@ class Inputs:
     Args:
       plan: The experiment.
       workdir: Its work directory.
+
+    Raises:
+      InputError: This process has other data than the first one.
     """
 
     def __init__(self, plan: plan_lib.Plan, workdir: workdir_lib.Workdir):
         self.plan, self.workdir = plan, workdir
         self._digests: dict[tuple[str, int], str] = {}
+        if processes.are_several():
+            _check_same(self.splits)
 
     @functools.cached_property
     def splits(self) -> data.Splits:
-        """The data; the images are not read yet.
-
-        Raises:
-          InputError: As for `open_data`; also if this process has other data than the first one.
-        """
-        splits = open_data(self.plan)
-        if processes.are_several():
-            examples = (splits.train, splits.validation, splits.test)
-            digest = digests.of_plain([[split.source, digests.of_arrays([split.ids])] for split in examples])
-            processes.check_same('the data', digest)
-        return splits
+        """The data; the images are not read yet."""
+        return open_data(self.plan)
 
     @functools.cached_property
     def train(self) -> data.ImageDataset:
@@ -158,6 +154,13 @@ class Inputs:
     def _test_examples(self, ids: list[int]) -> data.ImageDataset:
         position = {number: index for index, number in enumerate(self.test.ids.tolist())}
         return self.read(self.test, np.asarray([position[number] for number in ids]))
+
+
+def _check_same(splits: data.Splits) -> None:
+    """Checks that all processes have the same data, before any of them works with it."""
+    examples = (splits.train, splits.validation, splits.test)
+    digest = digests.of_plain([[split.source, digests.of_arrays([split.ids])] for split in examples])
+    processes.check_same('the data', digest)
 
 
 def open_data(plan: plan_lib.Plan) -> data.Splits:
