@@ -8,44 +8,17 @@ seeds on 478 test images: SGD 55.7 %, early-stopped SGD 56.4 %, RFN 62.6 %; natu
 """
 
 import ml_collections
-from ml_collections import config_dict
+
+from rfn_jax.configs import cifar10
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """The config; any value can be overridden on the command line, such as `--config.optim.rho=0.2`."""
-    config = ml_collections.ConfigDict()
+    """The config of `cifar10.py` with digits, small networks, a shorter schedule and a larger budget."""
+    config = cifar10.get_config()
     config.name = 'digits'
-    config.seed = 0
-    config.seeds = 3  # number of surrogates for each training
     config.data = {'name': 'digits'}
-    config.augmentation = {
-        'crop_padding': 0,
-        'flip': False,
-        'random_resized_crop': config_dict.placeholder(
-            tuple
-        ),  # (min_area, max_area), such as (0.08, 1.0); None for none
-        'rand_augment': config_dict.placeholder(tuple),  # (num_ops, magnitude), such as (2, 9); None for none
-        'mixup': 0.0,  # alpha; 0 for none
-        'cutmix': 0.0,  # alpha; 0 for none
-    }
-
-    config.optim = ml_collections.ConfigDict(
-        {
-            'epochs': 40,
-            'batch_size': 100,
-            'learning_rate': 0.05,
-            'momentum': 0.9,
-            'weight_decay': 5e-4,
-            'label_smoothing': 0.0,
-            'warmup_epochs': 0.0,  # over which the learning rate first grows; for large batches
-            'decay_epochs': (20, 30),
-            'decay_factor': 0.1,
-            'rho': 0.4,
-        }
-    )
-    config.trainings = {'sgd': {'name': 'sgd'}, 'rfn': {'name': 'rfn_sam', 'rho': config.optim.get_ref('rho')}}
-    config.early_stopping = {'early_stopped': 'sgd'}  # NAME: TRAINING, where NAME is TRAINING stopped early
-    config.baselines = ('sgd', 'early_stopped')  # what the others are compared with
+    config.augmentation.update(crop_padding=0, flip=False)
+    config.optim.update(epochs=40, batch_size=100, decay_epochs=(20, 30))
 
     config.surrogates = {'resnet': {'name': 'resnet', 'stage_sizes': (1, 1, 1), 'widths': (16, 32, 64)}}
     shorter = {'epochs': 30, 'decay_epochs': (15, 23)}
@@ -67,12 +40,8 @@ def get_config() -> ml_collections.ConfigDict:
         'mlp_deep': {'model': {'name': 'mlp', 'widths': (128, 128, 128)}, 'optim': shorter},
     }
 
-    config.attacks = {'bim': {'name': 'bim', 'eps': 0.2, 'steps': 30}}
-    # The early-stopping epoch is chosen with this attack on validation images, measured on the validation targets.
-    config.validation = {
-        'attack': {'name': 'bim', 'eps': config.attacks.bim.get_ref('eps'), 'steps': 10},
-        'examples': 200,
-        'every_epochs': 2,
-    }
-    config.evaluation = {'examples': 1000, 'batch_size': 200}
+    config.attacks.bim.update(eps=0.2, steps=30)  # validation.attack.eps changes with it
+    config.validation.attack.steps = 10
+    config.validation.examples = 200
+    config.evaluation.batch_size = 200
     return config

@@ -8,6 +8,12 @@ from ml_collections import config_flags
 
 from rfn_jax.core import cluster, errors
 
+PROCESS_FLAGS = (
+    (flags.DEFINE_string, 'coordinator', '', 'HOST:PORT of process 0, for several processes that no cluster starts.'),
+    (flags.DEFINE_integer, 'processes', None, 'Number of processes, with --coordinator.'),
+    (flags.DEFINE_integer, 'process', None, 'Which process this is, from 0, with --coordinator.'),
+)
+
 
 def parse(
     command: str, summary: str, arguments: Sequence[str], *, config_file: str | None = None, workdir: str | None = None
@@ -42,14 +48,8 @@ def parse(
     flags.DEFINE_string(
         'workdir', workdir, 'Directory of the experiment; created if it is missing.', flag_values=values
     )
-    flags.DEFINE_string(
-        'coordinator',
-        '',
-        'HOST:PORT of process 0, for several processes that no cluster starts.',
-        flag_values=values,
-    )
-    flags.DEFINE_integer('processes', None, 'Number of processes, with --coordinator.', flag_values=values)
-    flags.DEFINE_integer('process', None, 'Which process this is, from 0, with --coordinator.', flag_values=values)
+    for define, name, default, text in PROCESS_FLAGS:
+        define(name, default, text, flag_values=values)
     if command == 'train':
         help_text = 'Train only the networks in these folders, such as targets,surrogates/resnet-rfn.'
         flags.DEFINE_list('only', None, help_text, flag_values=values)

@@ -82,9 +82,7 @@ def trace(loss: mean_loss_lib.MeanLoss, params: mean_loss_lib.Params, key: jax.A
     r"""Estimates the trace of the Hessian by Hutchinson's method: the mean of :math:`v^\top H v` over random signs v.
 
     Args:
-      loss: The loss.
-      params: Where to compute the Hessian.
-      key: Key of the signs.
+      loss, params, key: As for `eigenvalues`.
       samples: Number of Hessian-vector products, at least 1.
 
     Raises:
@@ -100,10 +98,7 @@ def density(
     """Estimates the spectral density of the Hessian by stochastic Lanczos quadrature.
 
     Args:
-      loss: The loss.
-      params: Where to compute the Hessian, P parameters.
-      key: Key of the first vectors.
-      steps: m, the number of Hessian-vector products for each vector, at least 1 and at most P.
+      loss, params, key, steps: As for `eigenvalues`; there are m steps for each vector.
       samples: s, the number of random vectors, at least 1.
 
     Raises:

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from rfn_jax.report import results
@@ -70,26 +70,41 @@ def _shared_images(run: results.Results) -> Iterator[Signature]:
 
 
 def _underfit(run: results.Results) -> Iterator[Signature]:
-    for training, baseline, own, other in _against_sgd(run, 'accuracy'):
-        if own < other - UNDERFIT:
-            yield Signature(
-                'underfitting',
-                f'{training} ends with a training accuracy of {own:.1%}, {baseline} with {other:.1%}',
-                'a large rho costs transfer if the surrogate does not fit its data: train longer, use a wider network or '
-                'more images, or a smaller rho',
-            )
+    remedy = (
+        'a large rho costs transfer if the surrogate does not fit its data: train longer, use a wider network or more '
+        'images, or a smaller rho'
+    )
+    yield from _below_sgd(_training_accuracy(run), UNDERFIT, 'underfitting', 'training accuracy', remedy)
 
 
 def _less_accurate(run: results.Results) -> Iterator[Signature]:
-    natural = {(row.surrogate, row.training): row.natural_accuracy for row in run.summary}
-    for (surrogate, training), accuracy in natural.items():
-        baseline = natural.get((surrogate, 'sgd'))
-        if baseline is not None and accuracy < baseline - NATURAL_DROP and not _is_stopped(run, training):
+    stopped = {row.training for row in run.early_stopping}
+    rows = [row for row in run.summary if row.training not in stopped]
+    natural = {(row.surrogate, row.training): row.natural_accuracy for row in rows}
+    remedy = 'RFN should not lose accuracy: train for the full schedule, or use a smaller rho'
+    yield from _below_sgd(natural, NATURAL_DROP, 'natural accuracy', 'natural accuracy', remedy)
+
+
+def _below_sgd(
+    values: Mapping[tuple[str, str], float], margin: float, name: str, figure: str, remedy: str
+) -> Iterator[Signature]:
+    """A signature for each surrogate and training whose figure is below that of SGD by more than a margin."""
+    for (surrogate, training), value in values.items():
+        sgd = values.get((surrogate, 'sgd'), -math.inf)
+        if value < sgd - margin:
             yield Signature(
-                'natural accuracy',
-                f'{training} has a natural accuracy of {accuracy:.1%}, sgd has {baseline:.1%} ({surrogate})',
-                'RFN should not lose accuracy: train for the full schedule, or use a smaller rho',
+                name, f'{training} has a {figure} of {value:.1%} and sgd one of {sgd:.1%} ({surrogate})', remedy
             )
+
+
+def _training_accuracy(run: results.Results) -> dict[tuple[str, str], float]:
+    """The accuracy on the training batches of the last epoch, by surrogate and training: means over seeds."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for (surrogate, training, _), lines in run.metrics.items():
+        values = [line['accuracy'] for line in lines if line.get('accuracy') is not None]
+        if values:
+            found.setdefault((surrogate, training), []).append(values[-1])
+    return {key: math.fsum(values) / len(values) for key, values in found.items()}
 
 
 def _diverging(run: results.Results) -> Iterator[Signature]:
@@ -153,20 +168,3 @@ FINDERS: Sequence[Callable[[results.Results], Iterator[Signature]]] = (
     _stopped_late,
     _shared_images,
 )
-
-
-def _is_stopped(run: results.Results, training: str) -> bool:
-    return any(row.training == training for row in run.early_stopping)
-
-
-def _against_sgd(run: results.Results, figure: str) -> Iterator[tuple[str, str, float, float]]:
-    """For each training but SGD: its name, `'sgd'`, and the means over seeds of the last value of a figure of both."""
-    found: dict[tuple[str, str], list[float]] = {}
-    for (surrogate, training, _), lines in run.metrics.items():
-        values = [line[figure] for line in lines if line.get(figure) is not None]
-        if values:
-            found.setdefault((surrogate, training), []).append(values[-1])
-    means = {key: math.fsum(values) / len(values) for key, values in found.items()}
-    for (surrogate, training), mean in means.items():
-        if training != 'sgd' and (surrogate, 'sgd') in means:
-            yield training, 'sgd', mean, means[surrogate, 'sgd']

@@ -71,7 +71,7 @@ def stopped_at(epoch):
     [
         ('weak target', replaced('natural', accuracy=0.19), replaced('natural', accuracy=0.21), 'chance is 10.0%'),
         ('few images', replaced('summary', n=99), replaced('summary', n=100), 'measured on 99 images'),
-        ('underfitting', with_metrics('rfn', accuracy=0.7), with_metrics('rfn', accuracy=0.9), 'of 89.3%, sgd with 99.0%'),
+        ('underfitting', with_metrics('rfn', accuracy=0.7), with_metrics('rfn', accuracy=0.9), 'of 89.3% and sgd one of 9'),
         ('natural accuracy', with_accuracies(rfn=0.86), with_accuracies(rfn=0.88, early_stopped=0.5), 'rfn has a natural'),
         ('success falls with rho', with_rates(rfn_half=0.5, rfn=0.4), with_rates(rfn_half=0.5, rfn=0.5), 'at rho 0.2 to'),
         ('skipped steps', with_metrics('rfn', skipped=3), with_metrics('rfn'), '3 steps of resnet_small-rfn seed 0'),
