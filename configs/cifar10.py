@@ -46,6 +46,7 @@ def get_config() -> ml_collections.ConfigDict:
         'label_smoothing': 0.0,
         'decay_epochs': (50, 100),
         'decay_factor': 0.1,
+        'seeds_at_once': 1,  # seeds that are trained in one program, as many as fit into the memory of a device
         'rho': 0.4,
     }
     config.trainings = {'sgd': {'name': 'sgd'}, 'rfn': {'name': 'rfn_sam', 'rho': config.optim.get_ref('rho')}}

@@ -40,6 +40,7 @@ def get_config() -> ml_collections.ConfigDict:
             'decay_epochs': (20, 30),
             'decay_factor': 0.1,
             'rho': 0.4,
+            'seeds_at_once': 1,  # seeds that are trained in one program, such as 3 on an accelerator
         }
     )
     config.trainings = {'sgd': {'name': 'sgd'}, 'rfn': {'name': 'rfn_sam', 'rho': config.optim.get_ref('rho')}}
