@@ -47,6 +47,7 @@ def get_config() -> ml_collections.ConfigDict:
         'warmup_epochs': 0.0,  # over which the learning rate first grows; for large batches
         'decay_epochs': (50, 100),
         'decay_factor': 0.1,
+        'seeds_at_once': 1,  # seeds that are trained in one program, as many as fit into the memory of a device
         'rho': 0.4,
     }
     config.trainings = {'sgd': {'name': 'sgd'}, 'rfn': {'name': 'rfn_sam', 'rho': config.optim.get_ref('rho')}}

@@ -19,6 +19,7 @@ from rfn_jax.data.loaders import (
     is_large,
     is_streamed,
     loader,
+    with_seed,
 )
 from rfn_jax.data.mixing import Mixing
 from rfn_jax.data.pinning import LOCATIONS, pinned
@@ -35,4 +36,5 @@ __all__ = [
     'Mixing', 'RandAugment', 'RandomResizedCrop', 'Record', 'ResidentLoader', 'ResizeAndCrop', 'ResizedSource', 'Source',
     'Splits', 'StreamingLoader', 'arrays', 'check_streaming', 'cifar10', 'decode', 'digits', 'epoch_order', 'image_folder',
     'in_memory', 'is_large', 'is_streamed', 'loader', 'padded_batches', 'pinned', 'read_batches', 'steps_per_epoch', 'tfds',
+    'with_seed',
 ]  # fmt: skip

@@ -6,6 +6,7 @@ number of devices and hosts, and a run can resume anywhere. Only the streaming l
 Axes: `B` examples of the global batch, `k` steps of a call, `H W` rows and columns, `C` channels.
 """
 
+import copy
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -127,6 +128,13 @@ def loader(
         options = {'batch_size': batch_size, 'seed': seed, 'mesh': mesh, 'augmentation': augmentation}
         return StreamingLoader(source, info, **options, workers=workers)
     return ResidentLoader(reading.in_memory(source, info), batch_size=batch_size, seed=seed, mesh=mesh)
+
+
+def with_seed(loader: Loader, seed: int) -> Loader:
+    """Returns a loader of the same examples in the order of another seed; a training set on the devices is shared."""
+    other = copy.copy(loader)
+    other.seed = seed
+    return other
 
 
 class ResidentLoader:

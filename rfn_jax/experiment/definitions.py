@@ -9,11 +9,12 @@ from typing import Any
 from rfn_jax import data
 
 # Keys that are not part of a definition: they differ between machines, or concern only other networks or the measurement,
-# and do not change a single bit of the weights. `shard_parameters` is not among them, because it changes the order in which
-# sums over the devices are rounded.
+# and do not change what is trained. `shard_parameters` is not among them, because it changes the order in which sums over
+# the devices are rounded. `seeds_at_once` changes rounding too, but like the number of devices it is chosen for what a
+# machine can do, and a run goes on with another value.
 CHANGEABLE = {
     'data': (*data.LOCATIONS, 'test_examples'),
-    'optim': ('rho', 'steps_per_call', 'streaming', 'workers'),  # trainings refer to rho, and contain its value
+    'optim': ('rho', 'seeds_at_once', 'steps_per_call', 'streaming', 'workers'),  # trainings contain the value of rho
 }
 
 # Options that are off by default, and their values then. A definition holds them only if they are on, so that networks made

@@ -1,5 +1,6 @@
 """Stage 1: train the targets, the validation targets and the surrogates."""
 
+import contextlib
 import functools
 import itertools
 from collections.abc import Sequence
@@ -88,35 +89,48 @@ def _train(networks: Sequence[plan_lib.Network], inputs: inputs_lib.Inputs) -> N
         mesh=workdir.mesh,
         streaming=streaming,
     )
-    for network in networks:
-        lock = workdir.network(network) / 'training.lock'
-        with processes.entered_on_first(functools.partial(locks.held, lock)):
-            _write_description(network, inputs)
-            _fit(network, program, inputs, streaming)
+    for first in range(0, len(networks), recipe.seeds_at_once):
+        together = networks[first : first + recipe.seeds_at_once]
+        with contextlib.ExitStack() as held:
+            for network in together:
+                lock = functools.partial(locks.held, workdir.network(network) / 'training.lock')
+                held.enter_context(processes.entered_on_first(lock))
+            for network in together:
+                _write_description(network, inputs)
+            _fit(together, program, inputs, streaming)
 
 
-def _fit(network: plan_lib.Network, program: training.Program, inputs: inputs_lib.Inputs, streaming: bool) -> None:
-    """Trains one network, and frees its loader, which may hold the training set on every device."""
+def _fit(
+    networks: Sequence[plan_lib.Network], program: training.Program, inputs: inputs_lib.Inputs, streaming: bool
+) -> None:
+    """Trains networks at the same time, and frees their loader, which may hold the training set on every device."""
     plan, workdir, splits = inputs.plan, inputs.workdir, inputs.splits
+    seeds = [rng.seed_for(plan.seed, f'train {n.role} {n.model} {n.seed}') for n in networks]
     loader = data.loader(
         splits.train if streaming else inputs.train,
         splits.info,
         batch_size=program.recipe.batch_size,
-        seed=rng.seed_for(plan.seed, f'train {network.role} {network.model} {network.seed}'),
+        seed=seeds[0],
         mesh=program.mesh,
         streaming=streaming,
         augmentation=program.recipe.augmentation.on_host(),
         workers=program.recipe.workers,
     )
+    runs = [
+        training.Run(
+            _initial_classifier(network, inputs),
+            data.with_seed(loader, seed),
+            workdir.network(network),
+            f'train {network.title}',
+        )
+        for network, seed in zip(networks, seeds, strict=True)
+    ]
     training.fit(
-        _initial_classifier(network, inputs),
-        loader,
+        runs,
         inputs.validation,
         program,
-        directory=workdir.network(network),
-        keep_all=network.role == 'surrogate',
+        keep_all=networks[0].role == 'surrogate',
         batch_size=plan.evaluation.batch_size,
-        name=f'train {network.title}',
         console=workdir.console,
     )
 

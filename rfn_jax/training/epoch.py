@@ -1,10 +1,11 @@
-"""One epoch of training: runs its batches through the compiled step and collects the metrics.
+"""One epoch of training, of one network or several: runs the batches through the compiled step and collects the metrics.
 
 Axes: `S` steps of the epoch.
 """
 
+import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -36,63 +37,82 @@ class Progress(NamedTuple):
 NOT_STARTED = Progress()
 
 
-class EpochStoppedError(Exception):
-    """The epoch was stopped between two steps.
+@dataclasses.dataclass
+class Trainee:
+    """A network while it is trained.
 
     Attributes:
-      state: The state after the steps that were done.
-      progress: How far the epoch is.
+      name: What to call it in messages.
+      loader: Its batches; the augmentation uses the same seed as their order.
+      state: Its state after the last step.
+      progress: The steps of the current epoch that `state` has done.
     """
 
-    def __init__(self, state: state_lib.TrainState, progress: Progress):
-        super().__init__(f'stopped after {progress.steps} steps')
-        self.state, self.progress = state, progress
+    name: str
+    loader: data.Loader
+    state: state_lib.TrainState
+    progress: Progress = NOT_STARTED
 
 
-def run(
-    program: programs.Program,
-    state: state_lib.TrainState,
-    loader: data.Loader,
-    epoch: int,
-    *,
-    name: str,
-    progress: Progress = NOT_STARTED,
-) -> tuple[state_lib.TrainState, dict[str, float | None]]:
-    """Trains for one epoch; the host waits for the devices only at the end.
+class EpochStoppedError(Exception):
+    """The epoch was stopped between two steps; the networks have their state and progress.
+
+    Attributes:
+      steps: Number of steps done.
+    """
+
+    def __init__(self, steps: int):
+        super().__init__(f'stopped after {steps} steps')
+        self.steps = steps
+
+
+def run(program: programs.Program, trainees: Sequence[Trainee], epoch: int) -> list[dict[str, float | None]]:
+    """Trains networks to the end of an epoch, with one call of the program for the steps of all of them.
+
+    The host waits for the devices only at the end. Their states before the epoch are donated.
 
     Args:
       program: The compiled step.
-      state: The state before the epoch, which is donated.
-      loader: The batches; the augmentation uses the same seed as their order.
+      trainees: The networks, which have done the same number of steps of the epoch. Their state becomes that after the epoch.
       epoch: Number of the epoch, from 1.
-      name: What to call the run in messages.
-      progress: The steps of the epoch that `state` has done already.
 
     Returns:
-      The state after the epoch and the figures of the epoch: the means of the steps' metrics (None if no value is finite),
-      the last values of counters, `parameter_norm` after the epoch, and `learning_rate` at its first step.
+      The figures of the epoch, for each network: the means of the steps' metrics (None if no value is finite), the last
+      values of counters, `parameter_norm` after the epoch, and `learning_rate` at its first step.
 
     Raises:
       RunError: A loss, or the norm of the parameters after the epoch, is not finite.
       EpochStoppedError: A preemption was requested.
     """
-    key = sharding.replicate_key(rng.key_for(loader.seed, 'augment', epoch), program.mesh)
-    history = []
-    for batch in loader.epoch(epoch, steps_per_call=program.steps_per_call, first_step=progress.steps):
+    keys = tuple(
+        sharding.replicate_key(rng.key_for(trainee.loader.seed, 'augment', epoch), program.mesh) for trainee in trainees
+    )
+    calls = {'steps_per_call': program.steps_per_call, 'first_step': trainees[0].progress.steps}
+    histories: list[list] = [[] for _ in trainees]
+    for batches in zip(*(trainee.loader.epoch(epoch, **calls) for trainee in trainees), strict=True):
         if preemption.is_requested():
-            steps = _join(progress, history)
-            done = {name: values.tolist() for name, values in steps.items()}
-            raise EpochStoppedError(state, Progress(len(steps.get('loss', ())), done))
-        state, metrics = program.step(state, batch, key)
-        history.append(metrics)
-    steps, norm = _join(progress, history), jax.device_get(_norm(state.params))
-    _check_finite(steps['loss'], float(norm), name, epoch, program)
+            for trainee, history in zip(trainees, histories, strict=True):
+                done = {name: values.tolist() for name, values in _join(trainee.progress, history).items()}
+                trainee.progress = Progress(len(done.get('loss', ())), done)
+            raise EpochStoppedError(trainees[0].progress.steps)
+        states, metrics = program.advance(tuple(trainee.state for trainee in trainees), batches, keys)
+        for trainee, state, history, figures in zip(trainees, states, histories, metrics, strict=True):
+            trainee.state = state
+            history.append(figures)
+    return [_figures(program, trainee, history, epoch) for trainee, history in zip(trainees, histories, strict=True)]
+
+
+def _figures(program: programs.Program, trainee: Trainee, history: list, epoch: int) -> dict[str, float | None]:
+    """The figures of an epoch that is over; the next one is not started."""
+    steps, norm = _join(trainee.progress, history), jax.device_get(_norm(trainee.state.params))
+    trainee.progress = NOT_STARTED
+    _check_finite(steps['loss'], float(norm), trainee.name, epoch, program)
     figures = {name: _finite_mean(values) for name, values in steps.items()}
     for counter in steps.keys() & set(COUNTERS):
         figures[counter] = int(steps[counter][-1])
     figures['parameter_norm'] = float(norm)
     figures['learning_rate'] = float(program.schedule(jnp.int32((epoch - 1) * program.steps_per_epoch)))
-    return state, figures
+    return figures
 
 
 def _join(progress: Progress, history: list[Mapping[str, jax.Array]]) -> dict[str, np.ndarray]:

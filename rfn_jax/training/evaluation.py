@@ -4,7 +4,7 @@ Axes: `N` examples of the data set, `B` examples of a batch.
 """
 
 import collections
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -106,6 +106,15 @@ def predict(classifier: models.Classifier, examples: data.Source, *, batch_size:
     return predict_all({'': classifier}, examples, batch_size=batch_size, mesh=mesh).classes['']
 
 
+def accuracies(
+    classifiers: Sequence[models.Classifier], examples: data.Source, *, batch_size: int, mesh: Mesh
+) -> list[float]:
+    """Returns the natural accuracy of each classifier, in [0, 1]; the examples are read once. See `predict_all`."""
+    named = {str(number): classifier for number, classifier in enumerate(classifiers)}
+    found = predict_all(named, examples, batch_size=batch_size, mesh=mesh)
+    return [float(np.mean(found.correct(name))) for name in named]
+
+
 def accuracy(classifier: models.Classifier, examples: data.Source, *, batch_size: int, mesh: Mesh) -> float:
     """Returns the fraction of examples whose label the classifier predicts (natural accuracy), in [0, 1]."""
-    return float(np.mean(predict_all({'': classifier}, examples, batch_size=batch_size, mesh=mesh).correct('')))
+    return accuracies([classifier], examples, batch_size=batch_size, mesh=mesh)[0]

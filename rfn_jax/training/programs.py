@@ -1,11 +1,13 @@
-"""What is compiled to train an architecture with a recipe; made once for all seeds."""
+"""What is compiled to train an architecture with a recipe, one network or several at once; made once for all seeds."""
 
 import dataclasses
+import functools
 
+import jax
 import optax
 from jax.sharding import Mesh
 
-from rfn_jax import models, optim
+from rfn_jax import data, models, optim
 from rfn_jax.core import sharding
 from rfn_jax.training import step
 from rfn_jax.training.recipe import Recipe
@@ -23,6 +25,7 @@ class Program:
       tx: The optimizer.
       schedule: The learning rate as a function of the step.
       step: The compiled step; see `train_step`.
+      step_of_several: The compiled step of several networks that differ only in their seed.
     """
 
     recipe: Recipe
@@ -32,6 +35,16 @@ class Program:
     tx: optim.Optimizer
     schedule: optax.Schedule
     step: step.Step
+    step_of_several: step.StepOfSeveral
+
+    def advance(
+        self, states: step.States, batches: tuple[data.Batch, ...], keys: tuple[jax.Array, ...]
+    ) -> tuple[step.States, tuple[step.Metrics, ...]]:
+        """Makes a call of the step for one network or for several, each of which has one entry in every tuple."""
+        if len(states) > 1:
+            return self.step_of_several(states, batches, keys)
+        state, metrics = self.step(states[0], batches[0], keys[0])
+        return (state,), (metrics,)
 
 
 def program(
@@ -58,7 +71,8 @@ def program(
         per_call = 1 if on_cpu or streaming else steps_per_epoch
     per_call = min(per_call, steps_per_epoch)
     tx, augmentation = recipe.optimizer(steps_per_epoch), recipe.augmentation
-    compiled = step.train_step(
+    make = functools.partial(
+        step.train_step,
         classifier.module,
         classifier.mean,
         classifier.std,
@@ -73,4 +87,5 @@ def program(
         rematerialize=recipe.rematerialize,
         scan=per_call > 1,
     )
-    return Program(recipe, steps_per_epoch, per_call, mesh, tx, recipe.schedule(steps_per_epoch), compiled)
+    schedule = recipe.schedule(steps_per_epoch)
+    return Program(recipe, steps_per_epoch, per_call, mesh, tx, schedule, make(), make(several=True))

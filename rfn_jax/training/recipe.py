@@ -43,6 +43,8 @@ class Recipe:
         same. By default, only if the images take more than 1 GiB, or are augmented on the host.
       workers: Number of processes that decode streamed images, which take seconds to start in each epoch; with 0, threads of
         the training process do. The result is the same.
+      seeds_at_once: Number of networks that differ only in their seed and are trained at the same time, in one program, if so
+        many are to be trained; the result is the same up to rounding. The devices hold the states and activations of all.
 
     Raises:
       InputError: A value is out of range, or the minimizer or one of its options is unknown.
@@ -66,6 +68,7 @@ class Recipe:
     steps_per_call: int | None = None
     streaming: bool | None = None
     workers: int = 0
+    seeds_at_once: int = 1
 
     def __post_init__(self):
         checks.integer('epochs', self.epochs, at_least=1)
@@ -73,6 +76,7 @@ class Recipe:
         if self.steps_per_call is not None:
             checks.integer('steps_per_call', self.steps_per_call, at_least=1)
         checks.integer('workers', self.workers, at_least=0)
+        checks.integer('seeds_at_once', self.seeds_at_once, at_least=1)
         if self.decay_epochs and self.decay_epochs[-1] >= self.epochs:
             raise errors.InputError(f'decay_epochs {tuple(self.decay_epochs)} must be below epochs, {self.epochs}')
         self.optimizer(steps_per_epoch=1)

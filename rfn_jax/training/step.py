@@ -13,11 +13,13 @@ from jax.sharding import Mesh
 
 from rfn_jax import data, models, optim
 from rfn_jax.core import errors, numerics, rng, sharding
-from rfn_jax.training import groups, objectives
+from rfn_jax.training import groups, objectives, together
 from rfn_jax.training import state as state_lib
 
 Metrics = dict[str, jax.Array]
 Step = Callable[[state_lib.TrainState, data.Batch, jax.Array], tuple[state_lib.TrainState, Metrics]]
+States = tuple[state_lib.TrainState, ...]
+StepOfSeveral = Callable[[States, tuple[data.Batch, ...], tuple[jax.Array, ...]], tuple[States, tuple[Metrics, ...]]]
 
 
 def train_step(
@@ -35,7 +37,8 @@ def train_step(
     shard_state: bool = False,
     rematerialize: bool = False,
     scan: bool = False,
-) -> Step:
+    several: bool = False,
+) -> Step | StepOfSeveral:
     """Builds the compiled step of a network and an optimizer, or several steps in one dispatch.
 
     The loss is the mean cross-entropy of the batch (see `objective` for auxiliary heads and dropout), with mixed and smoothed
@@ -85,13 +88,15 @@ def train_step(
       rematerialize: Whether the backward pass computes again what is cheap, to save memory; see `objective`.
       scan: Whether a call makes k steps, in a `lax.scan` over a `Batch` with a leading axis k. The host is then not involved
         between steps, which matters on an accelerator with short steps; the result is the same.
+      several: Whether a call trains several networks, each as if alone up to rounding: see `together.several`.
 
     Returns:
       `step(state, batch, key) -> (state, metrics)`, jitted, with `state` donated: `state` is created by `training.create`
       with `tx` and put on the mesh by `sharding.place`; `batch` is a `data.Batch` sharded over the devices; `key` is the key
       of the epoch, into which the ids of the examples are folded for the augmentation; `metrics` are the scalars `loss` and
       `accuracy`, before the update, and those of `optim.diagnostics`. With mixed labels, `accuracy` is the fraction of the
-      examples whose predicted class has the largest weight in their label. With `scan`, the metrics are arrays `[k]`.
+      examples whose predicted class has the largest weight in their label. With `scan`, the metrics are arrays `[k]`. With
+      `several`, each argument and each result is a tuple, with one entry for each network.
 
     Raises:
       InputError: `tx` cannot run per group; or, at the first step, its state cannot be merged, or a size is not a divisor
@@ -107,6 +112,9 @@ def train_step(
 
     def place(examples):
         return jax.lax.with_sharding_constraint(examples, sharded)
+
+    def place_state(state):
+        return jax.lax.with_sharding_constraint(state, sharding.of_state(state, mesh, shard=shard_state))
 
     def evaluate(update, shared, images, labels, group_index):
         """Applies `update` to the gradient on some examples; returns updates, its state, running statistics and metrics."""
@@ -178,11 +186,12 @@ def train_step(
             batch_stats=batch_stats,
             opt_state=opt_state,
         )
-        new_state = jax.lax.with_sharding_constraint(new_state, sharding.of_state(new_state, mesh, shard=shard_state))
-        return new_state, {**metrics, **optim.diagnostics(opt_state)}
+        return place_state(new_state), {**metrics, **optim.diagnostics(opt_state)}
 
     def scan_steps(state, batch, key):
         return jax.lax.scan(lambda state, one: step(state, one, key), state, batch)
 
     placed = sharding.rows_sharding(mesh) if scan else sharded
-    return jax.jit(scan_steps if scan else step, donate_argnums=0, in_shardings=(None, placed, replicated))
+    work = scan_steps if scan else step
+    work = together.several(work, place_state) if several else work
+    return jax.jit(work, donate_argnums=0, in_shardings=(None, placed, replicated))

@@ -61,6 +61,18 @@ def test_every_seed_has_its_own_order_and_an_epoch_can_be_asked_for_again(kind):
     assert not np.array_equal(first, other)
 
 
+@pytest.mark.parametrize('kind', ['resident', 'streaming'])
+def test_a_loader_with_another_seed_has_its_order_and_the_same_examples(kind):
+    first = make(kind, 1)
+    other = data.with_seed(first, 4)
+    assert (first.seed, other.seed) == (3, 4)
+    for loader in (first, other):
+        ids = [np.concatenate([b.ids for b in one.epoch(1)]) for one in (loader, make(kind, 1, loader.seed))]
+        np.testing.assert_array_equal(*ids)
+    if kind == 'resident':
+        assert other._whole is first._whole
+
+
 def test_a_process_reads_only_what_its_devices_need(monkeypatch):
     loader = make('streaming', 2)
     monkeypatch.setattr(sharding, 'local_rows', lambda count, mesh: np.arange(count // 2))

@@ -72,7 +72,8 @@ def test_the_stage_streams_augmented_images(tmp_path, monkeypatch):
     plan, workdir = experiment.open_workdir(config.to_dict(), tmp_path, console.Console())
     fitted = {}
 
-    def fit(classifier, loader, validation, program, **options):
+    def fit(runs, validation, program, **options):
+        loader = runs[0].loader
         fitted.update(program=program, batch=next(loader.epoch(1)), seed=loader.seed, size=loader.batch_size)
 
     monkeypatch.setattr(training, 'fit', fit)

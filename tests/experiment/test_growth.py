@@ -11,7 +11,7 @@ import pytest
 import small_experiment
 
 from rfn_jax import data, experiment, storage, training, transfer
-from rfn_jax.core import errors, locks, tables
+from rfn_jax.core import errors, locks, rng, tables
 from rfn_jax.experiment import crafting, selection
 from rfn_jax.experiment import inputs as inputs_lib
 from rfn_jax.report import results
@@ -30,12 +30,12 @@ def work(monkeypatch):
     steps, crafted = collections.Counter(), []
     fit, craft = training.fit, transfer.craft_images
 
-    def counted_fit(classifier, loader, validation, program, *, name, **options):
+    def counted_fit(runs, validation, program, **options):
         def step(state, batch, key):
-            steps[name] += 1
+            steps[runs[0].name] += 1
             return program.step(state, batch, key)
 
-        fit(classifier, loader, validation, type(program)(**{**vars(program), 'step': step}), name=name, **options)
+        fit(runs, validation, type(program)(**{**vars(program), 'step': step}), **options)
 
     def counted_craft(attack, surrogate, examples, key, **options):
         if 'finished_batches' in options:
@@ -191,7 +191,7 @@ def test_a_network_json_that_was_lost_is_written_again(config, copy, work):
 
 def test_a_network_that_another_process_trains_is_left_to_it(config, tmp_path, monkeypatch):
     trained = []
-    monkeypatch.setattr(training, 'fit', lambda *_, name, **__: trained.append(name))
+    monkeypatch.setattr(training, 'fit', lambda runs, *_, **__: trained.extend(run.name for run in runs))
     opened = opening(config, tmp_path)
     lock = tmp_path / 'targets' / 'vgg' / 'training.lock'
     with locks.held(lock), pytest.raises(errors.RunError, match=rf'{lock} is held by process {os.getpid()} on host'):
@@ -240,6 +240,7 @@ def test_what_does_not_change_a_network_may_change(config, copy, work):
     for optim in (config.optim, config.targets.vgg.optim):
         optim.steps_per_call = 5
         optim.streaming = True
+        optim.seeds_at_once = 2
     config.name = 'renamed'
     config.evaluation.batch_size = 16
     experiment.train(*opening(config, copy))
@@ -302,8 +303,8 @@ def test_a_network_that_another_run_makes_while_one_is_trained_is_not_touched(
 ):
     trained = []
 
-    def fit(*_, directory, **__):
-        trained.append(str(directory.relative_to(tmp_path)))
+    def fit(runs, *_, **__):
+        trained.append(str(runs[0].directory.relative_to(tmp_path)))
         path = tmp_path / other / 'definition.json'
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text('{"seed": 7}')
@@ -312,6 +313,25 @@ def test_a_network_that_another_run_makes_while_one_is_trained_is_not_touched(
     with pytest.raises(errors.InputError, match=f'{other} was made from another config'):
         experiment.train(*opening(config, tmp_path), [first.split('/')[0]])
     assert trained == [first]
+
+
+def test_so_many_seeds_at_once_as_the_config_says_and_locked_together(config, copy, monkeypatch):
+    config.seeds = 5  # two of them are trained
+    config.optim.seeds_at_once = 2
+    groups, fit = [], training.fit
+
+    def recorded(runs, *arguments, **options):
+        locked = [(run.directory / 'training.lock').exists() for run in runs]
+        groups.append((locked, [(run.directory.name, run.loader.seed) for run in runs]))
+        fit(runs, *arguments, **options)
+
+    monkeypatch.setattr(training, 'fit', recorded)
+    experiment.train(*opening(config, copy), ['surrogates/small-rfn'])
+    seeds = [(f'seed{n}', rng.seed_for(0, f'train surrogate small {n}')) for n in (2, 3, 4)]
+    assert groups == [([True, True], seeds[:2]), ([True], seeds[2:])]
+    config.optim.seeds_at_once = 4
+    experiment.train(*opening(config, copy), ['surrogates/small-rfn'])
+    assert len(groups) == 2
 
 
 def test_networks_of_both_loaders_are_the_same_bits(config, finished, tmp_path):

@@ -59,7 +59,7 @@ def test_a_definition_holds_the_entries_of_the_network_and_the_shared_sections(c
     assert (target['targets.vit.optim.epochs'], target['targets.vit.model.width']) == (30, 48)
     assert not any(key.startswith(('trainings', 'surrogates', 'optim.rho')) for key in target)
     for section in (config, config['targets']['vit'], config['validation_targets']['mlp_deep']):
-        section['optim'] |= {'steps_per_call': 5, 'streaming': True, 'workers': 2}
+        section['optim'] |= {'steps_per_call': 5, 'streaming': True, 'workers': 2, 'seeds_at_once': 2}
     config['evaluation']['examples'] = 3
     config['attacks']['bim']['steps'] = 3
     assert {network.folder: network.definition for network in read(config).networks} == by_folder

@@ -27,16 +27,32 @@ class Bench:
 
     def fit(self, directory, *, devices=None, seed=0, keep_all=True, **options):
         """Trains into `directory`, with options of the recipe replaced."""
+        self.fit_several({seed: directory}, devices=devices, keep_all=keep_all, **options)
+
+    def fit_several(self, directories, *, devices=None, keep_all=True, **options):
+        """Trains one network for each seed, all at the same time, into its directory."""
         recipe, mesh = training.Recipe(**{**self.options, **options}), sharding.data_mesh(devices)
         sizes = {'batch_size': recipe.batch_size, 'streaming': recipe.streaming}
-        loader = data.loader(self.train, self.train.info(), seed=seed, mesh=mesh, **sizes)
+        loader = data.loader(self.train, self.train.info(), seed=0, mesh=mesh, **sizes)
         key = repr((dataclasses.replace(recipe, epochs=99), loader.steps_per_epoch, mesh.devices))
         if key not in self.programs:
             steps = loader.steps_per_epoch
             self.programs[key] = training.program(self.classifier, recipe, steps_per_epoch=steps, mesh=mesh)
         program = dataclasses.replace(self.programs[key], recipe=recipe)
-        options = {'keep_all': keep_all, 'batch_size': 32, 'name': 'test', 'console': console.Console()}
-        training.fit(self.classifier, loader, self.validation, program, directory=directory, **options)
+        runs = [
+            training.Run(
+                self.initial(seed), data.with_seed(loader, seed), directory, f'test {seed}' if seed else 'test'
+            )
+            for seed, directory in directories.items()
+        ]
+        options = {'keep_all': keep_all, 'batch_size': 32, 'console': console.Console()}
+        training.fit(runs, self.validation, program, **options)
+
+    def initial(self, seed):
+        """The classifier before training."""
+        c = self.classifier
+        shared = {'num_classes': c.num_classes, 'mean': c.mean, 'std': c.std}
+        return models.initialize(c.module, rng.key_for(0, 'test', seed), (8, 8, 1), **shared) if seed else c
 
     def optimizer(self, **options):
         """The optimizer of `fit`."""

@@ -12,12 +12,12 @@ from rfn_jax.core import errors, preemption
 
 
 def fit_until(bench, directory, calls, **options):
-    """Runs until `is_requested` has been asked so often; returns the message."""
-    asked = itertools.count(1)
+    """Runs, for one directory or one of each seed, until `is_requested` has been asked so often; returns the message."""
+    asked, fit = itertools.count(1), bench.fit_several if isinstance(directory, dict) else bench.fit
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(preemption, 'is_requested', lambda: next(asked) == calls)
         with pytest.raises(errors.PreemptedError) as stopped:
-            bench.fit(directory, **options)
+            fit(directory, **options)
     return str(stopped.value)
 
 

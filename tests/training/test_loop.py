@@ -25,9 +25,9 @@ def epochs_run(monkeypatch):
     """The epochs that have been trained, in order."""
     found, run = [], epoch_lib.run
 
-    def counted(program, state, loader, epoch, *, name):
+    def counted(program, trainees, epoch):
         found.append(epoch)
-        return run(program, state, loader, epoch, name=name)
+        return run(program, trainees, epoch)
 
     monkeypatch.setattr(epoch_lib, 'run', counted)
     return found

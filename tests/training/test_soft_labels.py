@@ -173,17 +173,8 @@ def test_a_run_with_everything_on_ends_with_the_same_weights_after_a_restart(ben
     program = training.program(bench.classifier, recipe, steps_per_epoch=4, mesh=mesh, streaming=True)
     digests = []
     for _ in range(2):
-        training.fit(
-            bench.classifier,
-            loader,
-            bench.validation,
-            program,
-            directory=tmp_path,
-            keep_all=True,
-            batch_size=32,
-            name='test',
-            console=console.Console(),
-        )
+        run = training.Run(bench.classifier, loader, tmp_path, 'test')
+        training.fit([run], bench.validation, program, keep_all=True, batch_size=32, console=console.Console())
         digests.append(bench.variables_digest(tmp_path, 2))
         shutil.rmtree(tmp_path / 'checkpoints' / '2')
     assert digests[0] == digests[1]

@@ -1,8 +1,9 @@
-"""One process of `test_many_devices.py`, with all devices of all processes: `worker.py steps|loaders [flags of join]`.
+"""One process of `test_many_devices.py`, with all devices of all of them: `worker.py steps|loaders|together [flags of join]`.
 
 `steps` trains a small network in several modes, and prints for each the mode, the number of devices, the norm of the weights
 and the loss. `loaders` trains an epoch of CIFAR-10 with each loader, and prints for each its name, the number of devices, the
-hash of the weights and the loss.
+hash of the weights and the loss. `together` fits two networks at once, goes on after a stop, and prints the number of epochs
+in the metrics of each as the first process reads them, and the norms of the weights.
 """
 
 import sys
@@ -43,9 +44,37 @@ def loaders():
         program = training.program(initial, recipe, steps_per_epoch=loader.steps_per_epoch, mesh=mesh)
         state = training.create(jax.device_get(initial), program.tx)
         state = sharding.place(state, sharding.of_state(state, mesh, shard=False))
-        state, figures = epoch.run(program, state, loader, 1, name='test')
-        weights = jax.tree.map(lambda leaf: leaf.addressable_data(0), state.variables)
+        trainee = epoch.Trainee('test', loader, state)
+        (figures,) = epoch.run(program, [trainee], 1)
+        weights = jax.tree.map(lambda leaf: leaf.addressable_data(0), trainee.state.variables)
         print(type(loader).__name__, mesh.size, digests.of_arrays(weights), f'{figures["loss"]:.5f}', flush=True)
+
+
+def together():
+    train = data.SOURCES.make('digits').train.take(np.arange(64))
+    mesh, directory = sharding.data_mesh(), pathlib.Path(tempfile.mkdtemp())
+    initial = [models.initialize(MODULE, rng.key_for(0, 'test', seed), (8, 8, 1), num_classes=10) for seed in (0, 1)]
+    loader = data.loader(train, train.info(), batch_size=16, seed=0, mesh=mesh)
+    runs = [
+        training.Run(classifier, data.with_seed(loader, seed), directory / str(seed), f'test {seed}')
+        for seed, classifier in enumerate(initial)
+    ]
+    for epochs in (1, 2):
+        recipe = training.Recipe(
+            epochs=epochs, batch_size=16, learning_rate=0.005, momentum=0.9, weight_decay=5e-4, decay_epochs=(),
+            decay_factor=0.1, minimizer={'name': 'rfn_sam', 'rho': 0.05},
+        )  # fmt: skip
+        program = training.program(initial[0], recipe, steps_per_epoch=4, mesh=mesh)
+        training.fit(runs, train, program, keep_all=True, batch_size=32, console=console.Console(quiet=True))
+
+    @processes.on_first
+    def found():
+        lines = [len((run.directory / 'metrics.jsonl').read_text().splitlines()) for run in runs]
+        stores = [training.CheckpointStore(run.directory / 'checkpoints') for run in runs]
+        saved = [store.restore_classifier(2, initial[0]).variables for store in stores]
+        return [*lines, *(f'{float(np.sqrt(sum(np.sum(x**2) for x in jax.tree.leaves(v)))):.7g}' for v in saved)]
+
+    print(*found(), flush=True)
 
 
 if __name__ == '__main__':
@@ -55,14 +84,17 @@ if __name__ == '__main__':
     if flags:
         cluster.join(flags['coordinator'], int(flags['processes']), int(flags['process']))
 
+    import pathlib
+    import tempfile
+
     import numpy as np
     import optax
     from batch_of import batch_of
 
     from rfn_jax import data, models, optim, training
-    from rfn_jax.core import digests, rng, sharding
+    from rfn_jax.core import console, digests, processes, rng, sharding
     from rfn_jax.training import epoch
 
     MODULE = models.MODELS.make('resnet', num_classes=10, stage_sizes=(1,), widths=(4,))
-    {'steps': steps, 'loaders': loaders}[sys.argv[1]]()
+    {'steps': steps, 'loaders': loaders, 'together': together}[sys.argv[1]]()
     cluster.leave()
