@@ -35,7 +35,7 @@ PREEMPTED = 75
 def get_config():
     """The config of the run; this file is also a config file."""
     config = digits.get_config()
-    epochs = int(os.environ.get(EPOCHS, '120'))
+    epochs = int(os.environ.get(EPOCHS, '300'))
     config.seeds = 1
     config.trainings = {'rfn': {'name': 'rfn_sam', 'rho': 0.4}}
     config.early_stopping, config.baselines = {}, ()
@@ -49,7 +49,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--out', type=pathlib.Path, required=True)
     parser.add_argument('--every', type=float, default=120, help='seconds from a start to its SIGTERM')
-    parser.add_argument('--epochs', type=int, default=120, help='how long the run is')
+    parser.add_argument('--epochs', type=int, default=300, help='how long the run is')
     arguments = parser.parse_args()
     os.environ[EPOCHS] = str(arguments.epochs)
     record = {'every_s': arguments.every, 'epochs': arguments.epochs, 'starts': []}

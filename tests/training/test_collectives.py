@@ -8,9 +8,9 @@ from test_groups import NORMALIZED, PLAIN, B, Run
 SCALARS = 64  # bytes of the loss, the accuracy and the norms
 
 
-def of_a_step(module, batch=B, **options):
+def of_a_step(module, batch=B, devices=8, **options):
     """The collectives of a step, and the bytes of its gradient, which are those of the parameters."""
-    run = Run('rfn_sam', 8, module=module, batch=batch, **options)
+    run = Run('rfn_sam', devices, module=module, batch=batch, **options)
     return collectives.of(run.compiled().as_text()), sum(leaf.nbytes for leaf in jax.tree.leaves(run.state.params))
 
 
@@ -35,6 +35,12 @@ def test_sharded_parameters_are_gathered_once_in_addition(options, times):
 @pytest.mark.parametrize('options', [{}, {'group_size': 'device'}, {'shard': True}])
 def test_nothing_that_is_communicated_grows_with_the_batch(options):
     assert of_a_step(NORMALIZED, **options)[0] == of_a_step(NORMALIZED, 2 * B, **options)[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('options', [{}, {'group_size': 'device'}])
+def test_what_a_device_sends_does_not_grow_with_the_number_of_devices(options):
+    assert of_a_step(NORMALIZED, **options)[0] == of_a_step(NORMALIZED, devices=2, **options)[0]
 
 
 def test_bytes_are_read_from_lines_of_both_backends():
