@@ -14,6 +14,7 @@ import argparse
 import dataclasses
 import importlib.metadata
 import json
+import os
 import pathlib
 import sys
 import time
@@ -57,7 +58,7 @@ class Case:
 def main() -> None:
     """Compiles every combination that the flags ask for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--topology', default='v5p:2x2x1', help='name of a topology, as libtpu knows it')
+    parser.add_argument('--topology', default='v5p:2x2x1', help='as libtpu names it, or cpu:NUMBER')
     parser.add_argument('--devices', type=int, help='how many of its devices to use; by default all')
     parser.add_argument('--models', default='resnet50,vit_b_16')
     parser.add_argument('--cases', default='sgd,sgd:remat,rfn_sam,rfn_sam:remat')
@@ -68,8 +69,7 @@ def main() -> None:
     parser.add_argument('--out', help='a JSON file, to which rows are added')
     parser.add_argument('--text', type=pathlib.Path, help='a folder for the optimized programs')
     arguments = parser.parse_args()
-    devices = topologies.get_topology_desc(platform='tpu', topology_name=arguments.topology).devices
-    mesh = sharding.data_mesh(devices[: arguments.devices])
+    mesh = sharding.data_mesh(described(arguments.topology)[: arguments.devices])
     # Models choose the convolution by the platform of the process, which is a CPU here.
     jax.default_backend = lambda: 'tpu'
     jax.config.update('jax_exec_time_optimization_effort', arguments.effort)
@@ -88,6 +88,15 @@ def main() -> None:
                 )
             if out:
                 out.write_text(json.dumps(rows, indent=1) + '\n', encoding='utf-8')
+
+
+def described(topology: str) -> list:
+    """The devices of a topology, or so many virtual devices of the CPU for `'cpu:256'`."""
+    if not topology.startswith('cpu:'):
+        return topologies.get_topology_desc(platform='tpu', topology_name=topology).devices
+    quick = f' --xla_force_host_platform_device_count={topology[4:]} --xla_backend_optimization_level=0'
+    os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + quick
+    return jax.devices('cpu')
 
 
 def versions() -> dict[str, str]:

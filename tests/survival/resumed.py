@@ -24,7 +24,6 @@ import time
 import numpy as np
 
 from rfn_jax.configs import digits
-from rfn_jax.core import digests
 
 EPOCHS = 'RFN_JAX_RESUMED_EPOCHS'
 SHARED_MEMORY = pathlib.Path('/dev/shm')
@@ -60,10 +59,13 @@ def main() -> int:
             print(json.dumps(record['starts'][-1]), flush=True)
             write(arguments.out, record)
         record['undisturbed'] = one_start(whole, None)
-        record['same_weights'] = bool(weights(whole)) and weights(resumed) == weights(whole)
+        record |= compared(resumed, whole)
     record['peak_rss_mb'] = trend([row['peak_rss_mb'] for row in record['starts']])
     write(arguments.out, record)
-    print(json.dumps({key: record[key] for key in ('undisturbed', 'same_weights', 'peak_rss_mb')}), flush=True)
+    print(
+        json.dumps({key: record[key] for key in ('undisturbed', 'same_weights', 'epochs_compared', 'peak_rss_mb')}),
+        flush=True,
+    )
     return 0 if record['same_weights'] else 1
 
 
@@ -115,15 +117,24 @@ def in_shared_memory() -> set[str]:
     return {path.name for path in SHARED_MEMORY.iterdir()} if SHARED_MEMORY.is_dir() else set()
 
 
-def weights(directory: pathlib.Path) -> dict[str, str]:
-    """The hashes of the weights of all checkpoints, and of the metrics without times."""
+def compared(one: pathlib.Path, other: pathlib.Path) -> dict[str, object]:
+    """Whether the weights and the metrics are the same after each epoch that both runs have, and how many those are."""
+    found = [after_epochs(directory) for directory in (one, other)]
+    epochs = sorted(set.intersection(*map(set, found)))
+    same = bool(epochs) and all(found[0][epoch] == found[1][epoch] for epoch in epochs)
+    return {'same_weights': same, 'epochs_compared': len(epochs)}
+
+
+def after_epochs(directory: pathlib.Path) -> dict[int, tuple]:
+    """The hash of the weights after each epoch, and its metrics without times."""
     found = {}
-    for meta in directory.glob('**/checkpoints/*/meta/metadata'):
-        found[str(meta.relative_to(directory))] = json.loads(meta.read_text())['sha256']['variables']
-    for path in directory.glob('**/metrics.jsonl'):
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
-        lines = [{key: value for key, value in line.items() if key != 'seconds'} for line in lines]
-        found[str(path.relative_to(directory))] = digests.of_plain(lines)
+    for metrics in directory.glob('**/metrics.jsonl'):
+        for line in map(json.loads, metrics.read_text(encoding='utf-8').splitlines()):
+            del line['seconds']
+            meta = metrics.parent / 'checkpoints' / str(line['epoch']) / 'meta' / 'metadata'
+            if meta.exists():
+                digest = json.loads(meta.read_text(encoding='utf-8'))['sha256']['variables']
+                found[line['epoch']] = (digest, line)
     return found
 
 
