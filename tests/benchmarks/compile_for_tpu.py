@@ -31,7 +31,7 @@ from rfn_jax.core import rng, sharding
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 import collectives
 
-SHAPE, CLASSES = (224, 224, 3), 1000
+CLASSES = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Case:
       program: `'sgd'`, `'rfn_sam'` or `'bim'`.
       model: Name in `models.MODELS`.
       batch_size: Images of the global batch.
+      image_size: Height and width of an image.
       group_size: See `training.Recipe`.
       rematerialize: See `training.Recipe`.
       shard_parameters: See `training.Recipe`.
@@ -50,6 +51,7 @@ class Case:
     program: str
     model: str
     batch_size: int
+    image_size: int
     group_size: str | None = None
     rematerialize: bool = False
     shard_parameters: bool = False
@@ -62,6 +64,7 @@ def main() -> None:
     parser.add_argument('--devices', type=int, help='how many of its devices to use; by default all')
     parser.add_argument('--models', default='resnet50,vit_b_16')
     parser.add_argument('--cases', default='sgd,sgd:remat,rfn_sam,rfn_sam:remat')
+    parser.add_argument('--image-size', type=int, default=224)
     parser.add_argument('--batch-size', type=int, default=256, help='images of all devices together')
     parser.add_argument(
         '--effort', type=float, default=0.0, help='of the compiler, from -1 (quick) to 1; 0 as in real runs'
@@ -78,7 +81,7 @@ def main() -> None:
     about = {'topology': arguments.topology, 'devices': mesh.size, 'effort': arguments.effort, **versions()}
     for model in arguments.models.split(','):
         for name in arguments.cases.split(','):
-            case = named(name, model, arguments.batch_size)
+            case = named(name, model, arguments.batch_size, arguments.image_size)
             found, text = measured(case, mesh)
             rows.append({**about, **dataclasses.asdict(case), **found})
             print(json.dumps(rows[-1]), flush=True)
@@ -104,13 +107,13 @@ def versions() -> dict[str, str]:
     return {'jax': jax.__version__, 'libtpu': importlib.metadata.version('libtpu')}
 
 
-def named(name: str, model: str, batch_size: int) -> Case:
+def named(name: str, model: str, *sizes: int) -> Case:
     """The case with a name such as `'rfn_sam:device:remat'`."""
     program, *more = name.split(':')
     if unknown := set(more) - {'device', 'remat', 'shard'}:
         raise SystemExit(f'unknown in the case {name}: {", ".join(sorted(unknown))}')
     group_size = 'device' if 'device' in more else None
-    return Case(program, model, batch_size, group_size, 'remat' in more, 'shard' in more)
+    return Case(program, model, *sizes, group_size, 'remat' in more, 'shard' in more)
 
 
 def measured(case: Case, mesh: Mesh) -> tuple[dict[str, object], str]:
@@ -135,7 +138,8 @@ def measured(case: Case, mesh: Mesh) -> tuple[dict[str, object], str]:
 def lower(case: Case, mesh: Mesh) -> jax.stages.Lowered:
     """Traces the program of a case with shapes in place of values."""
     module = models.from_spec({'name': case.model, 'dtype': 'bfloat16'}, num_classes=CLASSES)
-    classifier = models.abstract(module, SHAPE, num_classes=CLASSES)
+    shape = (case.image_size, case.image_size, 3)
+    classifier = models.abstract(module, shape, num_classes=CLASSES)
     batch = sharding.batch_sharding(mesh)
     key = jax.eval_shape(lambda: rng.key_for(0, 'compile'))
 
@@ -143,7 +147,7 @@ def lower(case: Case, mesh: Mesh) -> jax.stages.Lowered:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=placement)
 
     labels = placed((case.batch_size,), jnp.int32)
-    images = (case.batch_size, *SHAPE)
+    images = (case.batch_size, *shape)
     if case.program == 'bim':
         keys = jax.eval_shape(lambda key: rng.example_keys(key, np.arange(case.batch_size)), key)
         keys = placed(keys.shape, keys.dtype)

@@ -72,7 +72,7 @@ def title(row: dict) -> str:
     """What was compiled, and what it communicates."""
     options = [name for name in ('shard_parameters', 'rematerialize') if row[name]]
     options += [f'group_size {row["group_size"]}'] if row['group_size'] else []
-    parts = [f'{v["count"]} {kind} of {v["bytes"] / 1e6:.1f} MB' for kind, v in row['collectives'].items()]
+    parts = [f'{v["count"]} {kind}, {v["bytes"] / 1e6:.1f} MB in all' for kind, v in row['collectives'].items()]
     return f'{", ".join([row["model"], row["program"], *options])}: {"; ".join(parts)}'
 
 
