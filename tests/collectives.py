@@ -33,11 +33,6 @@ def of(text: str) -> dict[str, dict[str, int]]:
     return {kind: dict(found[kind]) for kind in KINDS if kind in found}
 
 
-def total_bytes(text: str) -> int:
-    """The bytes of all collectives; see `of`."""
-    return sum(values['bytes'] for values in of(text).values())
-
-
 def _bytes(dtype: str, dimensions: str) -> int:
     bits = _BITS.get(dtype) or int(re.search(r'\d+', dtype)[0])
     return math.prod(int(size) for size in dimensions.split(',') if size) * bits // 8

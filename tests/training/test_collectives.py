@@ -57,4 +57,3 @@ def test_bytes_are_read_from_lines_of_both_backends():
         'all-gather': {'count': 1, 'bytes': 64},
         'reduce-scatter': {'count': 1, 'bytes': 160},
     }
-    assert collectives.total_bytes(text) == 64 + 64 + 160
