@@ -139,13 +139,19 @@ def after_epochs(directory: pathlib.Path) -> dict[int, tuple]:
 
 
 def trend(values: list[float]) -> dict[str, float]:
-    """The range of the values, and how much they grow from one start to the next, by least squares.
+    """The range of the values, and how much they grow from one start to the next, by least squares, with its standard error.
 
     The first and the last start are left out of the slope: the first restores nothing, and the last ends with other work.
     """
+    found = {'least': min(values), 'most': max(values)}
     middle = values[1:-1]
-    slope = np.polyfit(np.arange(len(middle)), middle, 1)[0] if len(middle) > 1 else 0.0
-    return {'least': min(values), 'most': max(values), 'slope_per_start': round(float(slope), 2)}
+    if len(middle) > 3:
+        (slope, _), covariance = np.polyfit(np.arange(len(middle)), middle, 1, cov=True)
+        found |= {
+            'slope_per_start': round(float(slope), 2),
+            'standard_error': round(float(np.sqrt(covariance[0, 0])), 2),
+        }
+    return found
 
 
 def write(path: pathlib.Path, record: dict[str, object]) -> None:
