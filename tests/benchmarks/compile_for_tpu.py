@@ -2,16 +2,21 @@
 
     pip install "libtpu==0.0.42.*"      # the version that the extra `jax[tpu]` of the installed jax asks for
     python tests/benchmarks/compile_for_tpu.py --topology=v5p:2x2x1 --devices=1 --models=resnet50,vit_b_16 --out=memory.json
+    python tests/benchmarks/compile_for_tpu.py --topology=v5e:16x16 --models=resnet50 --batch-size=8192 --out=pod.json \
+        --cases=rfn_sam,rfn_sam:device,rfn_sam:shard,bim
 
 The compiler of libtpu needs no TPU: `jax.experimental.topologies` describes the devices. Nothing is executed, so this says
-what fits and what is communicated, and nothing about speed.
+what fits and what is communicated, and nothing about speed. A case is a program (sgd, rfn_sam or bim), followed by what is
+different in it: `device` (a perturbation for each device), `remat` (rematerialize) and `shard` (shard_parameters).
 """
 
 import argparse
-import collections
 import dataclasses
+import importlib.metadata
 import json
-import re
+import os
+import pathlib
+import sys
 import time
 
 import jax
@@ -23,8 +28,10 @@ from jax.sharding import Mesh
 from rfn_jax import attacks, data, models, optim, training
 from rfn_jax.core import rng, sharding
 
-SHAPE, CLASSES = (224, 224, 3), 1000
-COLLECTIVES = ('all-reduce', 'all-gather', 'reduce-scatter', 'collective-permute', 'all-to-all')
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+import collectives
+
+CLASSES = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +42,8 @@ class Case:
       program: `'sgd'`, `'rfn_sam'` or `'bim'`.
       model: Name in `models.MODELS`.
       batch_size: Images of the global batch.
+      image_size: Height and width of an image.
+      group_size: See `training.Recipe`.
       rematerialize: See `training.Recipe`.
       shard_parameters: See `training.Recipe`.
     """
@@ -42,6 +51,8 @@ class Case:
     program: str
     model: str
     batch_size: int
+    image_size: int
+    group_size: str | None = None
     rematerialize: bool = False
     shard_parameters: bool = False
 
@@ -49,54 +60,86 @@ class Case:
 def main() -> None:
     """Compiles every combination that the flags ask for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--topology', default='v5p:2x2x1', help='name of a topology, as libtpu knows it')
+    parser.add_argument('--topology', default='v5p:2x2x1', help='as libtpu names it, or cpu:NUMBER')
     parser.add_argument('--devices', type=int, help='how many of its devices to use; by default all')
     parser.add_argument('--models', default='resnet50,vit_b_16')
-    parser.add_argument('--programs', default='sgd,rfn_sam')
-    parser.add_argument('--batch-size', type=int, default=256)
-    parser.add_argument('--rematerialize', default='no,yes')
-    parser.add_argument('--shard-parameters', action='store_true')
-    parser.add_argument('--out')
+    parser.add_argument('--cases', default='sgd,sgd:remat,rfn_sam,rfn_sam:remat')
+    parser.add_argument('--image-size', type=int, default=224)
+    parser.add_argument('--batch-size', type=int, default=256, help='images of all devices together')
+    parser.add_argument(
+        '--effort', type=float, default=0.0, help='of the compiler, from -1 (quick) to 1; 0 as in real runs'
+    )
+    parser.add_argument('--out', help='a JSON file, to which rows are added')
+    parser.add_argument('--text', type=pathlib.Path, help='a folder for the optimized programs')
     arguments = parser.parse_args()
-    devices = topologies.get_topology_desc(platform='tpu', topology_name=arguments.topology).devices
-    mesh = sharding.data_mesh(devices[: arguments.devices])
+    mesh = sharding.data_mesh(described(arguments.topology)[: arguments.devices])
     # Models choose the convolution by the platform of the process, which is a CPU here.
     jax.default_backend = lambda: 'tpu'
-    rows = []
+    jax.config.update('jax_exec_time_optimization_effort', arguments.effort)
+    out = arguments.out and pathlib.Path(arguments.out)
+    rows = json.loads(out.read_text(encoding='utf-8')) if out and out.exists() else []
+    about = {'topology': arguments.topology, 'devices': mesh.size, 'effort': arguments.effort, **versions()}
     for model in arguments.models.split(','):
-        for program in arguments.programs.split(','):
-            for rematerialize in arguments.rematerialize.split(',') if program != 'bim' else ('no',):
-                case = Case(program, model, arguments.batch_size, rematerialize == 'yes', arguments.shard_parameters)
-                about = {'topology': arguments.topology, 'devices': mesh.size, 'jax': jax.__version__}
-                rows.append({**about, **dataclasses.asdict(case), **measured(case, mesh)})
-                print(json.dumps(rows[-1]), flush=True)
-                if arguments.out:
-                    with open(arguments.out, 'w', encoding='utf-8') as file:
-                        json.dump(rows, file, indent=1)
+        for name in arguments.cases.split(','):
+            case = named(name, model, arguments.batch_size, arguments.image_size)
+            found, text = measured(case, mesh)
+            rows.append({**about, **dataclasses.asdict(case), **found})
+            print(json.dumps(rows[-1]), flush=True)
+            if arguments.text:
+                (arguments.text / f'{model}_{name.replace(":", "_")}_{mesh.size}.txt').write_text(
+                    text, encoding='utf-8'
+                )
+            if out:
+                out.write_text(json.dumps(rows, indent=1) + '\n', encoding='utf-8')
 
 
-def measured(case: Case, mesh: Mesh) -> dict[str, object]:
-    """The memory of the compiled program on one device, its collectives, and the seconds that its compilation took."""
+def described(topology: str) -> list:
+    """The devices of a topology, or so many virtual devices of the CPU for `'cpu:256'`."""
+    if not topology.startswith('cpu:'):
+        return topologies.get_topology_desc(platform='tpu', topology_name=topology).devices
+    quick = f' --xla_force_host_platform_device_count={topology[4:]} --xla_backend_optimization_level=0'
+    os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + quick
+    return jax.devices('cpu')
+
+
+def versions() -> dict[str, str]:
+    """The versions of jax and of the compiler."""
+    return {'jax': jax.__version__, 'libtpu': importlib.metadata.version('libtpu')}
+
+
+def named(name: str, model: str, *sizes: int) -> Case:
+    """The case with a name such as `'rfn_sam:device:remat'`."""
+    program, *more = name.split(':')
+    if unknown := set(more) - {'device', 'remat', 'shard'}:
+        raise SystemExit(f'unknown in the case {name}: {", ".join(sorted(unknown))}')
+    group_size = 'device' if 'device' in more else None
+    return Case(program, model, *sizes, group_size, 'remat' in more, 'shard' in more)
+
+
+def measured(case: Case, mesh: Mesh) -> tuple[dict[str, object], str]:
+    """The memory of the compiled program on one device, its collectives and the seconds that it took; and its text."""
     start = time.perf_counter()
     lowered = lower(case, mesh)
     traced = time.perf_counter()
     compiled = lowered.compile()
-    stats = compiled.memory_analysis()
-    counts = collections.Counter(re.findall(rf' ({"|".join(COLLECTIVES)})(?:-start)?\(', compiled.as_text()))
+    seconds = time.perf_counter() - traced
+    stats, text = compiled.memory_analysis(), compiled.as_text()
     total = stats.argument_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes
-    return {
+    found = {
         'temporary_gb': round(stats.temp_size_in_bytes / 1e9, 2),
         'total_gb': round((total + stats.temp_size_in_bytes) / 1e9, 2),
-        'collectives': dict(sorted(counts.items())),
+        'collectives': collectives.of(text),
         'trace_s': round(traced - start, 1),
-        'compile_s': round(time.perf_counter() - traced, 1),
+        'compile_s': round(seconds, 1),
     }
+    return found, text
 
 
 def lower(case: Case, mesh: Mesh) -> jax.stages.Lowered:
     """Traces the program of a case with shapes in place of values."""
     module = models.from_spec({'name': case.model, 'dtype': 'bfloat16'}, num_classes=CLASSES)
-    classifier = models.abstract(module, SHAPE, num_classes=CLASSES)
+    shape = (case.image_size, case.image_size, 3)
+    classifier = models.abstract(module, shape, num_classes=CLASSES)
     batch = sharding.batch_sharding(mesh)
     key = jax.eval_shape(lambda: rng.key_for(0, 'compile'))
 
@@ -104,7 +147,7 @@ def lower(case: Case, mesh: Mesh) -> jax.stages.Lowered:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=placement)
 
     labels = placed((case.batch_size,), jnp.int32)
-    images = (case.batch_size, *SHAPE)
+    images = (case.batch_size, *shape)
     if case.program == 'bim':
         keys = jax.eval_shape(lambda key: rng.example_keys(key, np.arange(case.batch_size)), key)
         keys = placed(keys.shape, keys.dtype)
@@ -121,6 +164,7 @@ def lower(case: Case, mesh: Mesh) -> jax.stages.Lowered:
         tx,
         data.CropAndFlip(flip=True),
         mesh,
+        group_size=case.group_size,
         shard_state=case.shard_parameters,
         rematerialize=case.rematerialize,
     )
