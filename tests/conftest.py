@@ -24,6 +24,16 @@ def let_go_of_compiled_programs():
     jax.clear_caches()
 
 
+@pytest.fixture(scope='session', autouse=True)
+def small_arrays_are_sharded_too():
+    """As the networks of tests have no other arrays."""
+    from rfn_jax.core import sharding
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sharding, 'SMALLEST_SHARDED', 1)
+        yield
+
+
 @pytest.fixture(scope='session')
 def finished(tmp_path_factory, worker_id):
     """The work directory of `small_experiment` after all stages: for reading only, since all processes share it."""

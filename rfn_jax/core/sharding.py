@@ -11,7 +11,10 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from rfn_jax.core import numerics
+
 DATA_AXIS, FSDP_AXIS = AXES = ('data', 'fsdp')
+SMALLEST_SHARDED = numerics.SMALL  # so that the arrays that norms join are whole on every device
 
 
 def data_mesh(devices=None, *, fsdp: int = 1) -> Mesh:
@@ -49,8 +52,9 @@ def rows_sharding(mesh: Mesh) -> NamedSharding:
 def of_state(tree, mesh: Mesh, *, shard: bool):
     """Returns the shardings of a training state: replicated, or sharded as in fully sharded data parallelism.
 
-    Each array is sharded along the last axis whose size is a multiple of the number of devices that share a copy; arrays
-    without such an axis are replicated. Parameters must be gathered where they are used, with
+    Each array is sharded along the last axis whose size is a multiple of the number of devices that share a copy. Arrays
+    without such an axis are replicated, and so are small ones, such as those of normalizations: to shard them would save
+    little memory and send thousands of tiny messages. Parameters must be gathered where they are used, with
     `jax.lax.with_sharding_constraint(params, replicated(mesh))`; otherwise XLA may shard the activations instead.
 
     Args:
@@ -67,7 +71,7 @@ def of_state(tree, mesh: Mesh, *, shard: bool):
     def of_leaf(leaf):
         spec = [None] * len(leaf.shape)
         axes = [axis for axis, size in enumerate(leaf.shape) if size and size % count == 0]
-        if shard and axes and count > 1:
+        if shard and axes and count > 1 and math.prod(leaf.shape) >= SMALLEST_SHARDED:
             spec[axes[-1]] = shared_by
         return NamedSharding(mesh, PartitionSpec(*spec))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import rfn_jax
-from rfn_jax.core import environment, sharding
+from rfn_jax.core import environment, numerics, sharding
 
 
 @pytest.fixture
@@ -30,6 +30,16 @@ def test_replicate_puts_everything_on_every_device(mesh):
         assert len(leaf.addressable_shards) == 8
         for shard in leaf.addressable_shards:
             np.testing.assert_array_equal(shard.data, tree[name])
+
+
+def test_small_arrays_stay_whole(mesh, monkeypatch):
+    monkeypatch.setattr(sharding, 'SMALLEST_SHARDED', numerics.SMALL)
+    tree = {
+        'norm': jax.ShapeDtypeStruct((numerics.SMALL // 16, 8), 'f4'),
+        'conv': jax.ShapeDtypeStruct((numerics.SMALL // 8, 8), 'f4'),
+    }
+    found = sharding.of_state(tree, mesh, shard=True)
+    assert (found['norm'].is_fully_replicated, found['conv'].is_fully_replicated) == (True, False)
 
 
 @pytest.mark.parametrize('count', [1, 8])

@@ -95,6 +95,7 @@ if __name__ == '__main__':
     from rfn_jax.core import console, digests, processes, rng, sharding
     from rfn_jax.training import epoch
 
+    sharding.SMALLEST_SHARDED = 1
     MODULE = models.MODELS.make('resnet', num_classes=10, stage_sizes=(1,), widths=(4,))
     {'steps': steps, 'loaders': loaders, 'together': together}[sys.argv[1]]()
     cluster.leave()
