@@ -57,7 +57,7 @@ required() {
 }
 
 integer() { # NAME LEAST
-  [[ ${flag[$1]} =~ ^[0-9]{1,9}$ && ${flag[$1]} -ge $2 ]] ||
+  [[ ${flag[$1]} =~ ^(0|[1-9][0-9]{0,8})$ && ${flag[$1]} -ge $2 ]] ||
     fail "--$1 must be an integer of at least $2, got '${flag[$1]}'"
 }
 

@@ -24,6 +24,8 @@ parse "$@"
 for name in processes devices; do integer "$name" 1; done
 for name in restarts grace; do integer "$name" 0; done
 [[ -z ${flag[port]} ]] || integer port 1
+[[ -z ${flag[port]} || ${flag[port]} -le 65535 ]] || fail "--port must be at most 65535, got '${flag[port]}'"
+[[ ${flag[dry-run]:-} == yes ]] || command -v rfn-jax >/dev/null || fail 'rfn-jax is not on the PATH'
 count=${flag[processes]}
 
 # A port below the range that systems give out by themselves, on which nothing listens.

@@ -4,6 +4,7 @@ import importlib.resources
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 from rfn_jax.cli import bench, listing, prepare, settings, weights
@@ -23,6 +24,7 @@ STAGES = {
     'report': ('prints the tables and writes report/index.html from the result tables.', ('report',)),
 }
 ALL_STAGES = ('train', 'select', 'craft', 'measure', 'landscape', 'report')
+LOST = ('Gloo', 'coordination', 'Connection', 'Socket closed')  # in errors of JAX when another process ends
 OTHERS = {
     'bench': (bench.SUMMARY, bench.main),
     'prepare': (prepare.SUMMARY, prepare.main),
@@ -54,10 +56,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 75
     except errors.RunError as error:
         return _fail(1, str(error))
-    except RuntimeError as error:  # JAX's, when another process ends
-        if not cluster.is_joined():
-            raise
-        return _fail(1, f'another process failed or was stopped: {" ".join(str(error).split())[:200]}')
     except BrokenPipeError:  # as in `rfn-jax list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -68,6 +66,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(130)  # immediately: threads of XLA and Orbax that are still running would crash a normal exit
+    except Exception as error:
+        if not cluster.is_joined():
+            raise
+        if not any(sign in str(error) for sign in LOST):
+            traceback.print_exc()
+            return _fail(1, f'{type(error).__name__} in this process ends all of them')
+        return _fail(1, f'another process failed or was stopped: {" ".join(str(error).split())[:200]}')
 
 
 def _fail(status: int, message: str) -> int:

@@ -1,5 +1,6 @@
 """Flags and config of a command, read by absl and ml_collections, with one-line errors."""
 
+import json
 from collections.abc import Sequence
 
 import ml_collections
@@ -62,6 +63,7 @@ def parse(
     try:
         rest = values(arguments)[1:]
         if values.config is not None and not isinstance(values.config, ml_collections.ConfigDict):
+            getattr(values.config, 'name', None)  # raises why the file could not be loaded, if that is so
             raise TypeError(f'get_config of {given[0]} must return a ConfigDict, got {values.config!r}')
         config = None if values.config is None else values.config.to_dict()
     except errors.InputError:
@@ -75,6 +77,11 @@ def parse(
     if config is None and given:
         raise errors.InputError(f'get_config of {given[0]} must return a ConfigDict, got None')
     cluster.join(values.coordinator, values.processes, values.process)
+    if cluster.is_joined():
+        from rfn_jax.core import digests, processes
+
+        given_values = json.dumps([config, values.workdir], default=str)
+        processes.check_same('the config and the work directory', digests.of_plain(given_values))
     from rfn_jax import experiment  # imported late, so that --help does not wait for it
 
     if config is None and not experiment.is_workdir(values.workdir):
@@ -91,7 +98,7 @@ def parse(
 def _one_line(error: Exception) -> str:
     """An error of absl or ml_collections on one line."""
     text = ' '.join(str(error).split())
-    if 'Error while parsing config file' in text:  # followed by the traceback of whatever the file raised
+    if 'parsing config file' in text:  # followed by the traceback of whatever the file raised
         lines = [line.strip() for line in str(error).strip().splitlines()]
         where = [line for line in lines if line.startswith('File ')][-1]
         return f'the config fails: {lines[-1]} ({where})'

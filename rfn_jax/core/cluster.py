@@ -3,7 +3,9 @@
 import glob
 import importlib.util
 import os
+import socket
 import sys
+import time
 
 from rfn_jax.core import checks, errors
 
@@ -37,10 +39,15 @@ def join(coordinator: str = '', count: int | None = None, index: int | None = No
         checks.integer('processes', count, at_least=1)
         checks.integer('process', index, at_least=0, at_most=count - 1)
         host, _, port = coordinator.rpartition(':')
-        if not host or not port.isdigit() or not 0 < int(port) < 1 << 16:
+        is_number = port.isascii() and port.isdecimal()
+        if not host or not is_number or not 0 < int(port) < 1 << 16:
             raise errors.InputError(f'coordinator must be HOST:PORT, got {coordinator!r}')
         if count == 1:
             return
+        if index == 0:
+            _check_free(int(port))
+        else:
+            _wait_for(host.strip('[]'), int(port), index, count)
     elif not _were_started_together():
         return
     import jax
@@ -55,6 +62,32 @@ def join(coordinator: str = '', count: int | None = None, index: int | None = No
             else ('the other processes of this cluster were not found')
         )
         raise errors.RunError(f'{where} within {TIMEOUT_S} s: {" ".join(str(error).split())[:200]}') from error
+
+
+def _check_free(port: int) -> None:
+    """Checks that process 0 can listen on its port; JAX would crash."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(('', port))
+        except OSError as error:
+            raise errors.InputError(f'port {port} of --coordinator cannot be used: {error.strerror}') from error
+
+
+def _wait_for(host: str, port: int, index: int, count: int) -> None:
+    """Waits until process 0 listens; JAX would abort where it does not."""
+    end = time.monotonic() + TIMEOUT_S
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=5).close()
+        except OSError as error:
+            if time.monotonic() >= end:
+                raise errors.RunError(
+                    f'process {index} of {count} did not find process 0 at {host}:{port} within {TIMEOUT_S} s: {error}'
+                ) from error
+            time.sleep(0.2)
+        else:
+            return
 
 
 def is_joined() -> bool:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 
 import jax
 import numpy as np
@@ -37,6 +38,11 @@ def of_arrays(tree) -> str:
 def of_plain(value) -> str:
     """SHA-256 of plain values (those that JSON can hold), regardless of the order of keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def of_measured(config: Mapping[str, object]) -> str:
+    """SHA-256 of the sections of a config that the measured tables may depend on."""
+    return of_plain({name: section for name, section in config.items() if name != 'landscape'})
 
 
 def of_bytes(content: bytes) -> str:

@@ -40,11 +40,13 @@ def held(path: os.PathLike[str] | str) -> Iterator[None]:
     except OSError as error:
         raise errors.RunError(f'could not write {path}: {io.reason(error)}') from error
     done = threading.Event()
-    threading.Thread(target=_touch_until, args=(done, descriptor), daemon=True).start()
+    toucher = threading.Thread(target=_touch_until, args=(done, descriptor), daemon=True)
+    toucher.start()
     try:
         yield
     finally:
         done.set()
+        toucher.join()  # before the descriptor can stand for another file
         with contextlib.suppress(OSError):
             # Someone may have deleted the file, and another process have created it anew.
             if os.path.samestat(os.fstat(descriptor), path.stat()):

@@ -8,6 +8,7 @@ import contextlib
 import signal
 from collections.abc import Iterator
 
+import jax
 from jax.experimental import multihost_utils
 
 from rfn_jax.core import errors, processes
@@ -36,6 +37,8 @@ def is_requested() -> bool:
     global _units
     _units += 1
     if processes.are_several():
+        if not jax.config.jax_enable_preemption_service:  # as by `cluster.join`
+            return False
         return multihost_utils.reached_preemption_sync_point(_units)
     return _requested
 

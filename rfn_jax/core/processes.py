@@ -48,7 +48,8 @@ def on_first(function: Callable[P, R]) -> Callable[P, R]:
         with `on_first` as well. With several processes it must not use devices of other processes.
 
     Returns:
-      A function that raises what `function` raises in the first process, if that is an `InputError` or a `RunError`.
+      A function that raises what `function` raises in the first process; if that is no `InputError`, the others raise a
+      `RunError`.
     """
 
     @functools.wraps(function)
@@ -62,6 +63,10 @@ def on_first(function: Callable[P, R]) -> Callable[P, R]:
                     outcome = {'result': function(*args, **kwargs)}
             except (errors.InputError, errors.RunError) as error:
                 outcome = {'error': type(error).__name__, 'message': str(error)}
+            except Exception as error:
+                message = f'{type(error).__name__} in process 0: {error}'
+                _broadcast(json.dumps({'error': 'RunError', 'message': message}).encode())
+                raise
         outcome = json.loads(_broadcast(json.dumps(outcome).encode()))
         if 'error' in outcome:
             raise ERRORS[outcome['error']](outcome['message'])
@@ -84,7 +89,16 @@ def arrays_from_first(read: Callable[[], Any], like: Any) -> Any:
     if not are_several():
         return read()
     found = []
-    on_first(lambda: found.append(read()))()
+
+    def check() -> None:
+        found.append(read())
+        given, expected = (
+            [(x.shape, np.dtype(x.dtype).name) for x in jax.tree.leaves(tree)] for tree in (found[0], like)
+        )
+        if given != expected:
+            raise errors.RunError(f'read arrays {given!s:.200}, where {expected!s:.200} were expected')
+
+    on_first(check)()
     leaves, structure = jax.tree.flatten(like)
     content = b''.join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(found))
     content = _broadcast(content)
@@ -137,7 +151,7 @@ def check_same(what: str, digest: str) -> None:
       InputError: This process has others than the first one; processes that have the same wait for the end of the run.
     """
     if are_several() and on_first(lambda: digest)() != digest:
-        raise errors.InputError(f'{what} of process {jax.process_index()} differ from those of process 0: {digest}')
+        raise errors.InputError(f'{what} of process {jax.process_index()} differ from those of process 0')
 
 
 @contextlib.contextmanager

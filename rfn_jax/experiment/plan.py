@@ -158,8 +158,9 @@ class LandscapeSettings:
     search_steps: int = 10
 
     def __post_init__(self):
-        for name in ('examples', 'batch_size', 'steps', 'samples', 'search_steps'):
+        for name in ('examples', 'batch_size', 'steps', 'search_steps'):
             checks.integer(f'landscape.{name}', getattr(self, name), at_least=1)
+        checks.integer('landscape.samples', self.samples, at_least=2)  # for the standard errors
         if self.every_epochs is not None:
             checks.integer('landscape.every_epochs', self.every_epochs, at_least=1)
         checks.number('landscape.rho', self.rho, above=0)

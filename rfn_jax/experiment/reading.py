@@ -64,7 +64,7 @@ def read(config: Mapping) -> plan.Plan:
         landscape=None
         if sections.landscape is None
         else options.call('landscape', plan.LandscapeSettings, sections.landscape),
-        config_sha256=digests.of_plain(config),
+        config_sha256=digests.of_measured(config),
     )
 
 

@@ -1,6 +1,7 @@
 """Stage 5: the landscape of the loss around the surrogates, on training images; it takes no part in any choice."""
 
 import dataclasses
+import math
 
 import jax
 import numpy as np
@@ -29,6 +30,8 @@ def landscape(plan: plan_lib.Plan, workdir: workdir_lib.Workdir) -> None:
         raise errors.InputError("the config has no section landscape; add one, such as landscape={'examples': 500}")
     inputs = inputs_lib.Inputs(plan, workdir)
     surrogates = plan.trained_surrogates()
+    if not surrogates:
+        raise errors.InputError('the landscape is measured around surrogates that are trained here, and there are none')
     origins = [_origin(inputs, network) for network in surrogates]
     workdir.record_config()
     rows = []
@@ -47,10 +50,18 @@ def _read(path: epath.Path) -> dict:
     """The figures of a surrogate; empty if the file is missing or damaged."""
     try:
         figures = io.read_json_object(path)
-        [landscape_lib.LandscapeRow(**row) for row in figures['rows']]
+        rows = [landscape_lib.LandscapeRow(**row) for row in figures['rows']]
+        complete = [row.epoch for row in rows] == figures['origin']['epochs']
     except (errors.InputError, KeyError, TypeError):
         return {}
-    return figures
+    return figures if complete and not any(map(_wrong_figures, rows)) else {}
+
+
+def _wrong_figures(row: landscape_lib.LandscapeRow) -> list[str]:
+    """The names of the columns that should hold a finite number and do not."""
+    columns = [field.name for field in dataclasses.fields(row) if field.type in (int, float)]
+    values = {name: getattr(row, name) for name in columns}
+    return [name for name, v in values.items() if type(v) not in (int, float) or not math.isfinite(v)]
 
 
 def _origin(inputs: inputs_lib.Inputs, surrogate: plan_lib.Network) -> dict:
@@ -106,6 +117,11 @@ def _survey(inputs: inputs_lib.Inputs, network: plan_lib.Network) -> list[landsc
                 gradient_cosine=float(np.mean(list(cosines.values()))),
                 n=len(train),
             )
+            if wrong := _wrong_figures(row):
+                raise errors.RunError(
+                    f'{wrong[0]} of {network.title} after epoch {epoch} is not finite; use a smaller landscape.rho than '
+                    f'{settings.rho:g}'
+                )
             rows.append(row)
             advance(top_eigenvalue=row.top_eigenvalue, worst_case=worst, cosine=row.gradient_cosine)
     return rows

@@ -14,12 +14,14 @@ from matfree import decomp
 from rfn_jax.core import checks, numerics
 from rfn_jax.landscape import mean_loss as mean_loss_lib
 
+BREAKDOWN = 1e-5  # of the largest entry so far: a smaller next one is a rounding error
+
 
 class Eigenvalues(NamedTuple):
     """Eigenvalues of a Hessian.
 
     Attributes:
-      values: The largest ones, in decreasing order, `[count]`.
+      values: The largest ones, in decreasing order, `[count]`; fewer if the Hessian has fewer that are not 0.
       errors: For each, a bound of the distance to an exact eigenvalue, `[count]`: the norm of the residual of its vector.
     """
 
@@ -73,7 +75,7 @@ def eigenvalues(
     """
     checks.integer('count', count, at_least=1)
     checks.integer('steps', steps, at_least=count, at_most=_size(params))
-    values, vectors, rest = jax.device_get(_ritz(loss, params, key, steps))
+    values, vectors, rest = _ritz(loss, params, key, steps)
     largest = np.argsort(values)[::-1][:count]
     return Eigenvalues(values[largest], np.abs(rest * vectors[-1, largest]))
 
@@ -110,9 +112,11 @@ def density(
     """
     checks.integer('steps', steps, at_least=1, at_most=_size(params))
     checks.integer('samples', samples, at_least=1)
-    found = [jax.device_get(_ritz(loss, params, one, steps)) for one in jax.random.split(key, samples)]
-    nodes, weights = zip(*((values, vectors[0] ** 2) for values, vectors, _ in found), strict=True)
-    return Density(np.stack(nodes), np.stack(weights) / samples)
+    nodes, weights = np.zeros((2, samples, steps))
+    for row, one in enumerate(jax.random.split(key, samples)):
+        values, vectors, _ = _ritz(loss, params, one, steps)
+        nodes[row, : len(values)], weights[row, : len(values)] = values, vectors[0] ** 2 / samples
+    return Density(nodes, weights)
 
 
 def estimate(draws: np.ndarray) -> Estimate:
@@ -122,11 +126,34 @@ def estimate(draws: np.ndarray) -> Estimate:
     return Estimate(float(np.mean(draws)), float(error))
 
 
-@functools.partial(jax.jit, static_argnums=3)
 def _ritz(
     loss: mean_loss_lib.MeanLoss, params: mean_loss_lib.Params, key: jax.Array, steps: int
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The eigenvalues `[m]` and eigenvectors `[m, m]` of the tridiagonal matrix, and the norm of what it leaves out."""
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """The eigenvalues `[m]` and eigenvectors `[m, m]` of the tridiagonal matrix, and the norm of what it leaves out.
+
+    If the vectors are exhausted after fewer steps, as for a Hessian of low rank, the matrix ends there: what follows would be
+    rounding errors.
+    """
+    tridiagonal, rest = jax.device_get(_tridiagonal(loss, params, key, steps))
+    tridiagonal = np.asarray(tridiagonal, np.float64)
+    size, beside = steps, float(rest)
+    largest = 0.0
+    for row in range(steps - 1):
+        largest = max(largest, abs(tridiagonal[row, row]))
+        following = abs(tridiagonal[row, row + 1])
+        if not following > BREAKDOWN * largest:  # also for NaN
+            size, beside = row + 1, 0.0
+            break
+        largest = max(largest, following)
+    values, vectors = np.linalg.eigh(tridiagonal[:size, :size])
+    return values, vectors, beside
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _tridiagonal(
+    loss: mean_loss_lib.MeanLoss, params: mean_loss_lib.Params, key: jax.Array, steps: int
+) -> tuple[jax.Array, jax.Array]:
+    """The tridiagonal matrix `[m, m]` of m Lanczos steps, and the norm of the next vector."""
     flat, unravel = jax.flatten_util.ravel_pytree(params)
 
     def product(vector: jax.Array) -> jax.Array:
@@ -134,8 +161,7 @@ def _ritz(
 
     start = jax.random.normal(key, flat.shape, flat.dtype)
     _, tridiagonal, rest, _ = decomp.tridiag_sym(steps, custom_vjp=False)(product, start)
-    values, vectors = jnp.linalg.eigh(tridiagonal)
-    return values, vectors, jnp.linalg.norm(rest)
+    return tridiagonal, jnp.linalg.norm(rest)
 
 
 @jax.jit

@@ -63,7 +63,8 @@ def plane(
 def filter_normalized(params: mean_loss_lib.Params, key: jax.Array) -> mean_loss_lib.Params:
     """Returns a random direction in which each filter has the norm of the same filter of the weights.
 
-    A filter is what belongs to one output: all axes of an array but the last. Vectors, such as biases and the parameters of
+    A filter is what belongs to one output: all axes of an array but the last (for kernels of attention, which have an axis of
+    heads before the last one, a filter spans all heads). Vectors, such as biases and the parameters of
     normalizations, are not changed, as in the authors' code, so a plane shows the filters only.
 
     References:
@@ -71,7 +72,7 @@ def filter_normalized(params: mean_loss_lib.Params, key: jax.Array) -> mean_loss
     """
 
     def draw(key: jax.Array, w: jax.Array) -> jax.Array:
-        if w.ndim < 2:
+        if w.size == w.shape[-1] if w.ndim else True:
             return jnp.zeros_like(w)
         direction = jax.random.normal(key, w.shape, w.dtype)
         axes = tuple(range(w.ndim - 1))

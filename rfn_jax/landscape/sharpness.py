@@ -33,7 +33,7 @@ def worst_case_sharpness(
     .. math:: v_t = \rho\, n(\nabla L(w + e_t)), \qquad e_{t+1} = \tfrac12 (e_t + v_t) .
 
     The first search starts at the weights, where :math:`v_0` is the perturbation of SAM, and the others at random points. The
-    result is the largest rise at any :math:`v_t`: a lower bound of the maximum.
+    result is the largest rise at any of these points, at least 0: a lower bound of the maximum.
 
     Args:
       loss: The loss.
@@ -106,13 +106,14 @@ def _search(
         gradient = loss.gradient(_moved(params, point))
         farthest = jax.tree.map(lambda n: rho * n, neighborhood(params, gradient))
         point = jax.tree.map(lambda e, v: (e + v) / 2, point, farthest)
-        return point, loss(_moved(params, farthest))
+        return point, jnp.maximum(loss(_moved(params, farthest)), loss(_moved(params, point)))
 
     start = _random_point(params, key, rho, neighborhood)
     if not random_start:
         start = jax.tree.map(jnp.zeros_like, start)
     _, losses = jax.lax.scan(step, start, None, length=steps)
-    return jnp.max(losses) - loss(params)
+    here = loss(params)
+    return jnp.maximum(jnp.max(losses), here) - here
 
 
 @functools.partial(jax.jit, static_argnums=4)

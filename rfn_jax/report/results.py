@@ -179,7 +179,7 @@ def _check_measured(workdir: epath.Path, config: dict) -> None:
     record = _read_dict(results / 'measured.json')
     if not isinstance(record.get('tables'), dict):
         raise _error_with_remedy(f'{results} was not measured to the end')
-    if record.get('config') != digests.of_plain(config):
+    if record.get('config') != digests.of_measured(config):
         raise _error_with_remedy(
             f'{results} was measured with a config other than the one in {workdir / "config.json"}'
         )
@@ -193,10 +193,18 @@ def _check_measured(workdir: epath.Path, config: dict) -> None:
 
 
 def _read_landscape(workdir: epath.Path) -> list[landscape_lib.LandscapeRow]:
-    """The rows of a stage that most experiments do not have."""
-    if not (workdir / 'results' / 'landscape.csv').exists():
+    """The rows of a stage that most experiments do not have: those of the surrogates of the last config."""
+    config = _read_dict(workdir / 'config.json')
+    settings = config.get('landscape')
+    if settings is None or not (workdir / 'results' / 'landscape.csv').exists():
         return []
-    return _read_rows(workdir, 'landscape', landscape_lib.LandscapeRow)
+    rows = _read_rows(workdir, 'landscape', landscape_lib.LandscapeRow, required=True)
+    names = config.get('surrogates', {}), config.get('trainings', {})
+    return [
+        row
+        for row in rows
+        if row.surrogate in names[0] and row.training in names[1] and row.seed < config.get('seeds', 1)
+    ]
 
 
 def _read_metrics(workdir: epath.Path) -> dict[tuple[str, str, int], list[dict]]:
@@ -218,7 +226,7 @@ def _json_lines(path: epath.Path) -> Iterator[dict]:
         except (ValueError, RecursionError):
             continue
         if isinstance(value, dict):
-            yield value
+            yield {name: number for name, number in value.items() if type(number) in (int, float)}
 
 
 def _num_classes(workdir: epath.Path) -> int | None:

@@ -17,6 +17,7 @@ from rfn_jax.core import errors, numerics, preemption, rng, sharding
 from rfn_jax.training import programs
 from rfn_jax.training import state as state_lib
 
+AHEAD = 8  # calls of the step that the devices may be behind
 COUNTERS = ('ascent_count', 'skipped_count')
 
 _norm = jax.jit(numerics.tree_norm)
@@ -99,6 +100,8 @@ def run(program: programs.Program, trainees: Sequence[Trainee], epoch: int) -> l
         for trainee, state, history, figures in zip(trainees, states, histories, metrics, strict=True):
             trainee.state = state
             history.append(figures)
+        if len(histories[0]) > AHEAD:  # or a request to stop would be noticed when the devices have far more to do
+            jax.block_until_ready(histories[0][-1 - AHEAD])
     return [_figures(program, trainee, history, epoch) for trainee, history in zip(trainees, histories, strict=True)]
 
 

@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Collection
 
-from rfn_jax.core import io
+from rfn_jax.core import io, processes
 
 
 class MetricsLog:
@@ -20,7 +20,7 @@ class MetricsLog:
 
     def __init__(self, path: os.PathLike[str] | str, *, keep: Collection[int]):
         self.path = io.absolute(path)
-        content = io.read_bytes(self.path) if self.path.exists() else b''
+        content = io.read_bytes(self.path) if processes.is_first() and self.path.exists() else b''
         lines = content.decode(errors='replace').splitlines()
         self._lines = {epoch: line for line in lines if (epoch := _epoch(line)) in keep}
 

@@ -81,6 +81,7 @@ class Recipe:
             raise errors.InputError(f'decay_epochs {tuple(self.decay_epochs)} must be below epochs, {self.epochs}')
         self.optimizer(steps_per_epoch=1)
         self.check_sizes(devices=1)
+        checks.number('warmup_epochs', self.warmup_epochs, at_least=0, below=self.epochs)
         checks.number('label_smoothing', self.label_smoothing, at_least=0, below=1)
         data.check_streaming(self.streaming, self.augmentation.on_host())
         if self.augmentation.mixing(num_classes=2) and self.batch_size < 2:
@@ -102,7 +103,8 @@ class Recipe:
             gamma=self.minimizer.get('gamma', gamma),
         )
         if not isinstance(self.shard_parameters, bool):
-            sharing = min(checks.integer('shard_parameters', self.shard_parameters, at_least=1), devices)
+            checks.integer('shard_parameters, if it is neither True nor False,', self.shard_parameters, at_least=2)
+            sharing = min(self.shard_parameters, devices)
             if devices % sharing:
                 divisors = [n for n in range(1, devices + 1) if devices % n == 0]
                 nearest = min(divisors, key=lambda n: abs(n - sharing))

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Collection
 
+import numpy as np
 from etils import epath
 
 from rfn_jax.core import console as console_lib
@@ -59,6 +60,11 @@ class InterruptedEpoch:
         try:
             saved = io.read_json_object(self.directory / 'progress.json')
             progress = epoch_lib.Progress(int(saved['steps']), dict(saved['history']))
+            if 'loss' not in progress.history or any(
+                np.shape(v) != (progress.steps,) for v in progress.history.values()
+            ):
+                return None
+            np.asarray(list(progress.history.values()), np.float64)  # raises for what is not a number
             done = int(saved['epoch']) - 1
         except (errors.InputError, KeyError, TypeError, ValueError):  # missing, or damaged
             return None

@@ -7,7 +7,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from rfn_jax import attacks, data, storage
-from rfn_jax.core import checks, errors, processes, rng, sharding
+from rfn_jax.core import checks, errors, preemption, processes, rng, sharding
 
 POOL = 256
 
@@ -60,6 +60,7 @@ def craft_images(
     Raises:
       InputError: Target labels are missing or unexpected, or the attack raises it.
       RunError: A batch cannot be saved, or the device ran out of memory.
+      PreemptedError: The run was asked to stop, between two batches.
     """
     checks.integer('batch_size', batch_size, at_least=1)
     if not len(examples):
@@ -98,6 +99,7 @@ def craft_images(
         advance()
     at_once = processes.count()
     for start in range(0, len(missing), at_once):
+        preemption.check()
         together = missing[start : start + at_once]  # one batch for each process
         mine = [together[i] for i in processes.share_of(len(together))]
         images = [
@@ -123,7 +125,9 @@ def _load(
     if finished is None:
         return numbers
 
-    def read() -> np.ndarray:
+    @processes.on_first
+    def read() -> list[int]:
+        missing = []
         for number in numbers:
             rows = slice(number * batch_size, min((number + 1) * batch_size, len(examples)))
             images = finished.load(number, examples.ids[rows], examples.image_shape)
@@ -131,8 +135,9 @@ def _load(
                 missing.append(number)
             else:
                 crafted[rows] = images
-        return crafted
+        return missing
 
-    missing: list[int] = []
-    crafted[...] = processes.arrays_from_first(read, crafted)
-    return processes.on_first(lambda: missing)()
+    missing = read()
+    if len(missing) < len(numbers):
+        crafted[...] = processes.arrays_from_first(lambda: crafted, crafted)
+    return missing

@@ -1,4 +1,7 @@
+import socket
+
 import pytest
+import several_processes
 
 from rfn_jax.core import cluster, errors
 
@@ -16,6 +19,7 @@ TOGETHER = 'go together: give all three, or none'
         (('a', 2, 0), "coordinator must be HOST:PORT, got 'a'"),
         ((':80', 2, 0), "coordinator must be HOST:PORT, got ':80'"),
         (('a:port', 2, 0), "coordinator must be HOST:PORT, got 'a:port'"),
+        (('a:\u00b2', 2, 0), "coordinator must be HOST:PORT, got 'a:\u00b2'"),
         (('a:70000', 2, 0), "coordinator must be HOST:PORT, got 'a:70000'"),
     ],
 )
@@ -50,17 +54,32 @@ def test_the_flags_reach_jax_unless_there_is_one_process(monkeypatch):
     joined = []
     monkeypatch.setattr('jax.distributed.initialize', lambda *args, **kwargs: joined.append(args))
     monkeypatch.setattr('jax.config.update', lambda *args: None)
-    cluster.join('a:1', 1, 0)
-    cluster.join('a:1', 3, 2)
-    assert joined == [('a:1', 3, 2)]
+    with socket.socket() as process_0:
+        process_0.bind(('127.0.0.1', 0))
+        process_0.listen()
+        address = f'127.0.0.1:{process_0.getsockname()[1]}'
+        cluster.join(address, 1, 0)
+        cluster.join(address, 3, 2)
+        assert joined == [(address, 3, 2)]
+        with pytest.raises(
+            errors.InputError, match=r'port \d+ of --coordinator cannot be used: Address already in use'
+        ):
+            cluster.join(address, 3, 0)
 
 
 def test_missing_processes_are_one_clear_line(monkeypatch):
+    monkeypatch.setattr(cluster, 'TIMEOUT_S', 0)
+    address = several_processes.free_address()
+    with pytest.raises(
+        errors.RunError, match=f'process 1 of 2 did not find process 0 at {address} within 0 s: .*refused'
+    ):
+        cluster.join(address, 2, 1)
+    monkeypatch.setenv('JAX_COORDINATOR_ADDRESS', address)
+
     def fail(*args, **kwargs):
-        raise RuntimeError('DEADLINE_EXCEEDED: Barrier\n timed out')
+        raise ValueError('Number of processes\n must be defined.')
 
     monkeypatch.setattr('jax.distributed.initialize', fail)
     monkeypatch.setattr('jax.config.update', lambda *args: None)
-    message = r'process 1 of 2 did not find the others through a:1 within 300 s: DEADLINE_EXCEEDED: Barrier timed out'
-    with pytest.raises(errors.RunError, match=message):
-        cluster.join('a:1', 2, 1)
+    with pytest.raises(errors.RunError, match=r'of this cluster were not found .*: Number of processes must'):
+        cluster.join()

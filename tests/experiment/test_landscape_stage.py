@@ -71,6 +71,7 @@ def test_a_config_without_the_section_is_refused(copy):
     [
         ({'examples': 0}, 'landscape.examples must be an integer of at least 1, got 0'),
         ({'every_epochs': 0}, 'landscape.every_epochs must be an integer of at least 1, got 0'),
+        ({'samples': 1}, 'landscape.samples must be an integer of at least 2, got 1'),
         ({'rho': 0.0}, 'landscape.rho must be a finite number above 0, got 0.0'),
         ({'rhos': 1}, "unknown option of landscape: 'rhos'; did you mean 'rho'"),
     ],

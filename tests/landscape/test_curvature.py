@@ -54,6 +54,18 @@ def test_eigenvalues_trace_and_density_of_a_quadratic(quadratic):
     np.testing.assert_allclose(np.trapezoid(density.smoothed(grid, 0.3), grid), 1, rtol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ('spectrum', 'expected'), [([0.0] * 6, 0.0), ([4.0] * 6, 4.0), ([12.0, 0.0, 0.0, 0.0, 0.0, 0.0], 12.0)]
+)
+def test_hessians_that_exhaust_the_vectors_early(spectrum, expected):
+    loss, _, center = quadratics.quadratic(spectrum)
+    found = landscape.eigenvalues(loss, quadratics.tree(center), KEY, steps=6)
+    np.testing.assert_allclose(found.values, [expected], rtol=1e-4, atol=1e-5)
+    density = landscape.density(loss, quadratics.tree(center), KEY, steps=6, samples=2)
+    np.testing.assert_allclose(density.weights.sum(), 1, rtol=1e-5)
+    assert np.isfinite(density.nodes).all()
+
+
 def test_the_error_bounds_an_unconverged_eigenvalue(quadratic):
     loss, _, center = quadratic
     found = landscape.eigenvalues(loss, quadratics.tree(center), KEY, steps=2)

@@ -44,12 +44,19 @@ def test_no_random_direction_is_worse_than_the_worst_case(quadratic, neighborhoo
     assert 0.2 * worst < jnp.max(rises) <= worst + 1e-5
 
 
+def test_a_rise_inside_the_ball_counts_and_none_is_below_zero():
+    loss, _, center = quadratics.quadratic([-2.0] * 6)
+    near = quadratics.tree(center + 0.1 * np.eye(6)[0])  # the loss is highest at the center
+    assert 0 < landscape.worst_case_sharpness(loss, near, KEY, rho=1.0, steps=30) <= 0.0101
+    assert landscape.worst_case_sharpness(loss, quadratics.tree(center), KEY, rho=1.0) == pytest.approx(0, abs=1e-6)
+
+
 def test_the_first_step_is_the_perturbation_of_sam(quadratic):
     loss, _, center = quadratic
     params = quadratics.tree(center + 0.3)
     perturbed = jax.tree.map(lambda w, e: w + 0.2 * e, params, neighborhoods.ball(params, loss.gradient(params)))
     found = landscape.worst_case_sharpness(loss, params, KEY, rho=0.2, steps=1, restarts=1)
-    np.testing.assert_allclose(found, loss(perturbed) - loss(params), rtol=1e-4)
+    np.testing.assert_allclose(found, loss(perturbed) - loss(params), rtol=1e-4)  # higher than halfway to it
 
 
 def test_a_line_and_a_plane_through_a_quadratic(quadratic):

@@ -1,4 +1,5 @@
 import html.parser
+import json
 import re
 
 import numpy as np
@@ -195,6 +196,9 @@ def test_the_landscape_is_a_table(workdir):
         trace=456.0, trace_standard_error=7.8, rho=0.05, worst_case_sharpness=0.02, average_sharpness=0.001,
         average_sharpness_standard_error=0.0001, gradient_cosine=0.21, n=500,
     )  # fmt: skip
+    config = json.loads((workdir.path / 'config.json').read_text())
+    known = {'landscape': {}, 'surrogates': {'resnet_small': {}}, 'trainings': {'rfn': {}}}
+    (workdir.path / 'config.json').write_text(json.dumps(config | known))
     workdir.file('landscape.csv').write_bytes(tables.content(landscape.LandscapeRow, [row]))
     reader = _read(workdir)
     assert 'on 500 training images' in _text(reader)
