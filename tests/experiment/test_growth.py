@@ -315,6 +315,7 @@ def test_a_network_that_another_run_makes_while_one_is_trained_is_not_touched(
     assert trained == [first]
 
 
+@pytest.mark.slow
 def test_so_many_seeds_at_once_as_the_config_says_and_locked_together(config, copy, monkeypatch):
     config.seeds = 5  # two of them are trained
     config.optim.seeds_at_once = 2

@@ -73,6 +73,7 @@ def test_the_error_bounds_an_unconverged_eigenvalue(quadratic):
     assert 1e-3 < nearest <= found.errors[0]
 
 
+@pytest.mark.slow
 def test_a_network_agrees_with_its_dense_hessian_and_its_logits():
     (loss, params), classifier, examples = network()
     images, labels = examples.images.astype(np.float32) / 255, examples.labels

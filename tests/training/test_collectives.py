@@ -32,6 +32,7 @@ def test_sharded_parameters_are_gathered_once_in_addition(options, times):
     assert set(found) <= {'all-reduce', 'reduce-scatter', 'all-gather'}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('options', [{}, {'group_size': 'device'}, {'shard': True}])
 def test_nothing_that_is_communicated_grows_with_the_batch(options):
     assert of_a_step(NORMALIZED, **options)[0] == of_a_step(NORMALIZED, 2 * B, **options)[0]

@@ -109,6 +109,7 @@ def test_so_is_every_minimizer(bench, tmp_path, minimizer):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), *states)
 
 
+@pytest.mark.slow
 def test_all_are_saved_when_they_are_stopped_and_end_with_the_same_bits(bench, tmp_path, groups_run):
     whole, stopped = directories(tmp_path / 'whole', (0, 1)), directories(tmp_path / 'stopped', (0, 1))
     bench.fit_several(whole, **CALM)
