@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.signal
+import scipy.ndimage
 from attacks import ascent
 from quick_attacks import CHEAP
 
@@ -54,7 +54,8 @@ def test_one_step_of_fgsm_and_half_a_budget_of_bim():
 @pytest.mark.accelerator
 def test_translation_invariance_ends_in_the_corner_of_the_smoothed_gradient():
     profile = translation.kernel_profile(3, nsig=3.0, kind='gaussian')
-    smoothed = scipy.signal.convolve(GRADIENT, np.outer(profile, profile)[None, :, :, None], mode='same')
+    kernel = np.outer(profile, profile)[None, :, :, None]
+    smoothed = scipy.ndimage.convolve(np.asarray(GRADIENT, np.float64), kernel, mode='constant')
     attack = attacks.ti_fgsm(eps=EPS, step_size=EPS / 2, steps=4, size=3, loss='logit')
     close(run(attack), corner(smoothed))
 
