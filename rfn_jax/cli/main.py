@@ -116,7 +116,7 @@ def _run(config: dict, directory: str, stages: Sequence[str], only: Sequence[str
     if experiment_stages:
         with preemption.watched(), watchdog.watched(_warn):
             plan, workdir = experiment.open_workdir(config, directory, console)
-            if plan.landscape is None and len(stages) > 1:
+            if plan.landscape is None and stages == ALL_STAGES:
                 experiment_stages.remove('landscape')
             for stage in experiment_stages:
                 getattr(experiment, stage)(plan, workdir, **({'only': only} if only else {}))

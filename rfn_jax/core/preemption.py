@@ -48,14 +48,14 @@ def units_begun() -> int:
     return _units
 
 
-def check(hint: str = 'run the same command again to continue') -> None:
+def check() -> None:
     """Stops if that is requested, between units of work that need not be saved.
 
     Raises:
       PreemptedError: It is.
     """
     if is_requested():
-        raise errors.PreemptedError(f'stopped by SIGTERM; {hint}')
+        raise errors.PreemptedError('stopped by SIGTERM; run the same command again to continue')
 
 
 def _request(number: int, frame: object) -> None:

@@ -20,7 +20,7 @@ from rfn_jax.core import errors
 P = ParamSpec('P')
 R = TypeVar('R')
 CHUNK = 1 << 28  # bytes that are sent at once
-ERRORS = {kind.__name__: kind for kind in (errors.InputError, errors.InputTypeError, errors.RunError)}
+ERRORS = {'InputError': errors.InputError, 'RunError': errors.RunError}
 
 _alone = False  # whether this process runs a function that the others do not run
 
@@ -62,7 +62,8 @@ def on_first(function: Callable[P, R]) -> Callable[P, R]:
                 with _running_alone():
                     outcome = {'result': function(*args, **kwargs)}
             except (errors.InputError, errors.RunError) as error:
-                outcome = {'error': type(error).__name__, 'message': str(error)}
+                kind = 'InputError' if isinstance(error, errors.InputError) else 'RunError'
+                outcome = {'error': kind, 'message': str(error)}
             except Exception as error:
                 message = f'{type(error).__name__} in process 0: {error}'
                 _broadcast(json.dumps({'error': 'RunError', 'message': message}).encode())

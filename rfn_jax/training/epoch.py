@@ -70,7 +70,7 @@ class EpochStoppedError(Exception):
 def run(program: programs.Program, trainees: Sequence[Trainee], epoch: int) -> list[dict[str, float | None]]:
     """Trains networks to the end of an epoch, with one call of the program for the steps of all of them.
 
-    The host waits for the devices only at the end. Their states before the epoch are donated.
+    The host runs at most `AHEAD` calls ahead of the devices. Their states before the epoch are donated.
 
     Args:
       program: The compiled step.

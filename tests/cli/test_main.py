@@ -141,3 +141,10 @@ def test_list_shows_every_table(capsys):
     assert 'cifar10.py' in printed
     assert main.main(['list', 'attacks']) == 0
     assert 'resnet18' not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('command', ['craft', 'measure', 'select'])
+def test_a_stage_of_a_finished_run_has_nothing_to_do(copy, command):
+    before = {path: path.read_bytes() for path in copy.glob('results/*.csv')}
+    assert main.main([command, f'--workdir={copy}']) == 0
+    assert {path: path.read_bytes() for path in copy.glob('results/*.csv')} == before

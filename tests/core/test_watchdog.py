@@ -1,5 +1,6 @@
 import pathlib
 import socket
+import threading
 
 import pytest
 import several_processes
@@ -26,5 +27,6 @@ def test_processes_that_are_at_the_same_unit_wait_for_the_devices():
 
 
 def test_one_process_is_not_watched():
+    before = threading.enumerate()
     with watchdog.watched(pytest.fail, every_s=0.01, quiet_s=0.01):
-        pass
+        assert threading.enumerate() == before
