@@ -29,8 +29,8 @@ def read_batches(
       batch_size: Records in a batch; the last one may have fewer.
       image_shape: `(H, W, C)` that each image must have; by default the shape of the first one that is read.
       transform: Function from a record to the image to use in its place.
-      workers: Number of processes that read and decode, which take seconds to start; with 0, threads of this process do.
-        Python runs one thread at a time, so threads gain little where decoding is the bottleneck.
+      workers: Number of processes that read and decode, which take a second to start; with 0, threads of this process do.
+        Pillow decodes without Python's lock, so threads keep a few cores busy; processes pay off with more.
 
     Yields:
       Records with arrays `[B, H, W, C]`, `[B]` and `[B]`.
