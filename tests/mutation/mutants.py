@@ -13,6 +13,7 @@ the slow ones too. A compilation cache shared by all mutants makes this about th
 import argparse
 import ast as python_ast
 import bisect
+import collections
 import dataclasses
 import json
 import os
@@ -103,12 +104,15 @@ def check(clone: pathlib.Path, path: pathlib.Path) -> int:
     """Runs the tests on each mutant of a file, prints the outcomes and says `gone` where the line is no longer there."""
     status = 0
     reaching = {room: tests_by_line(clone, room) for room in ROOMS}
-    current = {(mutant.module, mutant.operator, mutant.change): mutant for mutant in reversed(all_mutants(clone))}
-    for row in json.loads(path.read_text()):
-        mutant = current.get((row['module'], row['operator'], row['change']))
-        if mutant is None:
-            print(f'gone: {row["module"]}:{row["line"]} {row["operator"]}: {row["change"]}', flush=True)
+    current = collections.defaultdict(list)
+    for mutant in all_mutants(clone):
+        current[mutant.module, mutant.operator, mutant.change].append(mutant)
+    for before in (Mutant(**row) for row in json.loads(path.read_text())):
+        same = current[before.module, before.operator, before.change]
+        if not same:
+            print(f'gone: {before.module}:{before.line} {before.operator}: {before.change}', flush=True)
             continue
+        mutant = min(same, key=lambda other: abs(other.line - before.line))  # of equal lines, the nearest
         outcome = run_tests(clone, mutant, quickest(reaching, mutant))
         if outcome == 'survived':
             outcome = run_tests(clone, mutant, [f'tests/{mutant.room}'])
